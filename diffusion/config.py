@@ -1,0 +1,193 @@
+"""Configuration is data: one frozen dataclass a part, and presets for whole models.
+
+The garden model and the official Stable Diffusion models differ in these numbers and in nothing else.
+Sources for the presets: Rombach et al. 2022 (SD 1.x) and the public configuration files of SD 1.x and 2.x.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dacite
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    vocab_size: int = 49408
+    length: int = 77  # tokens of a prompt, beginning and end marks included
+    width: int = 768  # channels of a token, the "D" of the context
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: str = "quick_gelu"  # SD 1.x; SD 2.x uses the exact "gelu"
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level, finest first
+    layers_per_block: int = 2  # residual blocks a level on the way down; one more on the way up
+    attention: tuple[bool, ...] = (True, True, True, False)  # does the level listen to the words?
+    heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads of each level
+    context_width: int = 768
+    norm_groups: int = 32
+
+    @property
+    def time_width(self) -> int:
+        return 4 * self.block_out_channels[0]
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    image_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2  # residual blocks a level in the encoder; one more in the decoder
+    norm_groups: int = 32
+    scaling_factor: float = 0.18215  # latents times this have unit variance; measured after training
+
+    @property
+    def downscale(self) -> int:
+        """Image pixels along the side of one latent position."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    train_steps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    prediction: str = "epsilon"  # what the U-Net says: "epsilon" (the noise) or "v" (the velocity)
+    steps_offset: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name: str = "sd-v1"
+    image_size: int = 512  # pixels along the side of the pictures that the model was trained on
+    guidance: float = 7.5  # the default guidance scale of `paint`
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        levels = len(self.unet.block_out_channels)
+        for name in ("attention", "heads"):
+            if len(getattr(self.unet, name)) != levels:
+                raise ValueError(f"unet.{name} needs one entry a level: {levels}")
+        if self.unet.context_width != self.text_encoder.width:
+            raise ValueError("unet.context_width must equal text_encoder.width")
+        if self.unet.latent_channels != self.vae.latent_channels:
+            raise ValueError("unet.latent_channels must equal vae.latent_channels")
+        if self.image_size % (self.vae.downscale * 2 ** (levels - 1)):
+            raise ValueError("image_size must be divisible by every downsampling of VAE and U-Net")
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // self.vae.downscale
+
+
+def garden() -> ModelConfig:
+    """The small model that ships with the repository: 64x64 pictures, 16x16x4 latents."""
+    return ModelConfig(
+        name="garden",
+        image_size=64,
+        guidance=3.0,
+        text_encoder=TextEncoderConfig(
+            vocab_size=1024, width=128, layers=3, heads=4, mlp_width=512
+        ),
+        unet=UNetConfig(
+            block_out_channels=(64, 128, 192),
+            layers_per_block=1,
+            attention=(True, True, False),
+            heads=(2, 4, 6),
+            context_width=128,
+            norm_groups=16,
+        ),
+        vae=VAEConfig(
+            block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
+        ),
+        schedule=ScheduleConfig(),
+    )
+
+
+def sd_v1() -> ModelConfig:
+    """Stable Diffusion 1.1 to 1.5."""
+    return ModelConfig()
+
+
+def sd_v2_base() -> ModelConfig:
+    """Stable Diffusion 2.0-base and 2.1-base: OpenCLIP text encoder, 512x512, predicts epsilon."""
+    return ModelConfig(
+        name="sd-v2-base",
+        text_encoder=TextEncoderConfig(
+            width=1024, layers=23, heads=16, mlp_width=4096, activation="gelu"
+        ),
+        unet=UNetConfig(heads=(5, 10, 20, 20), context_width=1024),
+    )
+
+
+def sd_v2() -> ModelConfig:
+    """Stable Diffusion 2.0 and 2.1: as the base model, but 768x768 and predicting v."""
+    return dataclasses.replace(
+        sd_v2_base(), name="sd-v2", image_size=768, schedule=ScheduleConfig(prediction="v")
+    )
+
+
+def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
+    """The dataclass `cls` from nested plain data (what JSON holds; `dataclasses.asdict` is the way back).
+
+    Raises ValueError that names an unknown, missing or mistyped entry.
+    """
+    try:
+        return dacite.from_dict(cls, data, dacite.Config(strict=True, cast=[tuple]))
+    except dacite.DaciteError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+def override(config: C, settings: Sequence[str]) -> C:
+    """A copy of a configuration with some entries replaced.
+
+    Args:
+        settings: texts `name=value`, a nested name with dots: `unet.norm_groups=8`, `steps=100`,
+            `unet.heads=(2,4,6)`.
+
+    Raises ValueError that names the setting, where the name is unknown or the value of another type.
+    """
+    data = dataclasses.asdict(config)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        *parents, leaf = name.strip().split(".")
+        place: Any = data
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if not equals or not isinstance(place, dict) or leaf not in place:
+            raise ValueError(f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}")
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError):
+            value = text.strip()
+        place[leaf] = float(value) if type(place[leaf]) is float and type(value) is int else value
+    return from_dict(type(config), data)
+
+
+def names(config: DataclassInstance, prefix: str = "") -> str:
+    """The dotted names of all entries of a configuration, for messages and help."""
+    entries = []
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        nested = dataclasses.is_dataclass(value)
+        dotted = prefix + entry.name
+        entries.append(names(value, dotted + ".") if nested else dotted)
+    return ", ".join(entries)

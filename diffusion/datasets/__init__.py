@@ -1,0 +1,1 @@
+"""Pictures with captions: the garden, drawn by code."""

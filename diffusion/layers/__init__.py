@@ -1,0 +1,1 @@
+"""The bricks that several stages are built of."""

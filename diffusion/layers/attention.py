@@ -1,0 +1,123 @@
+"""Attention (Vaswani et al. 2017), and the transformer that lets a picture listen to words."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from diffusion.layers.normalisation import GroupNorm
+
+
+def attention(
+    query: Float[Array, "b n c"],
+    key: Float[Array, "b m c"],
+    value: Float[Array, "b m c"],
+    heads: int,
+    mask: Bool[Array, "n m"] | None = None,
+) -> Float[Array, "b n c"]:
+    """softmax(Q K' / sqrt(d)) V in each head, d = c / heads (eq. 1); softmax in float32.
+
+    Args:
+        mask: True where query n may look at key m; None: everywhere.
+    """
+    b, _, c = query.shape
+    query, key, value = (x.reshape(b, -1, heads, c // heads) for x in (query, key, value))
+    logits = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
+    logits = logits * (c // heads) ** -0.5
+    if mask is not None:
+        logits = jnp.where(mask[None, None], logits, -jnp.inf)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights, value).reshape(b, -1, c)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of a sequence to itself, or to a context of another width."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        qkv_bias: bool,  # the U-Net's have none; the text encoder's and the VAE's do
+        rngs: nnx.Rngs,
+    ):
+        if width % heads:
+            raise ValueError(f"heads: {heads} heads do not divide a width of {width}")
+        context_width = context_width or width
+        self.query = nnx.Linear(width, width, use_bias=qkv_bias, rngs=rngs)
+        self.key = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
+        self.value = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.heads = heads
+
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        context: Float[Array, "b m d"] | None = None,
+        mask: Bool[Array, "n m"] | None = None,
+    ) -> Float[Array, "b n c"]:
+        context = x if context is None else context
+        h = attention(self.query(x), self.key(context), self.value(context), self.heads, mask)
+        return self.out(h)
+
+
+class FeedForward(nnx.Module):
+    """Linear c -> 8c, value times gelu(gate), Linear 4c -> c: GEGLU (Shazeer 2020), exact (erf) gelu."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.linear1 = nnx.Linear(width, 8 * width, rngs=rngs)
+        self.linear2 = nnx.Linear(4 * width, width, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        value, gate = jnp.split(self.linear1(x), 2, axis=-1)
+        return self.linear2(value * jax.nn.gelu(gate, approximate=False))
+
+
+class TransformerBlock(nnx.Module):
+    """Look around in the picture, listen to the words, think: each added to what was there."""
+
+    def __init__(self, width: int, heads: int, context_width: int, *, rngs: nnx.Rngs):
+        self.norm1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.self_attention = Attention(width, heads, qkv_bias=False, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.cross_attention = Attention(
+            width, heads, context_width=context_width, qkv_bias=False, rngs=rngs
+        )
+        self.norm3 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.feed_forward = FeedForward(width, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b n c"], context: Float[Array, "b m d"]
+    ) -> Float[Array, "b n c"]:
+        x = x + self.self_attention(self.norm1(x))
+        x = x + self.cross_attention(self.norm2(x), context)
+        return x + self.feed_forward(self.norm3(x))
+
+
+class SpatialTransformer(nnx.Module):
+    """A transformer block over the positions of a feature map (Rombach et al. 2022, appendix E.2.1).
+
+    Its two projections are 1x1 convolutions in the files of SD 1.x and Linear layers in those of
+    SD 2.x: the same arithmetic on NHWC, so there is one form here.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, context_width: int, *, groups: int, rngs: nnx.Rngs
+    ):
+        self.norm = GroupNorm(channels, groups, eps=1e-6)
+        self.project_in = nnx.Linear(channels, channels, rngs=rngs)
+        self.block = TransformerBlock(channels, heads, context_width, rngs=rngs)
+        self.project_out = nnx.Linear(
+            channels, channels, kernel_init=jax.nn.initializers.zeros, rngs=rngs
+        )
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], context: Float[Array, "b m d"]
+    ) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        tokens = self.project_in(self.norm(x).reshape(b, h * w, c))
+        tokens = self.project_out(self.block(tokens, context))
+        return x + tokens.reshape(b, h, w, c)

@@ -1,0 +1,123 @@
+"""The noise schedule: how much of the picture is left at each timestep, and what to predict.
+
+A clean latent x0 and standard normal noise e mix into the noisy latent that the network sees,
+
+    z_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) e,
+
+with alpha_bar falling from nearly 1 (t = 0, the picture) to nearly 0 (t = T - 1, the noise). The
+squares of the two weights add up to 1, so z keeps unit variance: the "variance preserving" scale.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.config import ScheduleConfig
+
+Latents = Float[Array, "b h w c"]
+AlphaBar = Float[Array, " b"]
+
+
+def betas(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
+    """Return the variance added at each of the T training timesteps, in float64.
+
+    The "scaled linear" rule of Rombach et al. 2022: the square roots are evenly spaced.
+    """
+    return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_steps) ** 2
+
+
+def alpha_bars(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
+    """Return the share of the signal's variance left at each timestep, in float64.
+
+    The running product of 1 - beta (Ho et al. 2020, above eq. 4). In float64 the differences that
+    samplers take of it stay exact; `jnp.asarray` makes the float32 table to index while training.
+    """
+    return np.cumprod(1.0 - betas(config))
+
+
+def snr(alpha_bar: Float[Array | np.ndarray, "*n"]) -> Float[Array | np.ndarray, "*n"]:
+    """Return the signal-to-noise ratio of z_t, a ratio of variances (Kingma et al. 2021, eq. 2)."""
+    return alpha_bar / (1.0 - alpha_bar)
+
+
+def add_noise(latents: Latents, noise: Latents, alpha_bar: AlphaBar) -> Latents:
+    """Jump from x0 straight to z_t (Ho et al. 2020, eq. 4)."""
+    signal, spread = _weights(alpha_bar)
+    return signal * latents + spread * noise
+
+
+def velocity(latents: Latents, noise: Latents, alpha_bar: AlphaBar) -> Latents:
+    """Return v = sqrt(alpha_bar) e - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4)."""
+    signal, spread = _weights(alpha_bar)
+    return signal * noise - spread * latents
+
+
+def target(latents: Latents, noise: Latents, alpha_bar: AlphaBar, kind: str) -> Latents:
+    """Return what the network is trained to predict: the noise, or the velocity.
+
+    Raises:
+        ValueError: if `kind` is neither "epsilon" nor "v".
+    """
+    return noise if _is_epsilon(kind) else velocity(latents, noise, alpha_bar)
+
+
+def to_x0(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) -> Latents:
+    """Read the network's estimate of the clean latent out of its prediction.
+
+    Epsilon: Ho et al. 2020, eq. 15. Velocity: Salimans & Ho 2022, appendix D.
+
+    Raises:
+        ValueError: if `kind` is neither "epsilon" nor "v".
+    """
+    signal, spread = _weights(alpha_bar)
+    if _is_epsilon(kind):
+        return (z - spread * prediction) / signal
+    return signal * z - spread * prediction
+
+
+def to_epsilon(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) -> Latents:
+    """Read the network's estimate of the noise out of its prediction.
+
+    Raises:
+        ValueError: if `kind` is neither "epsilon" nor "v".
+    """
+    signal, spread = _weights(alpha_bar)
+    if _is_epsilon(kind):
+        return prediction
+    return signal * prediction + spread * z
+
+
+def check_steps(config: ScheduleConfig, steps: int) -> None:
+    """Raise a ValueError unless `steps` is between 1 and the number of training timesteps."""
+    if not 1 <= steps <= config.train_steps:
+        raise ValueError(
+            f"steps must be between 1 and {config.train_steps}, got {steps}; 25 is a good start"
+        )
+
+
+def timesteps(config: ScheduleConfig, steps: int) -> Int[np.ndarray, " steps"]:
+    """Choose `steps` of the training timesteps, from noisy to clean, as int32.
+
+    The "leading" spacing of Stable Diffusion, i * (T // steps) + offset (Lin et al. 2024, table 2).
+    Where the offset would push the first timestep past T - 1 (1000 steps of 1000), the whole grid
+    slides back just enough to fit, so the timesteps stay distinct.
+
+    Raises:
+        ValueError: if `steps` is not between 1 and T.
+    """
+    check_steps(config, steps)
+    grid = np.arange(steps)[::-1] * (config.train_steps // steps)
+    room = config.train_steps - 1 - int(grid[0])
+    return (grid + min(config.steps_offset, room)).astype(np.int32)
+
+
+def _weights(alpha_bar: AlphaBar) -> tuple[Float[Array, "b 1 1 1"], Float[Array, "b 1 1 1"]]:
+    """Return the weights of signal and noise, shaped to multiply a batch of NHWC latents."""
+    alpha_bar = alpha_bar[:, None, None, None]
+    return jnp.sqrt(alpha_bar), jnp.sqrt(1.0 - alpha_bar)
+
+
+def _is_epsilon(kind: str) -> bool:
+    if kind not in ("epsilon", "v"):
+        raise ValueError(f'unknown prediction {kind!r}; choose "epsilon" or "v"')
+    return kind == "epsilon"

@@ -1,0 +1,1 @@
+"""The six rooms of the art class, one file each."""

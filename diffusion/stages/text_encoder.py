@@ -1,0 +1,77 @@
+"""1. The teacher's story: tokens become a context, one vector a token that knows what came before it.
+
+The text tower of CLIP (Radford et al. 2021, section 2.4): a causal, pre-LayerNorm transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import normal
+from jaxtyping import Array, Bool, Float, Int
+
+from diffusion.config import TextEncoderConfig
+from diffusion.layers.attention import Attention
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x sigmoid(1.702 x): CLIP's approximation of gelu."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x Phi(x), by the error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+
+
+class TextLayer(nnx.Module):
+    """Causal self-attention, then two Linear layers: each added to what was there."""
+
+    def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
+        self.norm1 = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
+        self.attention = Attention(config.width, config.heads, qkv_bias=True, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
+        self.linear1 = nnx.Linear(config.width, config.mlp_width, rngs=rngs)
+        self.linear2 = nnx.Linear(config.mlp_width, config.width, rngs=rngs)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "n n"]
+    ) -> Float[Array, "b n d"]:
+        x = x + self.attention(self.norm1(x), mask=mask)
+        return x + self.linear2(self.activation(self.linear1(self.norm2(x))))
+
+
+class TextEncoder(nnx.Module):
+    """tokens (b, 77) -> context (b, 77, d): the last layer's states after the final LayerNorm.
+
+    The mask is causal and nothing else: Stable Diffusion lets the U-Net read the padding too.
+    Raises ValueError for an unknown activation.
+    """
+
+    def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
+        if config.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation {config.activation!r} is unknown; known: {known}")
+        self.token_embedding = nnx.Embed(
+            config.vocab_size, config.width, embedding_init=normal(0.02), rngs=rngs
+        )
+        self.position_embedding = nnx.Param(
+            normal(0.01)(rngs.params(), (config.length, config.width), jnp.float32)
+        )
+        self.layers = nnx.List(TextLayer(config, rngs=rngs) for _ in range(config.layers))
+        self.final_norm = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
+
+    def __call__(self, tokens: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+        n = tokens.shape[1]
+        x = self.token_embedding(tokens) + self.position_embedding[:n][None]
+        causal = jnp.tril(jnp.ones((n, n), dtype=bool))
+        for layer in self.layers:
+            x = layer(x, causal)
+        return self.final_norm(x)

@@ -1,0 +1,35 @@
+"""3A, 3B and 4 composed: the U (Ronneberger et al. 2015; with attention, Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from diffusion.config import UNetConfig
+from diffusion.layers.time_embedding import TimeEmbedding
+from diffusion.stages.unet_bottleneck import UNetBottleneck
+from diffusion.stages.unet_down import UNetDown
+from diffusion.stages.unet_up import UNetUp
+
+
+class UNet(nnx.Module):
+    """One glance at the canvas: what in z_t is noise?"""
+
+    def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
+        self.time_embedding = TimeEmbedding(
+            config.block_out_channels[0], config.time_width, rngs=rngs
+        )
+        self.down = UNetDown(config, rngs=rngs)
+        self.bottleneck = UNetBottleneck(config, rngs=rngs)
+        self.up = UNetUp(config, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: Float[Array, "b h w z"],
+        timesteps: Int[Array, " b"],
+        context: Float[Array, "b n d"],
+    ) -> Float[Array, "b h w z"]:
+        time = self.time_embedding(timesteps)
+        h, skips = self.down(latents, time, context)
+        h = self.bottleneck(h, time, context)
+        return self.up(h, skips, time, context)

@@ -1,0 +1,92 @@
+"""3A. The small sketch: level by level the picture gets smaller and its meaning richer."""
+
+from __future__ import annotations
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from diffusion.config import UNetConfig
+from diffusion.layers.attention import SpatialTransformer
+from diffusion.layers.convolution import Conv2d, Downsample
+from diffusion.layers.residual import ResidualBlock
+
+EPS = 1e-5  # of the normalisations in the U-Net's residual blocks
+
+Skips = tuple[Float[Array, "b _h _w _c"], ...]  # what the way up remembers of the way down
+
+
+class DownBlock(nnx.Module):
+    """One level: residual blocks, each followed by a transformer where the level listens; downsample."""
+
+    def __init__(
+        self, config: UNetConfig, level: int, in_channels: int, *, rngs: nnx.Rngs
+    ):
+        channels = config.block_out_channels[level]
+        widths = [in_channels] + [channels] * (config.layers_per_block - 1)
+        self.residuals = nnx.List(
+            ResidualBlock(
+                width,
+                channels,
+                groups=config.norm_groups,
+                eps=EPS,
+                time_width=config.time_width,
+                rngs=rngs,
+            )
+            for width in widths
+        )
+        self.transformers = nnx.List(
+            SpatialTransformer(
+                channels,
+                config.heads[level],
+                config.context_width,
+                groups=config.norm_groups,
+                rngs=rngs,
+            )
+            if config.attention[level]
+            else None
+            for _ in widths
+        )
+        last = level == len(config.block_out_channels) - 1
+        self.downsample = None if last else Downsample(channels, rngs=rngs)
+
+    def __call__(
+        self,
+        h: Float[Array, "b h w c"],
+        time: Float[Array, "b t"],
+        context: Float[Array, "b n d"],
+    ) -> tuple[Float[Array, "b h2 w2 c2"], Skips]:
+        skips: Skips = ()
+        for residual, transformer in zip(self.residuals, self.transformers, strict=True):
+            h = residual(h, time)
+            if transformer is not None:
+                h = transformer(h, context)
+            skips += (h,)
+        if self.downsample is not None:
+            h = self.downsample(h)
+            skips += (h,)
+        return h, skips
+
+
+class UNetDown(nnx.Module):
+    """z_t -> the coarsest feature map, and every map on the way for the way up."""
+
+    def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
+        widths = config.block_out_channels
+        self.conv_in = Conv2d(config.latent_channels, widths[0], rngs=rngs)
+        self.blocks = nnx.List(
+            DownBlock(config, level, widths[max(level - 1, 0)], rngs=rngs)
+            for level in range(len(widths))
+        )
+
+    def __call__(
+        self,
+        latents: Float[Array, "b h w z"],
+        time: Float[Array, "b t"],
+        context: Float[Array, "b n d"],
+    ) -> tuple[Float[Array, "b h2 w2 c"], Skips]:
+        h = self.conv_in(latents)
+        skips: Skips = (h,)
+        for block in self.blocks:
+            h, more = block(h, time, context)
+            skips += more
+        return h, skips
