@@ -108,17 +108,17 @@ def garden() -> ModelConfig:
             vocab_size=1024, width=128, layers=3, heads=4, mlp_width=512
         ),
         unet=UNetConfig(
-            block_out_channels=(64, 128, 192),
+            block_out_channels=(32, 96, 160),
             layers_per_block=1,
             attention=(True, True, False),
-            heads=(2, 4, 6),
+            heads=(2, 3, 5),
             context_width=128,
             norm_groups=16,
         ),
         vae=VAEConfig(
             block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
         ),
-        schedule=ScheduleConfig(),
+        schedule=ScheduleConfig(prediction="v"),
     )
 
 

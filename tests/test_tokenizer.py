@@ -184,6 +184,13 @@ class TestAnyText:
         words = "It's 1990, they'll    paint!?"
         assert OFFICIAL.decode(OFFICIAL.encode(words)) == "it 's 1 9 9 0 , they 'll paint !?"
 
+    def test_white_space_is_one_space_between_words(self):
+        assert normalise("  Red\t\n\u00a0house ") == "red house"
+
+    def test_decode_ends_at_eos_so_that_padding_is_never_text(self):
+        assert STABLE_DIFFUSION_2.decode(STABLE_DIFFUSION_2("ev!")[0]) == "ev !"
+        assert OFFICIAL.decode([*OFFICIAL("ev")[0], *OFFICIAL.encode("red")]) == "ev"
+
     def test_lower_case_knows_no_context(self):
         assert normalise("ΟΔΟΣ") == "οδοσ"
 

@@ -46,9 +46,7 @@ class _Parts(NamedTuple):
     style: str  # value of the attribute, or nothing
 
 
-def captions(
-    scenes: Scene, rng: np.random.Generator, turkish_share: float = 0.5
-) -> list[Caption]:
+def captions(scenes: Scene, rng: np.random.Generator, turkish_share: float = 0.5) -> list[Caption]:
     """One caption a scene, `turkish_share` of them (0 to 1) in Turkish.
 
     Raises ValueError if `turkish_share` is outside [0, 1].
@@ -141,9 +139,8 @@ _EN_TREE: Words = {  # singular; the plural adds an s
     "poplar": ("poplar", "poplar tree"),
     "apple": ("apple tree",),
 }
-_EN_NO_TREES = ("no trees", "no tree")
 _EN_AMOUNT: Words = {
-    "few": ("a few", "a few", "few", "some"),
+    "few": ("a few", "a few", "few"),
     "many": ("many", "many", "lots of", "plenty of"),
 }
 _EN_SKY: Words = {
@@ -244,11 +241,9 @@ def _en_colour(colour: str, rng: np.random.Generator) -> str:
     return "gray" if colour == "grey" and rng.random() < 0.4 else colour
 
 
-def _english_trees(
-    has: Mapping[str, str], say: Mapping[str, str], rng: np.random.Generator
-) -> str:
+def _english_trees(has: Mapping[str, str], say: Mapping[str, str], rng: np.random.Generator) -> str:
     if say.get("trees") == "none":
-        return _pick(_EN_NO_TREES, rng)
+        return "no trees"
     if "trees" not in say and "tree_kind" not in say:
         return ""
     tree = _pick(_EN_TREE[say["tree_kind"]], rng) if "tree_kind" in say else "tree"

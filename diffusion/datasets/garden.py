@@ -11,7 +11,8 @@ is the "over" operator of Porter and Duff, "Compositing digital images" (1984).
 """
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -186,12 +187,14 @@ _MEADOW = _colours((0.60, 0.82, 0.34), (0.33, 0.62, 0.22), (0.82, 0.62, 0.27), (
 _HILL = _colours((0.46, 0.70, 0.42), (0.24, 0.50, 0.28), (0.66, 0.43, 0.22), (0.78, 0.84, 0.93))
 _PATH = _colours((0.90, 0.79, 0.58), (0.88, 0.76, 0.54), (0.70, 0.50, 0.30), (0.74, 0.74, 0.80))
 # Leaves by kind of tree (oak, pine, poplar, apple), then by season.
-_LEAVES = np.stack([
-    _colours((0.42, 0.66, 0.20), (0.15, 0.42, 0.13), (0.86, 0.38, 0.10), (0.66, 0.71, 0.76)),
-    _colours((0.08, 0.40, 0.30), (0.05, 0.34, 0.24), (0.08, 0.34, 0.22), (0.16, 0.40, 0.34)),
-    _colours((0.62, 0.78, 0.16), (0.38, 0.60, 0.12), (0.95, 0.74, 0.12), (0.76, 0.79, 0.74)),
-    _colours((0.62, 0.78, 0.40), (0.30, 0.58, 0.20), (0.72, 0.58, 0.16), (0.72, 0.77, 0.80)),
-])
+_LEAVES = np.stack(
+    [
+        _colours((0.42, 0.66, 0.20), (0.15, 0.42, 0.13), (0.86, 0.38, 0.10), (0.66, 0.71, 0.76)),
+        _colours((0.08, 0.40, 0.30), (0.05, 0.34, 0.24), (0.08, 0.34, 0.22), (0.16, 0.40, 0.34)),
+        _colours((0.62, 0.78, 0.16), (0.38, 0.60, 0.12), (0.95, 0.74, 0.12), (0.76, 0.79, 0.74)),
+        _colours((0.62, 0.78, 0.40), (0.30, 0.58, 0.20), (0.72, 0.58, 0.16), (0.72, 0.77, 0.80)),
+    ]
+)
 _FRUIT = _colours((1.00, 0.80, 0.88), (0.86, 0.12, 0.12), (0.80, 0.10, 0.10), (0.80, 0.16, 0.16))
 _SNOW = np.float32([0.97, 0.98, 1.00])
 _BARK = np.float32([0.40, 0.26, 0.16])
@@ -205,14 +208,14 @@ _GRAPHITE = np.float32([0.24, 0.24, 0.27])
 # --- The canvas ----------------------------------------------------------------------------------
 
 _Plane = Float[Array, "h w"]
-_Colour = Float[Array, "3 #h #w"]
+_Colour = Float[Array, "#h #w 3"]
 
 
 class _Canvas(NamedTuple):
-    colour: Float[Array, "3 h w"]  # in [0, 1]
+    colour: Float[Array, "h w 3"]  # in [0, 1]
     ink: Float[Array, "h w"]  # outlines, which a pencil draws dark and a brush hardly at all
-    x: Float[Array, "1 w"]  # pixel centres
-    y: Float[Array, "h 1"]
+    x: Float[Array, "h w"]  # pixel centres
+    y: Float[Array, "h w"]
     pixel: float  # side of a pixel
 
 
@@ -227,13 +230,17 @@ def _paint(
     cover = jnp.clip(0.5 - distance / canvas.pixel, 0.0, 1.0) * opacity
     edge = jnp.clip(0.5 - (jnp.abs(distance) - 0.005) / canvas.pixel, 0.0, 1.0) * opacity
     return canvas._replace(
-        colour=canvas.colour + cover[None] * (colour - canvas.colour),
+        colour=canvas.colour + cover[..., None] * (colour - canvas.colour),
         ink=jnp.maximum(canvas.ink * (1.0 - cover), edge * line),
     )
 
 
-def _tone(colour: Array | np.ndarray) -> Float[Array, "3 1 1"]:
-    return jnp.asarray(colour).reshape(3, 1, 1)
+def _is(scene: Scene, attribute: str, name: str) -> Array:
+    return getattr(scene, attribute) == ATTRIBUTES[attribute].index(name)
+
+
+def _tone(colour: Array | np.ndarray) -> Float[Array, "1 1 3"]:
+    return jnp.asarray(colour).reshape(1, 1, 3)
 
 
 def _circle(x: Array, y: Array, radius: float | Array) -> Array:
@@ -275,31 +282,59 @@ def _hash(column: Array, row: Array, seed: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="size")
 def render(scene: Scene, size: int = 64) -> Float[Array, "b size size 3"]:
-    """Paint a batch of scenes as float32 RGB pictures in [-1, 1], `size` pixels a side."""
+    """Paint a batch of scenes as float32 RGB pictures in [-1, 1], `size` pixels a side.
+
+    Raises ValueError if `size` is below 8, where nothing can be told apart.
+    """
+    if size < 8:
+        raise ValueError(f"size is {size}; a picture needs at least 8 pixels a side")
     return jax.vmap(lambda one: _picture(one, size))(scene)
 
 
 def _picture(scene: Scene, size: int) -> Float[Array, "size size 3"]:
     free = {name: scene.layout[i] for i, name in enumerate(LAYOUT)}
-    centres = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = centres[None, :], centres[:, None]
     # A hand is not a ruler: everything is bent a little.
     phase = 2 * np.pi * free["brush"]
-    bent_x = x + 0.004 * jnp.sin(19.0 * y + phase)
-    bent_y = y + 0.004 * jnp.sin(17.0 * x + 2.0 * phase)
-    blank = jnp.zeros((3, size, size)), jnp.zeros((size, size))
+    bent_x = x + 0.004 * _wave(19.0 * y, phase)
+    bent_y = y + 0.004 * _wave(17.0 * x, 2.0 * phase)
+    blank = jnp.zeros((size, size, 3)), jnp.zeros((size, size))
     canvas = _Canvas(*blank, x=bent_x, y=bent_y, pixel=1.0 / size)
 
     place = _places(scene, free)
     tint = _tone(jnp.asarray(_TINT)[scene.sky])
-    canvas = _paint_sky(canvas, scene, free)
-    canvas = _paint_ground(canvas, scene, free, place, tint)
-    for i in range(3):
-        canvas = _paint_tree(canvas, scene, free, place, tint, i)
-    canvas = _paint_house(canvas, scene, free, place, tint)
-    canvas = _paint_flowers(canvas, scene, free, tint)
+    canvas = _within(0.00, 0.70, canvas, lambda band: _paint_air(band, scene, free, place))
+    canvas = _within(0.00, 0.38, canvas, lambda band: _paint_sky(band, scene, free, place))
+    canvas = _within(0.50, 1.00, canvas, lambda band: _paint_ground(band, scene, free, place, tint))
+    canvas = _within(0.16, 0.88, canvas, lambda band: _paint_trees(band, scene, free, place, tint))
+    house_tint = 0.5 + 0.5 * tint  # at night a house keeps more of its colour than a meadow does
+    canvas = _within(
+        0.28, 0.85, canvas, lambda band: _paint_house(band, scene, free, place, house_tint)
+    )
+    canvas = _within(0.81, 1.00, canvas, lambda band: _paint_flowers(band, scene, free, tint))
     canvas = _paint_weather(canvas, scene, free)
-    return _finish(canvas, scene, free).transpose(1, 2, 0)
+    return _finish(canvas, scene, free)
+
+
+def _within(
+    top: float, bottom: float, canvas: _Canvas, paint: Callable[[_Canvas], _Canvas]
+) -> _Canvas:
+    """Paint the rows from `top` to `bottom` only: no shape of that group reaches beyond them."""
+    size = len(canvas.y)
+    rows = slice(math.floor(top * size), math.ceil(bottom * size))
+    band = paint(_Canvas(*(plane[rows] for plane in canvas[:4]), pixel=canvas.pixel))
+    return canvas._replace(
+        colour=canvas.colour.at[rows].set(band.colour), ink=canvas.ink.at[rows].set(band.ink)
+    )
+
+
+def _wave(angle: np.ndarray, phase: Array) -> Array:
+    """sin(angle + phase), with the sines of the constant angles taken before compilation.
+
+    Every shape uses bent coordinates, and XLA would take these sines again for each of them.
+    """
+    return np.sin(angle) * jnp.cos(phase) + np.cos(angle) * jnp.sin(phase)
 
 
 def _places(scene: Scene, free: Mapping[str, Array]) -> dict[str, Array]:
@@ -307,12 +342,12 @@ def _places(scene: Scene, free: Mapping[str, Array]) -> dict[str, Array]:
     together = (scene.trees == 2) & (free["tree_together"] < 0.4)
     case = jnp.where(together, 4, scene.trees)
     # By number of trees (0, 1, 2, 3, or 2 side by side), before mirroring.
-    house_x = jnp.array([0.50, 0.60, 0.50, 0.59, 0.66])[case]
+    house_x = jnp.array([0.50, 0.60, 0.50, 0.605, 0.66])[case]
     tree_x = jnp.array([
         [0.00, 0.00, 0.00],
         [0.17, 0.00, 0.00],
         [0.13, 0.87, 0.00],
-        [0.085, 0.275, 0.91],
+        [0.085, 0.288, 0.92],
         [0.11, 0.32, 0.00],
     ])[case]  # fmt: skip
     scale = jnp.array([1.0, 1.0, 0.92, 0.72, 0.78])[case]
@@ -329,49 +364,61 @@ def _places(scene: Scene, free: Mapping[str, Array]) -> dict[str, Array]:
         "base": 0.79 + 0.03 * free["house_base"],
         "tree_x": jnp.where(mirrored, 1.0 - tree_x, tree_x),
         "tree_scale": scale * (0.92 + 0.16 * growth),
+        "tree_depth": jitter + 0.5,
         "light_x": jnp.array([0.15, 0.85, 0.50])[scene.light] + 0.05 * (free["light_x"] - 0.5),
         "light_y": 0.125 + 0.04 * free["light_y"],
         "shade": jnp.array([1.0, -1.0, 0.4])[scene.light],  # which side the shadows fall
     }
 
 
-def _paint_sky(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> _Canvas:
+def _paint_air(
+    canvas: _Canvas, scene: Scene, free: Mapping[str, Array], place: Mapping[str, Array]
+) -> _Canvas:
+    """The colours of the air from top to horizon, the glow of sun or moon, and stars."""
     x, y = canvas.x, canvas.y
-    place = _places(scene, free)
     top, middle, low, grey = (
         _tone(jnp.asarray(table)[scene.sky])
         for table in (_SKY_TOP, _SKY_MIDDLE, _SKY_LOW, _SKY_GREY)
     )
-    height = (y / 0.62 + 0.0 * x)[None]
+    height = (y / 0.62)[..., None]
     colour = jnp.where(
         height < 0.5,
         top + (middle - top) * height * 2.0,
         middle + (low - middle) * jnp.clip(height * 2.0 - 1.0, 0.0, 1.0),
     )
     colour = colour + jnp.asarray(_GREYNESS)[scene.weather] * (grey - colour)
-
-    dx, dy = x - place["light_x"], y - place["light_y"]
     light = _tone(jnp.asarray(_LIGHT)[scene.sky])
-    glow = 0.55 * jnp.exp(-(dx**2 + dy**2) / 0.018)
-    canvas = canvas._replace(colour=colour + glow[None] * (light - colour))
+    distance_2 = (x - place["light_x"]) ** 2 + (y - place["light_y"]) ** 2
+    glow = 0.55 * jnp.exp(-distance_2 / 0.018)
+    canvas = canvas._replace(colour=colour + glow[..., None] * (light - colour))
 
-    night = scene.sky == 2
     column, row = jnp.floor(x * 7.0), jnp.floor(y * 8.0)
     seed = free["weather_seed"]
     across, down = _hash(column, row, seed), _hash(row + 31, column, seed)
     star = _circle(
-        (x * 7.0 - column - 0.2 - 0.6 * across) / 7.0, (y * 8.0 - row - 0.2 - 0.6 * down) / 8.0,
+        (x * 7.0 - column - 0.2 - 0.6 * across) / 7.0,
+        (y * 8.0 - row - 0.2 - 0.6 * down) / 8.0,
         0.009,
-    )  # fmt: skip
-    shown = night & (scene.weather == 0)
-    canvas = _paint(canvas, star, _tone(_TRIM), 0.9 * shown * (across + down > 0.7), line=0.3)
+    )
+    shown = _is(scene, "sky", "night") & _is(scene, "weather", "clear") & (across + down > 0.7)
+    return _paint(canvas, star, _tone(_TRIM), 0.9 * shown, line=0.3)
 
+
+def _paint_sky(
+    canvas: _Canvas, scene: Scene, free: Mapping[str, Array], place: Mapping[str, Array]
+) -> _Canvas:
+    """Sun or moon, and clouds; a cloud never takes the place of the light."""
+    x, y = canvas.x, canvas.y
+    night = _is(scene, "sky", "night")
+    light = _tone(jnp.asarray(_LIGHT)[scene.sky])
+    dx, dy = x - place["light_x"], y - place["light_y"]
     moon = jnp.maximum(
         _circle(dx, dy, 0.075),
         -_circle(dx - 0.045 - 0.03 * free["moon_phase"], dy + 0.02, 0.07),
     )
     canvas = _paint(canvas, jnp.where(night, moon, _circle(dx, dy, 0.072)), light, line=0.8)
 
+    grey = _tone(jnp.asarray(_SKY_GREY)[scene.sky])
     cloud = _tone(jnp.asarray(_CLOUD)[scene.sky])
     cloud = cloud + 0.35 * (scene.weather >= 2) * (grey * 0.9 - cloud)
     size = 0.9 + 0.25 * free["cloud_size"]
@@ -390,10 +437,9 @@ def _paint_sky(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> _Can
 
 
 def _cloud(x: Array, y: Array, size: Array) -> Array:
-    puffs = jnp.minimum(
-        jnp.minimum(_circle(x + 0.075 * size, y, 0.042 * size), _circle(x, y + 0.022, 0.060 * size)),
-        _circle(x - 0.080 * size, y + 0.004, 0.048 * size),
-    )
+    left = _circle(x + 0.075 * size, y, 0.042 * size)
+    right = _circle(x - 0.080 * size, y + 0.004, 0.048 * size)
+    puffs = jnp.minimum(jnp.minimum(left, right), _circle(x, y + 0.022, 0.060 * size))
     return jnp.maximum(puffs, y - 0.026 * size)
 
 
@@ -407,8 +453,8 @@ def _paint_ground(
     near = 0.69 + 0.016 * jnp.sin(6.0 * x + 2.0 * turn)
     hill = _tone(jnp.asarray(_HILL)[scene.season]) * tint
     meadow = _tone(jnp.asarray(_MEADOW)[scene.season]) * tint
-    canvas = _paint(canvas, far - y, hill * (1.12 - 0.5 * (y - 0.55))[None])
-    canvas = _paint(canvas, near - y, meadow * (1.04 - 0.45 * (y - 0.69))[None], line=0.7)
+    canvas = _paint(canvas, far - y, hill * (1.12 - 0.5 * (y - 0.55))[..., None])
+    canvas = _paint(canvas, near - y, meadow * (1.04 - 0.45 * (y - 0.69))[..., None], line=0.7)
     # The path widens from the door towards whoever looks.
     door = place["house_x"] + _door_offset(free, place)
     depth = jnp.clip((y - place["base"]) / (1.0 - place["base"]), 0.0, 1.0)
@@ -423,15 +469,19 @@ def _paint_ground(
     return _paint(canvas, shadow, meadow * 0.45, 0.45, line=0.0)
 
 
-def _paint_tree(
+def _paint_trees(
     canvas: _Canvas, scene: Scene, free: Mapping[str, Array], place: Mapping[str, Array],
-    tint: _Colour, i: int,
+    tint: _Colour,
 ) -> _Canvas:  # fmt: skip
-    shown = scene.trees > i
-    scale = place["tree_scale"][i]
-    foot = place["base"] - 0.015 + 0.03 * free[f"tree_{i}"]
-    x, y = (canvas.x - place["tree_x"][i]) / scale, (canvas.y - foot) / scale
-    oak, pine, poplar, apple = (scene.tree_kind == kind for kind in range(4))
+    # Trees stand apart, so a pixel can only belong to the nearest one: paint that one alone.
+    shown = scene.trees > 0
+    away = jnp.abs(canvas.x[None] - place["tree_x"][:, None, None])
+    absent = jnp.arange(3) >= scene.trees
+    nearest = jnp.argmin(away + 9.0 * absent[:, None, None], axis=0)
+    scale = place["tree_scale"][nearest]
+    foot = place["base"] - 0.015 + 0.03 * place["tree_depth"][nearest]
+    x, y = (canvas.x - place["tree_x"][nearest]) / scale, (canvas.y - foot) / scale
+    oak, pine, poplar, apple = (_is(scene, "tree_kind", kind) for kind in ATTRIBUTES["tree_kind"])
 
     ground = _tone(jnp.asarray(_MEADOW)[scene.season]) * tint
     shadow = _ellipse(x - 0.04 * place["shade"], y, 0.12, 0.022) * scale
@@ -442,41 +492,30 @@ def _paint_tree(
     trunk = _box(x / flare, y + 0.11, half, 0.12) * scale
     canvas = _paint(canvas, trunk, _tone(_BARK) * tint, shown)
 
-    crown = jnp.select(
-        [oak, pine, poplar],
-        [
-            jnp.minimum(
-                jnp.minimum(_circle(x + 0.065, y + 0.25, 0.082), _circle(x - 0.065, y + 0.25, 0.082)),
-                _circle(x, y + 0.325, 0.092),
-            ),
-            jnp.minimum(
-                jnp.minimum(
-                    _triangle(x, y + 0.52, 0.068, 0.17), _triangle(x, y + 0.42, 0.096, 0.19)
-                ),
-                _triangle(x, y + 0.31, 0.122, 0.23),
-            ),
-            _ellipse(x, y + 0.31, 0.060, 0.24),
-        ],
-        _ellipse(x, y + 0.25, 0.118, 0.105),
-    ) * scale
+    lobes = jnp.minimum(_circle(jnp.abs(x) - 0.056, y + 0.25, 0.076), _circle(x, y + 0.325, 0.088))
+    tiers = jnp.minimum(_triangle(x, y + 0.52, 0.068, 0.17), _triangle(x, y + 0.42, 0.096, 0.19))
+    tiers = jnp.minimum(tiers, _triangle(x, y + 0.31, 0.122, 0.23))
+    slender = _ellipse(x, y + 0.31, 0.060, 0.24)
+    rounded = _ellipse(x, y + 0.25, 0.118, 0.105)
+    crown = scale * jnp.select([oak, pine, poplar], [lobes, tiers, slender], rounded)
     leaves = _tone(jnp.asarray(_LEAVES)[scene.tree_kind, scene.season])
-    winter = scene.season == 3
+    winter = _is(scene, "season", "winter")
     # Light from the side of the sun; in winter snow lies on the upper part.
     middle = jnp.select([pine, poplar], [-0.30, -0.31], -0.26)
     sunny = jnp.clip(0.5 - 2.2 * (y - middle) - 2.6 * x * place["shade"], 0.0, 1.0)
-    leaves = leaves * (0.74 + 0.42 * sunny)[None]
-    tier = jnp.select([y < -0.385, y < -0.265], [y + 0.52, y + 0.415], y + 0.305) - 0.35 * jnp.abs(x)
-    drift = jnp.where(pine, tier < 0.035, sunny > 0.62)
-    leaves = jnp.where((winter & drift)[None], _tone(_SNOW), leaves)
+    leaves = leaves * (0.74 + 0.42 * sunny)[..., None]
+    tip = jnp.select([y < -0.385, y < -0.265], [-0.52, -0.415], -0.305)  # of a pine's three tiers
+    drift = jnp.where(pine, y - tip - 0.35 * jnp.abs(x) < 0.035, sunny > 0.62)
+    leaves = jnp.where((winter & drift)[..., None], _tone(_SNOW), leaves)
     canvas = _paint(canvas, crown, leaves * tint, shown)
 
     # Blossom or fruit on a loose grid, kept inside the crown.
-    column, row = jnp.floor(x / 0.068 + 0.5), jnp.floor((y + 0.25) / 0.062 + 0.5)
+    column, row = jnp.floor(x / 0.086 + 0.5), jnp.floor((y + 0.25) / 0.076 + 0.5)
     wander = _hash(column, row + 5.0, free["flower_seed"]) - 0.5
     dot = _circle(
-        x - 0.068 * column - 0.022 * wander, y + 0.25 - 0.062 * row + 0.018 * wander, 0.021
+        x - 0.086 * column - 0.022 * wander, y + 0.25 - 0.076 * row + 0.018 * wander, 0.025
     )
-    inside = ((column / 1.7) ** 2 + (row / 1.6) ** 2 < 1.0) & shown & apple
+    inside = (column**2 + row**2 < 2.0) & shown & apple
     fruit = _tone(jnp.asarray(_FRUIT)[scene.season]) * tint
     return _paint(canvas, dot * scale, fruit, inside, line=0.5)
 
@@ -493,10 +532,10 @@ def _paint_house(
 ) -> _Canvas:  # fmt: skip
     half, base = place["house_half"], place["base"]
     x, y = canvas.x - place["house_x"], canvas.y
-    gabled, flat = scene.roof_shape == 0, scene.roof_shape == 1
+    gabled, flat = _is(scene, "roof_shape", "gabled"), _is(scene, "roof_shape", "flat")
     wall_height = 0.25 + 0.03 * free["wall_height"] + jnp.where(flat, 0.05, 0.0)
     eaves = base - wall_height
-    shading = (1.0 - 0.16 * jax.nn.sigmoid(14.0 * x * place["shade"] / half))[None]
+    shading = (1.0 - 0.16 * jax.nn.sigmoid(14.0 * x * place["shade"] / half))[..., None]
     warmth = 1.0 + 0.05 * (free["warmth"] - 0.5)
 
     rise = 0.17 + 0.03 * free["roof_height"]
@@ -519,7 +558,7 @@ def _paint_house(
     )
     roof_colour = _tone(jnp.asarray(_ROOF)[scene.roof]) * tint
     streak = 1.0 - 0.10 * jax.nn.sigmoid(10.0 * x * place["shade"] / half)
-    canvas = _paint(canvas, roof, roof_colour * (streak - 0.5 * (y - eaves + 0.09))[None])
+    canvas = _paint(canvas, roof, roof_colour * (streak - 0.5 * (y - eaves + 0.09))[..., None])
 
     offset = _door_offset(free, place)
     door_half, door_height = 0.056, 0.19
@@ -558,9 +597,11 @@ def _paint_flowers(
     x = canvas.x - wide * (column + 0.5) - 0.06 * across
     y = canvas.y - bed - tall * (row + 0.5) - 0.02 * down
     turn = jnp.floor(3.0 * seed)
-    few = (row == jnp.floor(2.0 * free["path"])) & (jnp.mod(column + turn, 3.0) != 0)
+    few = (row == jnp.floor(2.0 * free["path"])) & ((column + turn) % 3.0 != 0)
     grown = (row >= 0) & (row <= 1) & (column >= 0) & (column <= 5)
-    shown = grown & ((scene.flower_amount == 2) | ((scene.flower_amount == 1) & few))
+    shown = grown & (
+        _is(scene, "flower_amount", "many") | (_is(scene, "flower_amount", "few") & few)
+    )
 
     leaf = _ellipse(x, y - 0.022, 0.038, 0.014)
     canvas = _paint(canvas, leaf, _tone(_LEAF_GREEN) * tint, shown, line=0.5)
@@ -583,7 +624,7 @@ def _paint_weather(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> 
     shift = 0.5 * (_hash(column, row, seed) - 0.5)
     streak = _box((slanted - column - 0.5 - shift) / 11.0, (fall - row - 0.5) / 4.5, 0.006, 0.05)
     drop = _tone(np.float32([0.80, 0.88, 0.97]))
-    canvas = _paint(canvas, streak, drop, 0.75 * (scene.weather == 2), line=0.35)
+    canvas = _paint(canvas, streak, drop, 0.75 * _is(scene, "weather", "rain"), line=0.35)
 
     column, row = jnp.floor(x * 8.0), jnp.floor(y * 8.0)
     across, down = _hash(column, row + 3.0, seed), _hash(row, column + 41.0, seed)
@@ -591,22 +632,24 @@ def _paint_weather(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> 
         (x * 8.0 - column - 0.25 - 0.5 * across) / 8.0, (y * 8.0 - row - 0.25 - 0.5 * down) / 8.0,
         0.015,
     )  # fmt: skip
-    shown = (scene.weather == 3) & (across + down > 0.55)
+    shown = _is(scene, "weather", "snow") & (across + down > 0.55)
     return _paint(canvas, flake, _tone(_SNOW), 0.95 * shown, line=0.55)
 
 
-def _finish(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> Float[Array, "3 h w"]:
+def _finish(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> Float[Array, "h w 3"]:
     """The same picture in oil or in pencil, from colour in [0, 1] to values in [-1, 1]."""
-    x, y, ink = canvas.x, canvas.y, canvas.ink[None]
+    x, y, ink = canvas.x, canvas.y, canvas.ink[..., None]
     phase = 2 * np.pi * free["brush"]
     sway = jnp.sin(9.0 * x - 14.0 * y + phase)
-    stroke = jnp.sin(31.0 * x + 17.0 * y + 2.2 * sway)[None]
-    grey = jnp.mean(canvas.colour, axis=0, keepdims=True)
+    stroke = jnp.sin(31.0 * x + 17.0 * y + 2.2 * sway)[..., None]
+    grey = jnp.mean(canvas.colour, axis=-1, keepdims=True)
     oil = grey + 1.12 * (canvas.colour - grey)
-    oil = oil * (1.0 + 0.05 * stroke - 0.30 * ink)
+    oil = oil * (1.0 + 0.035 * stroke - 0.30 * ink)
 
     wash = _tone(_PAPER) + 0.60 * (canvas.colour - _tone(_PAPER))
-    hatch = jnp.sin(46.0 * (x + 0.9 * y) + 1.2 * sway)[None]
-    wash = wash - 0.045 * (1.0 - 0.6 * grey) * (1.0 + hatch)
+    hatch = jnp.sin(46.0 * (x + 0.9 * y) + 1.2 * sway)[..., None]
+    wash = wash - 0.035 * (1.0 - 0.6 * grey) * (1.0 + hatch)
     pencil = wash + 0.85 * ink * (_tone(_GRAPHITE) - wash)
-    return jnp.clip(jnp.where(scene.style == 1, pencil, oil), 0.0, 1.0) * 2.0 - 1.0
+    return (
+        jnp.clip(jnp.where(_is(scene, "style", "pencil sketch"), pencil, oil), 0.0, 1.0) * 2.0 - 1.0
+    )

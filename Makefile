@@ -1,0 +1,40 @@
+# Two commands do all the set-up: `make paint` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PROMPT ?= a red house with two old trees and yellow flowers
+export PROMPT
+ARGS ?=
+
+.PHONY: paint test check train clean
+
+paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
+	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
+
+test: $(VENV)/installed-dev  ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev  ## style, types, all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -x -q $(ARGS)
+
+train: $(VENV)/installed  ## train every part from nothing into runs/garden
+	$(BIN)/diffusion train all --output runs/garden $(ARGS)
+
+clean:  ## remove the environment and caches; runs/ and pictures stay
+	rm -rf $(VENV) build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffusion needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed

@@ -1,0 +1,217 @@
+"""The front door: `diffusion paint` and `diffusion train`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import platformdirs
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+import diffusion
+from diffusion import pictures, samplers
+from diffusion.art_class import BATCH, Artist, Glance
+from diffusion.images import sheet
+from diffusion.pictures import Settings
+
+STRIP_COLUMNS = 8  # how many of the steps a strip shows
+GAP = 2  # pixels between the pictures of a sheet
+PAINT_ARGUMENTS = ("prompt", "negative", "seed", "count", "steps", "guidance", "sampler", "eta")
+
+PAINT_HELP = """\
+Paint pictures of a sentence, in English or Turkish.
+
+  diffusion paint "a red house with two old trees and yellow flowers"
+  diffusion paint "gece, ay solda, kırmızı çatılı beyaz ev" --count 9 --seed 7
+  diffusion paint "a house in the snow" --negative "trees" --guidance 4
+  diffusion paint "three pines at sunset" --strip --output film.png
+  diffusion paint --again picture.png
+
+The garden model knows houses and what stands around them: colours of house, roof, door and flowers;
+gabled, flat or domed roofs; up to three oaks, pines, poplars or apple trees; day, sunset and night,
+sun or moon left, right or in the middle; the seasons; clouds, rain and snow; oil painting and pencil
+sketch. What you do not name is free: ask for another --seed and see.
+"""
+
+TRAIN_HELP = """\
+Train a model from nothing, part by part, into a model folder. Stop it at any moment: the same
+command goes on where it was.
+
+  diffusion train all --output runs/garden
+  diffusion train vae --output runs/garden --set steps=500 batch_size=16
+  diffusion train all --output runs/wide --set model.unet.block_out_channels="(64,128,192)"
+  diffusion paint "a red house" --model runs/garden
+
+Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0 done, 1 not done, 2 a mistake in the call."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a prompt may hold what no terminal shows
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    keep_compilations()
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say(f"note: {message}")
+            options.run(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        say(f"diffusion: {error}")
+        return 1
+    except MemoryError:
+        say("diffusion: out of memory; paint fewer pictures at a time (--count)")
+        return 1
+    except KeyboardInterrupt:
+        say("diffusion: stopped")
+        return 130
+    return 0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def keep_compilations() -> None:
+    """Let JAX keep compiled programs between runs, so that the second start is fast."""
+    cache = platformdirs.user_cache_path("diffusion") / "jax"
+    if not cache.exists():
+        say(f"first run: JAX compiles the stages for this machine, once; kept in {cache}")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diffusion", description="Stable Diffusion from scratch, told as an art class."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    paint = commands.add_parser(
+        "paint",
+        help="paint pictures of a sentence",
+        description=PAINT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = {field.name: field.default for field in dataclasses.fields(Settings)}
+    add = paint.add_argument
+    add("prompt", nargs="?", help='what to paint; "" lets the model choose')
+    add("--model", default=default["model"], help="a model that ships, or a folder (%(default)s)")
+    add("--negative", default="", metavar="TEXT", help="what to stay away from")
+    add("--seed", type=int, default=0, metavar="N", help="another seed, other pictures (%(default)s)")
+    add("--count", type=int, default=4, metavar="N", help="how many pictures (%(default)s)")
+    add("--steps", type=int, default=25, metavar="N", help="glances at the canvas (%(default)s)")
+    add("--guidance", type=float, metavar="S",
+        help="how strictly to follow the words: 1 loosely, 3 to 5 well, more exaggerates "
+        "(the model's own)")  # fmt: skip
+    add("--sampler", default=default["sampler"], metavar="NAME",
+        help=f"one of {', '.join(samplers.SAMPLERS)} (%(default)s)")  # fmt: skip
+    add("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as in ddpm")
+    add("--zoom", type=int, default=4, metavar="N", help="enlarge each pixel N times (%(default)s)")
+    add("--strip", action="store_true",
+        help=f"show {STRIP_COLUMNS} moments of each painting: above, the canvas as it is; below, "
+        "the picture that the network sees in it")  # fmt: skip
+    add("--output", type=Path, default=Path("picture.png"), metavar="PATH",
+        help="a .png file for one sheet of all, or a folder for single files (%(default)s)")  # fmt: skip
+    add("--again", type=Path, metavar="PNG",
+        help="paint a picture of `diffusion paint` again, with the settings found in it")  # fmt: skip
+    paint.set_defaults(run=run_paint)
+
+    train = commands.add_parser(
+        "train",
+        help="train a model from nothing",
+        description=TRAIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("part", help="tokenizer, text, vae, unet, or all of them in this order")
+    train.add_argument("--output", type=Path, default=Path("runs/garden"), metavar="FOLDER",
+                       help="the model folder (%(default)s)")  # fmt: skip
+    train.add_argument("--set", nargs="+", default=[], action="extend", metavar="NAME=VALUE",
+                       help="change the training (steps=100) or the model (model.unet.heads=...)")  # fmt: skip
+    train.set_defaults(run=run_train)
+    return parser
+
+
+def run_train(options: argparse.Namespace) -> None:
+    from diffusion.training.recipe import train_part  # painting does not wait for Optax and Orbax
+
+    train_part(options.part, options.output, options.set)
+    say(f"wrote {options.output}")
+
+
+def run_paint(options: argparse.Namespace) -> None:
+    if (options.prompt is None) == (options.again is None):
+        raise ValueError('give a prompt, such as "a red house", or --again PICTURE')
+    if options.zoom < 1:
+        raise ValueError(f"zoom is {options.zoom}; give 1 or more")
+    single = options.output.suffix.lower() != ".png"
+    if single and options.output.suffix and not options.output.is_dir():
+        raise ValueError(f"output {options.output} is neither a .png file nor a folder")
+    pictures.check_writable(options.output if single else options.output.parent)
+
+    began = time.perf_counter()
+    if options.again is not None:
+        settings = pictures.read_settings(options.again)
+        artist = diffusion.load(settings.model)
+        indices = [settings.index]
+    else:
+        artist = diffusion.load(options.model)
+        guidance = artist.config.guidance if options.guidance is None else options.guidance
+        chosen = {f.name: getattr(options, f.name, f.default) for f in dataclasses.fields(Settings)}
+        settings = Settings(**(chosen | {"guidance": guidance}))
+        indices = list(range(settings.count)) if single else [None]
+    images = paint(artist, settings)
+    for index in indices:
+        one = dataclasses.replace(settings, index=index)
+        path = options.output / f"{index or 0:04d}.png" if single else options.output
+        pictures.save(path, arrange(images, one), one)
+    say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
+
+
+def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
+    """The pictures, or their strips, of a whole series; with a progress bar."""
+    arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
+    calls = len(
+        samplers.plan(
+            settings.sampler, artist.config.schedule, settings.steps, eta=settings.eta
+        ).timestep
+    )
+    shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
+    moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
+    total = calls * math.ceil(settings.count / BATCH)
+    with tqdm(total=total, desc="painting", unit="glance", leave=False) as progress:
+
+        def on_glance(glance: Glance) -> None:
+            if settings.strip and progress.n % calls in shown:
+                moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
+            jax.block_until_ready(glance.latents)
+            progress.update()
+
+        images = artist.paint(on_glance=on_glance, **arguments)
+    if not settings.strip:
+        return images
+    columns = len(shown)
+    films = [np.stack(moments[i : i + columns]) for i in range(0, len(moments), columns)]
+    by_picture = np.moveaxis(np.concatenate(films, axis=2), 2, 0)  # n, moment, 2, h, w, 3
+    rows = by_picture.swapaxes(1, 2)[: settings.count]
+    return np.stack([sheet(row.reshape(-1, *row.shape[2:]), columns, GAP) for row in rows])
+
+
+def arrange(
+    images: UInt8[np.ndarray, "n h w 3"], settings: Settings
+) -> UInt8[np.ndarray, "H W 3"]:
+    """One picture of the series, or a sheet of them all."""
+    if settings.index is not None:
+        return images[settings.index]
+    columns = 1 if settings.strip else math.ceil(math.sqrt(len(images)))
+    return sheet(images, columns, GAP)

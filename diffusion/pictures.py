@@ -1,0 +1,81 @@
+"""PNG files that remember how they were painted."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from diffusion.config import from_dict
+
+KEY = "diffusion"  # of the text chunk in the PNG file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a picture."""
+
+    prompt: str
+    model: str = "garden"
+    negative: str = ""
+    seed: int = 0
+    count: int = 4
+    steps: int = 25
+    guidance: float = 3.0
+    sampler: str = "dpm++2m"
+    eta: float = 0.0
+    zoom: int = 4  # pixels of the file along the side of a painted pixel
+    strip: bool = False  # the canvas at some of the steps, instead of the pictures
+    index: int | None = None  # which picture of the series this file holds; None: a sheet of all
+
+
+def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> None:
+    """Write a PNG with its settings inside; the file appears whole or not at all.
+
+    Raises OSError where the place cannot be written.
+    """
+    enlarged = image.repeat(settings.zoom, axis=0).repeat(settings.zoom, axis=1)
+    info = PngInfo()
+    info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings), ensure_ascii=False))
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        Image.fromarray(enlarged).save(partial, format="PNG", pnginfo=info)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_settings(path: Path) -> Settings:
+    """How a picture was painted. Raises ValueError where the file does not say."""
+    try:
+        with Image.open(path) as image:
+            text = getattr(image, "text", {}).get(KEY)
+    except FileNotFoundError:
+        raise ValueError(f"picture {path} does not exist") from None
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+    if text is None:
+        raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
+    try:
+        return from_dict(Settings, json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds settings that make no sense ({error})") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and find out before the painting, not after it, whether it can be written.
+
+    Raises OSError where it cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"folder {folder} cannot be written; choose another --output")

@@ -1,0 +1,244 @@
+"""One training loop for every network: data in, gradients out, nothing lost on the way.
+
+A run is a pure function of its configuration. The data of step i come from (seed, i) alone, and so
+does all randomness of the step; so a run that is killed at any moment and started again goes on from
+its last checkpoint and ends with the same weights as one that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
+from tqdm import tqdm
+
+from diffusion.weights.files import Params
+
+Batch = Any  # a pytree of arrays with the batch as first axis
+Metrics = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int
+    batch_size: int
+    learning_rate: float  # the highest, reached after warm-up; falls to a hundredth on a cosine
+    warmup: int = 100  # steps
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
+    seed: int = 0
+    log_every: int = 20  # steps
+    picture_every: int = 500  # steps between sample sheets
+    checkpoint_every: int = 200  # steps
+
+
+class Task(Protocol):
+    """What is learnt: everything that the loop does not know."""
+
+    name: str
+
+    def init(self, seed: int) -> Params: ...
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        """Draw the data of one step as host arrays."""
+
+    def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]: ...
+
+    def picture(self, params: Params) -> np.ndarray:
+        """uint8 (H, W, 3): what the network can do now."""
+
+
+class State(NamedTuple):
+    step: jax.Array
+    params: Params
+    average: Params  # exponential moving average of the parameters (empty where ema is 0)
+    optimizer: optax.OptState
+
+
+def optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
+
+    Weight decay is for matrices and kernels; biases and scales are left alone.
+    """
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0,
+        config.learning_rate,
+        min(config.warmup, config.steps // 2),
+        config.steps,
+        config.learning_rate / 100,
+    )
+    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decayed),
+    )
+
+
+def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> Params:
+    """The moving average after one more step; it forgets faster while the run is young."""
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
+
+
+def make_step(
+    task: Task, config: TrainConfig
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    """The jitted training step. It gives up its input state's memory to the output state."""
+    update = optimizer(config).update
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
+            state.params, batch, key
+        )
+        changes, optimizer_state = update(gradients, state.optimizer, state.params)
+        params: Params = optax.apply_updates(state.params, changes)  # type: ignore[assignment]
+        average = averaged(state.average, params, config.ema, state.step) if config.ema else {}
+        metrics = metrics | {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        return State(state.step + 1, params, average, optimizer_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def init_state(task: Task, config: TrainConfig) -> State:
+    params = task.init(config.seed)
+    average = jax.tree.map(jnp.copy, params) if config.ema else {}
+    return State(jnp.zeros((), jnp.int32), params, average, optimizer(config).init(params))
+
+
+def train(
+    task: Task, config: TrainConfig, folder: Path, settings: dict[str, Any] | None = None
+) -> Params:
+    """Train to the end, or go on to it from the last checkpoint in `folder`.
+
+    The batch is shared out over all devices, the parameters are copied to each.
+
+    Args:
+        folder: receives checkpoints/, log.jsonl, loss.png, samples/ and settings.json.
+        settings: what else decides the result, to be held against what the folder remembers.
+
+    Returns the averaged parameters (the plain ones where `config.ema` is 0).
+    Raises ValueError where the folder holds a run with other settings, or where the batch does not
+    divide by the number of devices, and FloatingPointError where the loss is not finite.
+    """
+    devices = np.array(jax.devices())
+    if config.batch_size % len(devices):
+        raise ValueError(
+            f"batch_size {config.batch_size} does not divide by the {len(devices)} devices"
+        )
+    mesh = Mesh(devices, ("data",))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    shared_out = NamedSharding(mesh, PartitionSpec("data"))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {}))
+    state = jax.device_put(init_state(task, config), everywhere)
+    manager = ocp.CheckpointManager(
+        folder.absolute() / "checkpoints",
+        options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
+    )
+    latest = manager.latest_step()
+    if latest is not None:
+        state = manager.restore(latest, args=ocp.args.StandardRestore(state))
+    start = int(state.step)
+    log = Log(folder / "log.jsonl", start)
+    step = make_step(task, config)
+
+    def batch(i: int) -> Batch:
+        return task.batch(np.random.default_rng([config.seed, i]), config.batch_size)
+
+    progress = tqdm(total=config.steps, initial=start, desc=task.name, unit="step", mininterval=1.0)
+    with progress, ThreadPoolExecutor(1) as reader:
+        following = reader.submit(batch, start)
+        window: list[Metrics] = []
+        for i in range(start, config.steps):
+            data = jax.device_put(following.result(), shared_out)
+            following = reader.submit(batch, i + 1)
+            state, metrics = step(state, data)
+            window.append(metrics)
+            done = i + 1
+            progress.update()
+            if done % config.log_every == 0 or done == config.steps:
+                means = {k: float(np.mean([m[k] for m in window])) for k in metrics}
+                window.clear()
+                if not np.isfinite(means["loss"]):
+                    raise FloatingPointError(
+                        f"{task.name}: the loss is not finite at step {done}; "
+                        "start again with a lower learning_rate"
+                    )
+                log.add(done, means)
+                progress.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
+            if done % config.picture_every == 0 or done == config.steps:
+                log.plot(folder / "loss.png", task.name)
+                samples = folder / "samples"
+                samples.mkdir(exist_ok=True)
+                sheet = task.picture(state.average or state.params)
+                Image.fromarray(sheet).save(samples / f"{done:06d}.png")
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                log.flush()
+                manager.save(done, args=ocp.args.StandardSave(state))
+    manager.close()
+    return jax.device_get(state.average or state.params)
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Remember the settings of a new run; refuse to go on with a run that had others."""
+    text = json.dumps(settings, indent=1)
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(text + "\n")
+        os.replace(partial, path)
+    elif json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(
+            f"{path.parent} holds a run with other settings (see {path.name}); "
+            "name another --output, or remove that folder to start again"
+        )
+
+
+class Log:
+    """The history of a run as lines of JSON: step, seconds since the start, and the metrics."""
+
+    def __init__(self, path: Path, start: int):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        # What was logged after the last checkpoint is lived through again.
+        self.rows = [row for line in lines if (row := json.loads(line))["step"] <= start]
+        self.began = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0.0)
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        seconds = round(time.monotonic() - self.began, 2)
+        self.rows.append({"step": step, "seconds": seconds} | metrics)
+
+    def flush(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        os.replace(partial, self.path)
+
+    def plot(self, path: Path, title: str) -> None:
+        from matplotlib.figure import Figure  # imported late: training starts without it
+
+        names = [name for name in self.rows[-1] if name not in ("step", "seconds")]
+        figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        for axis, name in zip(axes, names, strict=True):
+            axis.plot([row["step"] for row in self.rows], [row[name] for row in self.rows])
+            axis.set(title=name.replace("_", " "), xlabel="step", yscale="log")
+            if min(row[name] for row in self.rows) <= 0:
+                axis.set_yscale("linear")
+        figure.suptitle(title)
+        figure.savefig(path, dpi=120)

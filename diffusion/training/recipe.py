@@ -1,0 +1,147 @@
+"""The whole art school in order: tokenizer, text encoder, VAE, U-Net, each into one model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion import config as presets
+from diffusion.config import ModelConfig, override
+from diffusion.training import text_encoder, unet, vae
+from diffusion.training.loop import TrainConfig, train
+from diffusion.training.tokenizer import train_tokenizer
+from diffusion.weights import folder as files
+
+PARTS = ("tokenizer", "text", "vae", "unet")
+DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
+
+
+def train_part(
+    part: str, output: Path, settings: Sequence[str] = (), preset: str = "garden"
+) -> None:
+    """Train one part, or all of them in order, into the model folder `output`.
+
+    A part that is finished already is left as it is; one that was interrupted goes on. Checkpoints, logs and sample sheets go
+    to `output`/training/`part`.
+
+    Args:
+        part: one of `PARTS`, or "all".
+        settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
+            `model.`, of `ModelConfig` (`model.unet.norm_groups=8`; only in a new folder).
+
+    Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
+    """
+    if part not in (*PARTS, "all"):
+        raise ValueError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}, all")
+    model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
+    train_settings = [text for text in settings if not text.startswith("model.")]
+    config = _model_config(output, preset, model_settings)
+    for name in PARTS if part == "all" else (part,):
+        TRAINERS[name](output, config, train_settings)
+        config = files.load_config(output)
+
+
+def _model_config(output: Path, preset: str, settings: Sequence[str]) -> ModelConfig:
+    """The configuration that the folder remembers, or a new one."""
+    if (output / "config.json").exists():
+        config = files.load_config(output)
+        if override(config, settings) != config:
+            raise ValueError(
+                f"{output} holds a model with another configuration; name another --output"
+            )
+        return config
+    config = override(getattr(presets, preset)(), settings)
+    files.save_config(output, config)
+    return config
+
+
+def _train_tokenizer(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
+    seed = override(TrainConfig(1, 1, 1.0), settings).seed
+    tokenizer = train_tokenizer(config.text_encoder, seed)
+    if tokenizer.vocab_size != config.text_encoder.vocab_size:
+        text = dataclasses.replace(config.text_encoder, vocab_size=tokenizer.vocab_size)
+        files.save_config(output, dataclasses.replace(config, text_encoder=text))
+    tokenizer.save(output / "tokenizer")
+    _record(output, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
+
+
+def _train_text(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
+    _require(output, "text", tokenizer="tokenizer/vocab.json")
+    task = text_encoder.TextTask(config, files.load_tokenizer(output))
+    params = _run(task, text_encoder.preset(), settings, output)
+    files.save_part(output, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
+
+
+def _train_vae(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
+    params = _run(vae.VAETask(config), vae.preset(), settings, output)
+    files.save_part(output, "vae", params, DTYPE)
+    scale = vae.measure_scale(config, files.load_part(output, config, "vae")[1])
+    scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
+    files.save_config(output, dataclasses.replace(config, vae=scaled))
+
+
+def _train_unet(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
+    _require(output, "unet", tokenizer="tokenizer/vocab.json",
+             text="text_encoder.safetensors", vae="vae.safetensors")  # fmt: skip
+    task = unet.UNetTask(
+        config,
+        files.load_tokenizer(output),
+        files.load_part(output, config, "text_encoder")[1],
+        files.load_part(output, config, "vae")[1],
+    )
+    files.save_part(output, "unet", _run(task, unet.preset(), settings, output), DTYPE)
+
+
+TRAINERS: dict[str, Callable[[Path, ModelConfig, Sequence[str]], None]] = {
+    "tokenizer": _train_tokenizer,
+    "text": _train_text,
+    "vae": _train_vae,
+    "unet": _train_unet,
+}
+
+
+def _require(output: Path, part: str, **needed: str) -> None:
+    for name, path in needed.items():
+        if not (output / path).exists():
+            raise ValueError(
+                f"{part} needs the {name} of {output}: run `diffusion train {name} --output "
+                f"{output}` first, or `diffusion train all`"
+            )
+
+
+def _run(task: Any, preset: TrainConfig, settings: Sequence[str], output: Path) -> Any:
+    config = override(preset, settings)
+    folder = output / "training" / task.name
+    model = dataclasses.asdict(task.model)
+    model["vae"].pop("scaling_factor")  # a result of training, not a setting
+    params = train(task, config, folder, {"model": model})
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    summary = dataclasses.asdict(config) | {"minutes": round(rows[-1]["seconds"] / 60, 1)}
+    last = rows[-10:]
+    for name in rows[-1].keys() - {"step", "seconds"}:
+        summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
+    _record(output, task.name, summary)
+    return params
+
+
+def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
+    """Add how a part was trained to training.json, the machine-readable half of the model's card."""
+    path = output / "training.json"
+    card = files.read_json(path) if path.exists() else {}
+    card[part] = summary | {
+        "command": f"diffusion train {part}",
+        "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{jax.device_count()} x {jax.devices()[0].device_kind} "
+        f"({os.cpu_count()} cores, {platform.machine()})",
+        "versions": {name: version(name) for name in ("jax", "flax", "optax", "numpy")},
+    }
+    files.write_json(path, card)

@@ -1,0 +1,21 @@
+"""Training the tokenizer: which letters go together in the garden's captions?"""
+
+from __future__ import annotations
+
+import numpy as np
+from tqdm import tqdm
+
+from diffusion.config import TextEncoderConfig
+from diffusion.datasets.captions import captions
+from diffusion.datasets.garden import sample_scenes
+from diffusion.tokenizer import Tokenizer
+
+CAPTIONS = 20_000
+
+
+def train_tokenizer(config: TextEncoderConfig, seed: int = 0) -> Tokenizer:
+    """Byte-pair encoding of `CAPTIONS` captions, half of them Turkish (see `Tokenizer.train`)."""
+    rng = np.random.default_rng(seed)
+    scenes = sample_scenes(rng, CAPTIONS)
+    texts = (caption.text for caption in tqdm(captions(scenes, rng), desc="tokenizer"))
+    return Tokenizer.train(texts, config.vocab_size, length=config.length)

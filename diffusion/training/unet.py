@@ -1,0 +1,133 @@
+"""Training the U-Net: show it a latent under noise and a caption, ask what the noise was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from diffusion.config import ModelConfig
+from diffusion.datasets.captions import captions
+from diffusion.datasets.garden import Scene, render, sample_scenes
+from diffusion.images import sheet, to_uint8
+from diffusion.samplers import guide, plan, sample
+from diffusion.schedule import alpha_bars, snr, target
+from diffusion.stages.noisy_latent import canvas, noisy_latent, picture_keys
+from diffusion.stages.text_encoder import TextEncoder
+from diffusion.stages.unet import UNet
+from diffusion.stages.vae import VAE
+from diffusion.tokenizer import Tokenizer
+from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.weights.files import Params, shapes, split
+
+CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, section 3.2)
+GAMMA = 5.0  # the largest weight of a squared error of x0
+SHOWN = (  # what the sample sheets ask for, four pictures each
+    "a red house with two old trees and yellow flowers",
+    "a white house with a blue domed roof at night, the moon on the left",
+    "karlı bir günde turuncu ev, üç çam",
+    "gün batımında yeşil kapılı sarı ev, karakalem",
+)
+
+
+class Captioned(NamedTuple):
+    tokens: Int[Array, "b n"]  # with the words dropped in some
+    scenes: Scene
+
+
+def weight(alpha_bar: Float[Array, " b"], kind: str) -> Float[Array, " b"]:
+    """How much the squared error of a prediction counts at a noise level.
+
+    The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
+    what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what happens
+    where the noise has nearly gone (min-SNR, Hang et al. 2023, eq. 6). The squared error of epsilon is
+    SNR times, that of v SNR + 1 times the one of x0.
+    """
+    ratio = snr(alpha_bar)
+    return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))
+
+
+@dataclass
+class UNetTask:
+    model: ModelConfig  # with the measured scaling factor
+    tokenizer: Tokenizer
+    text_encoder: Params  # trained; stays as it is
+    vae: Params  # trained; stays as it is
+    name: str = "unet"
+
+    def __post_init__(self) -> None:
+        rngs = partial(nnx.Rngs, 0)
+        self.structure, _ = shapes(lambda: UNet(self.model.unet, rngs=rngs()))
+        self.text_structure, _ = shapes(lambda: TextEncoder(self.model.text_encoder, rngs=rngs()))
+        self.vae_structure, _ = shapes(lambda: VAE(self.model.vae, rngs=rngs()))
+        self.alpha_bars = jnp.asarray(alpha_bars(self.model.schedule), jnp.float32)
+        self.show = jax.jit(self._show)
+
+    def init(self, seed: int) -> Params:
+        return split(UNet(self.model.unet, rngs=nnx.Rngs(seed)))[1]
+
+    def batch(self, rng: np.random.Generator, size: int) -> Captioned:
+        scenes = sample_scenes(rng, size)
+        texts = [caption.text for caption in captions(scenes, rng)]
+        kept = rng.random(size) >= CAPTION_DROPOUT
+        return Captioned(
+            self.tokenizer([t if keep else "" for t, keep in zip(texts, kept, strict=True)]),
+            scenes,
+        )
+
+    def loss(self, params: Params, batch: Captioned, key: Array) -> tuple[Array, Metrics]:
+        """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""
+        kind = self.model.schedule.prediction
+        posterior_key, noise_key, time_key = jax.random.split(key, 3)
+        vae = nnx.merge(self.vae_structure, self.vae)
+        images = render(batch.scenes, self.model.image_size)
+        latents = vae.encode(images).sample(posterior_key) * self.model.vae.scaling_factor
+        context = nnx.merge(self.text_structure, self.text_encoder)(batch.tokens)
+
+        # One timestep from each of b equal parts of the schedule: less variance, the same mean.
+        b = len(latents)
+        u = (jnp.arange(b) + jax.random.uniform(time_key, (b,))) / b
+        timesteps = (u * self.model.schedule.train_steps).astype(jnp.int32)
+        noise = jax.random.normal(noise_key, latents.shape)
+        z = noisy_latent(latents, noise, timesteps, self.alpha_bars)
+        alpha_bar = self.alpha_bars[timesteps]
+
+        prediction = nnx.merge(self.structure, params)(z, timesteps, context)
+        error = jnp.square(prediction - target(latents, noise, alpha_bar, kind)).mean((1, 2, 3))
+        loss = jnp.mean(weight(alpha_bar, kind) * error)
+        return loss, {"error": error.mean(), "error_when_noisy": error[b // 2 :].mean()}
+
+    def picture(self, params: Params) -> np.ndarray:
+        """Four pictures for each of the sentences in `SHOWN`."""
+        return sheet(to_uint8(self.show(params)), columns=len(SHOWN) * 2)
+
+    def _show(self, params: Params) -> Float[Array, "b h w c"]:
+        size = self.model.latent_size
+        texts = [text for text in SHOWN for _ in range(4)]
+        words = jnp.asarray(self.tokenizer(texts + [""] * len(texts)))
+        context = nnx.merge(self.text_structure, self.text_encoder)(words)
+        unet = nnx.merge(self.structure, params)
+
+        def predict(z: Array, timesteps: Array) -> Array:
+            twice = jnp.concatenate([z, z])
+            conditional, unconditional = jnp.split(
+                unet(twice, jnp.concatenate([timesteps, timesteps]), context), 2
+            )
+            return guide(unconditional, conditional, self.model.guidance)
+
+        keys = picture_keys(0, jnp.arange(len(texts)))
+        z = canvas(keys, (size, size, self.model.unet.latent_channels))
+        steps = plan("dpm++2m", self.model.schedule, 20)
+        z = sample(predict, z, steps, keys, self.model.schedule.prediction)
+        vae = nnx.merge(self.vae_structure, self.vae)
+        return vae.decode(z / self.model.vae.scaling_factor)
+
+
+def preset() -> TrainConfig:
+    return TrainConfig(steps=5000, batch_size=32, learning_rate=1e-3, ema=0.999)

@@ -1,0 +1,229 @@
+"""Captions: true, varied, and honest about what they name."""
+
+import re
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from diffusion.datasets.captions import Caption, caption, captions
+from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes, value
+
+COUNT = 3_000
+
+# A reader that shares no table with the writer: for every attribute, a pattern that finds the
+# value's words where they speak of that attribute. Turkish is read without its own letters.
+EN_COLOUR = {c: c for c in "red blue yellow white green purple orange pink brown".split()} | {
+    "grey": "gr[ae]y"
+}
+EN_SHAPE = "(?:gabled|pointed|triangular|flat|domed|round|dome-shaped)"
+EN_ANY = f"(?:{'|'.join(EN_COLOUR.values())})"
+EN_TREE = "(?:old trees?|(?:old )?oaks?(?: trees?)?|pines?(?: trees?)?|poplars?(?: trees?)?|apple trees?|trees?)"
+ENGLISH = {
+    "house": {c: rf"(?<!roofed ){p} (?:house|cottage|home)|{p} (?:{EN_ANY}-roofed )(?:house|cottage|home)|roofed {p} (?:house|cottage|home)" for c, p in EN_COLOUR.items()},
+    "roof": {c: rf"\b{p} (?:{EN_SHAPE} )?roof\b|\b{p}-roofed" for c, p in EN_COLOUR.items()},
+    "roof_shape": {
+        s: rf"\b(?:{p}) (?:{EN_ANY} )?roof"
+        for s, p in {
+            "gabled": "gabled|pointed|triangular",
+            "flat": "flat",
+            "dome": "domed|round|dome-shaped",
+        }.items()
+    },
+    "door": {c: rf"{p} door" for c, p in EN_COLOUR.items()},
+    "trees": {
+        "none": "no trees",
+        "one": rf"\b(?:an?|one|1) (?:(?:old )?oak|old tree|pine|poplar|apple tree|tree)\b",
+        "two": rf"\b(?:two|2) {EN_TREE}",
+        "three": rf"\b(?:three|3) {EN_TREE}",
+    },
+    "tree_kind": {"oak": r"\bold\b|\boak", "pine": r"\bpine", "poplar": "poplar", "apple": "apple"},
+    "flowers": {c: rf"{p} flowers" for c, p in EN_COLOUR.items()},
+    "flower_amount": {
+        "none": "no flowers",
+        "few": rf"\bfew (?:{EN_ANY} )?flowers",
+        "many": rf"(?:many|lots of|plenty of) (?:{EN_ANY} )?flowers",
+    },
+    "sky": {
+        "day": r"\bday\b|daylight|daytime",
+        "sunset": r"sunset|sun sets",
+        "night": r"\bnight|\bmoon\b",
+    },
+    "light": {
+        side: rf"\b(?:sun|moon) (?:on the|in the|at the top) (?:{word})"
+        for side, word in {"left": "left", "right": "right", "middle": "middle|centre"}.items()
+    },
+    "season": {
+        "spring": r"spring",
+        "summer": r"summer",
+        "autumn": r"autumn|\bfall\b",
+        "winter": r"winter|in the snow\b|snowy ground",
+    },
+    "weather": {
+        "clear": "clear|cloudless",
+        "cloudy": "cloudy|clouds",
+        "rain": r"\brain",
+        "snow": "falling snow|snow falls|it snows|snowfall",
+    },
+    "style": {"oil painting": r"\boil\b", "pencil sketch": "pencil|sketch"},
+}
+TR_COLOUR = dict(
+    red="kirmizi", blue="mavi", yellow="sari", white="beyaz", green="yesil", purple="mor",
+    orange="turuncu", pink="pembe", brown="kahverengi", grey="gri",
+)  # fmt: skip
+TR_SHAPE = "(?:ucgen|sivri|besik|duz|kubbeli|kubbe|yuvarlak)"
+TR_ANY = f"(?:{'|'.join(TR_COLOUR.values())})"
+TR_TREE = "(?:yasli |elma )?(?:agac|mese|cam|kavak)"
+TURKISH = {
+    "house": {c: rf"\b{p} (?:bir )?(?:ev|kulube)(?:in|nin)?\b" for c, p in TR_COLOUR.items()},
+    "roof": {c: rf"\b{p} (?:{TR_SHAPE} )?cati" for c, p in TR_COLOUR.items()},
+    "roof_shape": {
+        s: rf"\b(?:{p}) (?:{TR_ANY} )?cati"
+        for s, p in {
+            "gabled": "ucgen|sivri|besik",
+            "flat": "duz",
+            "dome": "kubbeli|kubbe|yuvarlak",
+        }.items()
+    },
+    "door": {c: rf"\b{p} kapi" for c, p in TR_COLOUR.items()},
+    "trees": {
+        "none": "agacsiz",
+        "one": rf"\b(?:bir|1) {TR_TREE}",
+        "two": rf"\b(?:iki|2) {TR_TREE}",
+        "three": rf"\b(?:uc|3) {TR_TREE}",
+    },
+    "tree_kind": {
+        "oak": r"\byasli\b|\bmese",
+        "pine": r"\bcam",
+        "poplar": r"\bkavak",
+        "apple": r"\belma",
+    },
+    "flowers": {c: rf"\b{p} cicek" for c, p in TR_COLOUR.items()},
+    "flower_amount": {
+        "none": "ciceksiz",
+        "few": "birkac|az sayida",
+        "many": "bir suru|cok sayida|pek cok",
+    },
+    "sky": {
+        "day": r"gunduz|gun isig",
+        "sunset": r"gun batimi|gun batarken",
+        "night": r"\bgece|\bay\b",
+    },
+    "light": {"left": r"\bsolda\b", "right": r"\bsagda\b", "middle": r"\bortada\b"},
+    "season": {
+        "spring": "ilkbahar",
+        "summer": r"\byaz(?:in)?\b",
+        "autumn": r"sonbahar|\bguz\b",
+        "winter": r"\bkis(?:in)?\b|karlar icinde|karli zemin",
+    },
+    "weather": {
+        "clear": "acik hava|bulutsuz",
+        "cloudy": "bulutlu|bulutlar",
+        "rain": "yagmur",
+        "snow": r"\bkar yag",
+    },
+    "style": {"oil painting": "yagli boya", "pencil sketch": "karakalem|kursun kalem"},
+}
+PATTERNS = {
+    language: {
+        name: {word: re.compile(pattern) for word, pattern in values.items()}
+        for name, values in table.items()
+    }
+    for language, table in (("en", ENGLISH), ("tr", TURKISH))
+}
+ASCII = str.maketrans("çğıöşüÇĞİÖŞÜI", "cgiosuCGIOSUI")
+
+
+def read_back(said: Caption) -> dict[str, set[str]]:
+    text = said.text.translate(ASCII).lower()
+    found = {
+        name: {word for word, pattern in values.items() if pattern.search(text)}
+        for name, values in PATTERNS[said.language].items()
+    }
+    return {name: words for name, words in found.items() if words}
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Scene:
+    return sample_scenes(np.random.default_rng(0), COUNT)
+
+
+@pytest.fixture(scope="module")
+def written(scenes: Scene) -> list[Caption]:
+    return captions(scenes, np.random.default_rng(1))
+
+
+def test_captions_say_what_is_named_and_nothing_else(scenes: Scene, written: list[Caption]):
+    for index, said in enumerate(written):
+        truth = {name: {value(scenes, index, name)} for name in said.named}
+        assert read_back(said) == truth, said
+
+
+def test_same_seed_same_captions(scenes: Scene, written: list[Caption]):
+    assert captions(scenes, np.random.default_rng(1)) == written
+    assert captions(scenes, np.random.default_rng(2)) != written
+
+
+def test_captions_name_any_subset(written: list[Caption]):
+    sizes = Counter(len(said.named) for said in written)
+    assert set(range(len(ATTRIBUTES) + 1)) <= set(sizes)
+    assert sum(sizes[n] for n in range(2, 7)) > 0.6 * COUNT
+    assert len({said.named for said in written}) > COUNT / 4
+    named = Counter(name for said in written for name in said.named)
+    assert named["house"] > 0.8 * COUNT
+    assert min(named[name] for name in ATTRIBUTES) > 0.15 * COUNT
+
+
+def test_captions_are_varied_and_short(written: list[Caption]):
+    assert len({said.text for said in written}) > 0.8 * COUNT
+    lengths = np.array([len(said.text.split()) for said in written])
+    assert lengths.max() <= 60 and np.mean(lengths < 30) > 0.9 and lengths.min() >= 1
+
+
+@pytest.mark.parametrize("share, languages", [(0.0, {"en"}), (1.0, {"tr"}), (0.5, {"en", "tr"})])
+def test_languages_are_shared_as_asked(scenes: Scene, share: float, languages: set[str]):
+    some = Scene(*(field[:200] for field in scenes))
+    spoken = Counter(said.language for said in captions(some, np.random.default_rng(0), share))
+    assert set(spoken) == languages
+    assert abs(spoken["tr"] / 200 - share) < 0.15
+
+
+def test_grammar(written: list[Caption]):
+    for said in written:
+        assert "  " not in said.text and said.text == said.text.strip() and ", ," not in said.text
+        text = said.text.lower()
+        if said.language == "en":
+            assert not re.search(r"\ba [aeio]|\ban [^aeio]", text), said
+            assert not re.search(r"\b(two|three|2|3) [a-z ]*?(tree|oak|pine|poplar)\b(?! tree)", text)
+            assert text.count("house") + text.count("cottage") + text.count("home") == 1, said
+        else:
+            number = r"\b(iki|üç|2|3|birkaç|sayıda) [a-zçğıöşü ]*?"
+            assert not re.search(number + "(ağaçlar|çamlar|meşeler|kavaklar|çiçekler)", text), said
+            assert len(re.findall(r"\b(?:ev|kul[üu]be)(?:in|nin)?\b", text)) == 1, said
+
+
+def test_ways_of_typing_occur_now_and_then(written: list[Caption]):
+    english = [said.text for said in written if said.language == "en"]
+    turkish = [said.text for said in written if said.language == "tr"]
+    assert 0.1 < np.mean([text[0].isupper() for text in english]) < 0.3
+    assert 0.1 < np.mean([text.endswith(".") for text in english]) < 0.3
+    assert any(text.startswith("İ") for text in turkish)
+    plain = [text for text in turkish if text.isascii()]
+    assert any("kirmizi" in text for text in plain) and any("sari" in text for text in plain)
+    assert any(re.search(r"\b[23] ", text) for text in english)
+
+
+def test_one_scene_is_described_in_many_ways(scenes: Scene):
+    rng = np.random.default_rng(5)
+    ways = defaultdict(set)
+    for _ in range(100):
+        for language in ("en", "tr"):
+            ways[language].add(caption(scenes, 7, rng, language).text)
+    assert min(len(texts) for texts in ways.values()) > 80
+
+
+def test_bad_input_is_explained(scenes: Scene):
+    with pytest.raises(ValueError, match="language is 'de'"):
+        caption(scenes, 0, np.random.default_rng(0), "de")
+    with pytest.raises(ValueError, match="turkish_share is 2"):
+        captions(scenes, np.random.default_rng(0), 2.0)
