@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Integer, Key, UInt8
 
 from diffusion import samplers, schedule
 from diffusion.config import ModelConfig
@@ -216,7 +216,7 @@ def _glance(
     context: Float[Array, "2 n d"],  # of the prompt and of the negative prompt
     guidance: Float[Array, ""],
     row: Plan,
-    call: Int[Array, ""],
+    call: Integer[Array, ""],
     keys: Key[Array, " b"],
 ) -> tuple[Latents, Latents, Latents, Latents]:
     """Network, guidance and sampler in one program: prediction, x0, next z, next memory.

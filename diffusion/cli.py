@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"diffusion: {error}")
         return 1
     except MemoryError:
-        say("diffusion: out of memory; paint fewer pictures at a time (--count)")
+        say("diffusion: out of memory; lower --count or --zoom")
         return 1
     except KeyboardInterrupt:
         say("diffusion: stopped")
@@ -152,11 +152,11 @@ def run_train(options: argparse.Namespace) -> None:
 def run_paint(options: argparse.Namespace) -> None:
     if (options.prompt is None) == (options.again is None):
         raise ValueError('give a prompt, such as "a red house", or --again PICTURE')
-    if options.zoom < 1:
-        raise ValueError(f"zoom is {options.zoom}; give 1 or more")
     single = options.output.suffix.lower() != ".png"
     if single and options.output.suffix and not options.output.is_dir():
         raise ValueError(f"output {options.output} is neither a .png file nor a folder")
+    if not single and options.output.is_dir():
+        raise ValueError(f"output {options.output} is a folder; name a .png file that is none")
     pictures.check_writable(options.output if single else options.output.parent)
 
     began = time.perf_counter()

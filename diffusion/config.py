@@ -111,7 +111,7 @@ def garden() -> ModelConfig:
             block_out_channels=(32, 96, 160),
             layers_per_block=1,
             attention=(True, True, False),
-            heads=(2, 3, 5),
+            heads=(1, 3, 5),
             context_width=128,
             norm_groups=16,
         ),
@@ -151,9 +151,16 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     Raises ValueError that names an unknown, missing or mistyped entry.
     """
     try:
-        return dacite.from_dict(cls, data, dacite.Config(strict=True, cast=[tuple]))
+        return dacite.from_dict(cls, _tuples(data), dacite.Config(strict=True))
     except dacite.DaciteError as error:
         raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+def _tuples(data: Any) -> Any:
+    """The same data with tuples for lists: JSON knows no tuples."""
+    if isinstance(data, Mapping):
+        return {name: _tuples(entry) for name, entry in data.items()}
+    return tuple(map(_tuples, data)) if isinstance(data, list) else data
 
 
 def override(config: C, settings: Sequence[str]) -> C:

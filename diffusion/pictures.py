@@ -6,22 +6,27 @@ import contextlib
 import dataclasses
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffusion.config import from_dict
 
 KEY = "diffusion"  # of the text chunk in the PNG file
+LARGEST_ZOOM = 64
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a picture."""
+    """All that decides a picture.
+
+    Raises ValueError where the zoom or the index is out of range; the artist checks the others.
+    """
 
     prompt: str
     model: str = "garden"
@@ -36,6 +41,12 @@ class Settings:
     strip: bool = False  # the canvas at some of the steps, instead of the pictures
     index: int | None = None  # which picture of the series this file holds; None: a sheet of all
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.zoom <= LARGEST_ZOOM:
+            raise ValueError(f"zoom is {self.zoom}; give 1 to {LARGEST_ZOOM}")
+        if self.index is not None and not 0 <= self.index < self.count:
+            raise ValueError(f"index is {self.index}, of a series of {self.count}")
+
 
 def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> None:
     """Write a PNG with its settings inside; the file appears whole or not at all.
@@ -44,7 +55,7 @@ def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> N
     """
     enlarged = image.repeat(settings.zoom, axis=0).repeat(settings.zoom, axis=1)
     info = PngInfo()
-    info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings), ensure_ascii=False))
+    info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings)))  # ASCII: any prompt fits in
     partial = path.with_name(f".{path.name}.partial")
     try:
         Image.fromarray(enlarged).save(partial, format="PNG", pnginfo=info)
@@ -61,13 +72,13 @@ def read_settings(path: Path) -> Settings:
             text = getattr(image, "text", {}).get(KEY)
     except FileNotFoundError:
         raise ValueError(f"picture {path} does not exist") from None
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error})") from error
     if text is None:
         raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
     try:
         return from_dict(Settings, json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds settings that make no sense ({error})") from error
 
 
@@ -76,6 +87,11 @@ def check_writable(folder: Path) -> None:
 
     Raises OSError where it cannot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"folder {folder} cannot be written; choose another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"output folder {folder} cannot be written ({error.strerror}); choose another --output"
+        ) from error

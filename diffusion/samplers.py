@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion import schedule
 from diffusion.config import ScheduleConfig
@@ -237,7 +237,7 @@ def update(
 
 
 def noise_at(
-    keys: Key[Array, " b"], call: Int[Array, ""] | int, shape: tuple[int, ...]
+    keys: Key[Array, " b"], call: Integer[Array, ""] | int, shape: tuple[int, ...]
 ) -> Float[Array, "b ..."]:
     """Draw the noise of one call, each picture from its own key whatever else is in the batch."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, call), shape))(keys)

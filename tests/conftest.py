@@ -1,17 +1,40 @@
 """All tests: shapes are checked, warnings are errors, ranks are never promoted, no network."""
 
+import dataclasses
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("diffusion", "beartype.beartype")
+# Without the front door (art_class, cli, config, tokenizer, weights.folder): to refuse what has a
+# wrong type, in words that a user understands, is its own work, and has tests of its own.
+install_import_hook(
+    [
+        "diffusion.datasets",
+        "diffusion.images",
+        "diffusion.layers",
+        "diffusion.samplers",
+        "diffusion.schedule",
+        "diffusion.stages",
+        "diffusion.training",
+    ],
+    "beartype.beartype",
+)
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from flax import nnx  # noqa: E402
+from flax.traverse_util import flatten_dict  # noqa: E402
 
+from diffusion.art_class import Artist, load  # noqa: E402
 from diffusion.config import (  # noqa: E402
     ModelConfig,
     ScheduleConfig,
@@ -19,8 +42,11 @@ from diffusion.config import (  # noqa: E402
     UNetConfig,
     VAEConfig,
 )
+from diffusion.tokenizer import Tokenizer  # noqa: E402
+from diffusion.weights import files, folder  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # tiny models: compiling is what takes time
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +80,86 @@ def tiny() -> ModelConfig:
         vae=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
         schedule=ScheduleConfig(prediction="v"),
     )
+
+
+def random_params(like: files.Params, seed: int) -> files.Params:
+    """Random parameters of the given shapes, none of them special.
+
+    Layers that begin at zero, scales of one and biases of nothing hide most of what a test looks for.
+    """
+    draw = np.random.default_rng(seed)
+
+    def fill(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        noise = draw.standard_normal(leaf.shape, np.float32)
+        if len(leaf.shape) == 1:
+            return jnp.asarray((path[-1].key == "scale") + np.float32(0.2) * noise)
+        return jnp.asarray(noise * np.prod(leaf.shape[:-1]).astype(np.float32) ** -0.5)
+
+    return jax.tree_util.tree_map_with_path(fill, like)
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Any]:
+    """`build(lambda: UNet(config, rngs=nnx.Rngs(0)))` is that module with `random_params`."""
+
+    def build(create: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
+        structure, like = files.shapes(create)
+        return nnx.merge(structure, random_params(like, seed))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model folder with `random_params`. Copy it before you change it."""
+    place = tmp_path_factory.mktemp("models") / "tiny"
+    captions = ["a red house with two old trees", "a house at night", "kırmızı çatılı ev, iki ağaç"]
+    tokenizer = Tokenizer.train(captions, vocab_size=600, length=tiny.text_encoder.length)
+    text_encoder = dataclasses.replace(tiny.text_encoder, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(tiny, text_encoder=text_encoder)
+    folder.save_config(place, config)
+    tokenizer.save(place / "tokenizer")
+    for seed, (part, create) in enumerate(folder.PARTS.items()):
+        _, like = files.shapes(partial(create, config))
+        folder.save_part(place, part, random_params(like, seed), "float32")
+    return place
+
+
+@pytest.fixture(scope="session")
+def artist(tiny_folder: Path) -> Artist:
+    """The tiny model, loaded from its folder."""
+    return load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[..., None]:
+    """Check that a loss reaches every single number that a module holds, as its gradient."""
+
+    def trained(
+        module: nnx.Module,
+        loss: Callable[[Any, jax.Array], jax.Array],
+        shape: tuple[int, ...],
+        used: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """`loss(module, weights)` weighs the outputs; `used`: the part that an input makes use of.
+
+        The one exception is the bias of an attention's keys: it adds the same to all logits of a
+        query, and the softmax takes it away again.
+        """
+        structure, state = nnx.split(module)
+        weights = jax.random.normal(jax.random.key(5), shape)
+        gradient = jax.jit(jax.grad(lambda state: loss(nnx.merge(structure, state), weights)))(state)
+        gradients = {
+            ".".join(map(str, path)): np.asarray(leaf)
+            for path, leaf in flatten_dict(nnx.to_pure_dict(gradient)).items()
+        }
+        assert len(gradients) == len(jax.tree.leaves(state))
+        largest = max(np.abs(leaf).max() for leaf in gradients.values())
+        for name, leaf in gradients.items():
+            if name.endswith("key.bias"):
+                assert np.abs(leaf).max() < 1e-5 * largest, name
+            else:
+                expected = (used or {}).get(name, np.ones(leaf.shape, bool))
+                np.testing.assert_array_equal(leaf != 0, expected, err_msg=name)
+
+    return trained

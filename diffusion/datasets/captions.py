@@ -7,13 +7,12 @@ scene, and `Caption.named` keeps what was said, so that an evaluation asks only 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from diffusion.datasets.garden import ATTRIBUTES, Scene, value
 
-Language = Literal["en", "tr"]
 Words = Mapping[str, Sequence[str]]
 
 # How many attributes a caption names: weights of 0, 1, 2, ... 13.
@@ -32,7 +31,7 @@ class Caption(NamedTuple):
     """A sentence about a scene."""
 
     text: str  # at most 60 words, mostly fewer than 30
-    language: Language  # "en" or "tr"
+    language: str  # "en" or "tr"
     named: frozenset[str]  # the attributes that the text states; the others are left open
 
 
@@ -60,9 +59,7 @@ def captions(scenes: Scene, rng: np.random.Generator, turkish_share: float = 0.5
     ]
 
 
-def caption(
-    scene: Scene, index: int, rng: np.random.Generator, language: Language = "en"
-) -> Caption:
+def caption(scene: Scene, index: int, rng: np.random.Generator, language: str = "en") -> Caption:
     """A caption of picture `index` of the batch, drawn from `rng`.
 
     Raises ValueError if `language` is neither "en" nor "tr".
@@ -104,7 +101,7 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.random() * len(options))]
 
 
-def _spell(text: str, language: Language, rng: np.random.Generator) -> str:
+def _spell(text: str, language: str, rng: np.random.Generator) -> str:
     """As people type: with or without a capital, a full stop, Turkish letters."""
     if rng.random() < _CAPITAL_SHARE:
         first = "İ" if language == "tr" and text[0] == "i" else text[0].upper()
@@ -116,7 +113,7 @@ def _spell(text: str, language: Language, rng: np.random.Generator) -> str:
     return text
 
 
-def _list_keywords(parts: _Parts, language: Language, rng: np.random.Generator) -> str:
+def _list_keywords(parts: _Parts, language: str, rng: np.random.Generator) -> str:
     style = {"en": _EN_STYLE, "tr": _TR_STYLE}[language]
     rest = [*parts.features, parts.trees, parts.flowers, *parts.settings, parts.light]
     rest += [_pick(style[parts.style], rng)] if parts.style else []

@@ -58,23 +58,26 @@ HELD_OUT: tuple[Mapping[str, str], ...] = (
 whether the model counts. A scene that matches any one of them in full is held out."""
 
 
+_Batch = Array | np.ndarray
+
+
 class Scene(NamedTuple):
     """A batch of pictures to be, as a struct of arrays (int32 categories, float32 layout)."""
 
-    house: Int[Array, " b"]  # colour of the walls
-    roof: Int[Array, " b"]  # colour of the roof
-    roof_shape: Int[Array, " b"]  # gabled, flat, dome
-    door: Int[Array, " b"]  # colour of the door
-    trees: Int[Array, " b"]  # how many, 0 to 3
-    tree_kind: Int[Array, " b"]  # one kind a picture; 0 where there is no tree
-    flowers: Int[Array, " b"]  # one colour a picture; 0 where there is no flower
-    flower_amount: Int[Array, " b"]  # none, few (4), many (12)
-    sky: Int[Array, " b"]  # the hour: day, sunset, night
-    light: Int[Array, " b"]  # where the sun (at night the moon) stands
-    season: Int[Array, " b"]  # colours of ground and leaves
-    weather: Int[Array, " b"]  # snow falls in winter only, rain never does then
-    style: Int[Array, " b"]  # how it is painted
-    layout: Float[Array, "b k"]  # what words leave open, see LAYOUT
+    house: Int[_Batch, " b"]  # colour of the walls
+    roof: Int[_Batch, " b"]  # colour of the roof
+    roof_shape: Int[_Batch, " b"]  # gabled, flat, dome
+    door: Int[_Batch, " b"]  # colour of the door
+    trees: Int[_Batch, " b"]  # how many, 0 to 3
+    tree_kind: Int[_Batch, " b"]  # one kind a picture; 0 where there is no tree
+    flowers: Int[_Batch, " b"]  # one colour a picture; 0 where there is no flower
+    flower_amount: Int[_Batch, " b"]  # none, few (4), many (12)
+    sky: Int[_Batch, " b"]  # the hour: day, sunset, night
+    light: Int[_Batch, " b"]  # where the sun (at night the moon) stands
+    season: Int[_Batch, " b"]  # colours of ground and leaves
+    weather: Int[_Batch, " b"]  # snow falls in winter only, rain never does then
+    style: Int[_Batch, " b"]  # how it is painted
+    layout: Float[_Batch, "b k"]  # what words leave open, see LAYOUT
 
 
 def value(scene: Scene, index: int, attribute: str) -> str:
@@ -196,14 +199,14 @@ _LEAVES = np.stack(
     ]
 )
 _FRUIT = _colours((1.00, 0.80, 0.88), (0.86, 0.12, 0.12), (0.80, 0.10, 0.10), (0.80, 0.16, 0.16))
-_SNOW = np.float32([0.97, 0.98, 1.00])
-_BARK = np.float32([0.40, 0.26, 0.16])
-_STONE = np.float32([0.60, 0.50, 0.46])
-_TRIM = np.float32([0.98, 0.95, 0.88])
-_LEAF_GREEN = np.float32([0.13, 0.42, 0.16])
+_SNOW = np.array([0.97, 0.98, 1.00], np.float32)
+_BARK = np.array([0.40, 0.26, 0.16], np.float32)
+_STONE = np.array([0.60, 0.50, 0.46], np.float32)
+_TRIM = np.array([0.98, 0.95, 0.88], np.float32)
+_LEAF_GREEN = np.array([0.13, 0.42, 0.16], np.float32)
 _HEART = _colours((0.99, 0.80, 0.20), (0.86, 0.42, 0.06), *[(0.99, 0.80, 0.20)] * 3)
-_PAPER = np.float32([0.985, 0.975, 0.945])
-_GRAPHITE = np.float32([0.24, 0.24, 0.27])
+_PAPER = np.array([0.985, 0.975, 0.945], np.float32)
+_GRAPHITE = np.array([0.24, 0.24, 0.27], np.float32)
 
 # --- The canvas ----------------------------------------------------------------------------------
 
@@ -223,7 +226,7 @@ def _paint(
     canvas: _Canvas,
     distance: _Plane,
     colour: _Colour,
-    opacity: float | Array = 1.0,
+    opacity: float | _Batch = 1.0,
     line: float = 1.0,
 ) -> _Canvas:
     """Lay a shape over the canvas; `line` is how strongly a pencil would outline it."""
@@ -297,8 +300,8 @@ def _picture(scene: Scene, size: int) -> Float[Array, "size size 3"]:
     x, y = centres[None, :], centres[:, None]
     # A hand is not a ruler: everything is bent a little.
     phase = 2 * np.pi * free["brush"]
-    bent_x = x + 0.004 * _wave(19.0 * y, phase)
-    bent_y = y + 0.004 * _wave(17.0 * x, 2.0 * phase)
+    bent_x = 0.004 * _wave(19.0 * y, phase) + x
+    bent_y = 0.004 * _wave(17.0 * x, 2.0 * phase) + y
     blank = jnp.zeros((size, size, 3)), jnp.zeros((size, size))
     canvas = _Canvas(*blank, x=bent_x, y=bent_y, pixel=1.0 / size)
 
@@ -323,7 +326,11 @@ def _within(
     """Paint the rows from `top` to `bottom` only: no shape of that group reaches beyond them."""
     size = len(canvas.y)
     rows = slice(math.floor(top * size), math.ceil(bottom * size))
-    band = paint(_Canvas(*(plane[rows] for plane in canvas[:4]), pixel=canvas.pixel))
+    band = paint(
+        canvas._replace(
+            colour=canvas.colour[rows], ink=canvas.ink[rows], x=canvas.x[rows], y=canvas.y[rows]
+        )
+    )
     return canvas._replace(
         colour=canvas.colour.at[rows].set(band.colour), ink=canvas.ink.at[rows].set(band.ink)
     )
@@ -569,7 +576,7 @@ def _paint_house(
     door = _box(door_x, door_y, door_half, door_height / 2)
     canvas = _paint(canvas, door, _tone(jnp.asarray(_DOOR)[scene.door]) * tint, line=0.6)
     knob = _circle(door_x - 0.032, door_y - 0.005, 0.010)
-    canvas = _paint(canvas, knob, _tone(np.float32([0.25, 0.2, 0.15])) * tint, line=0.0)
+    canvas = _paint(canvas, knob, _tone(np.array([0.25, 0.2, 0.15], np.float32)) * tint, line=0.0)
 
     # Two windows beside a door in the middle; beside a door at the side, one larger.
     single = jnp.abs(offset) > 0
@@ -623,7 +630,7 @@ def _paint_weather(canvas: _Canvas, scene: Scene, free: Mapping[str, Array]) -> 
     row = jnp.floor(fall)
     shift = 0.5 * (_hash(column, row, seed) - 0.5)
     streak = _box((slanted - column - 0.5 - shift) / 11.0, (fall - row - 0.5) / 4.5, 0.006, 0.05)
-    drop = _tone(np.float32([0.80, 0.88, 0.97]))
+    drop = _tone(np.array([0.80, 0.88, 0.97], np.float32))
     canvas = _paint(canvas, streak, drop, 0.75 * _is(scene, "weather", "rain"), line=0.35)
 
     column, row = jnp.floor(x * 8.0), jnp.floor(y * 8.0)

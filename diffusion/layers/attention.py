@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from diffusion.layers.normalisation import GroupNorm
@@ -23,13 +24,20 @@ def attention(
         mask: True where query n may look at key m; None: everywhere.
     """
     b, _, c = query.shape
-    query, key, value = (x.reshape(b, -1, heads, c // heads) for x in (query, key, value))
-    logits = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    logits = logits * (c // heads) ** -0.5
+    d = c // heads
+
+    def apart(x: Float[Array, "b n c"]) -> Float[Array, "bh n d"]:
+        return x.reshape(b, -1, heads, d).swapaxes(1, 2).reshape(b * heads, -1, d)
+
+    query, key, value = apart(query * d**-0.5), apart(key), apart(value)
+    logits = jnp.matmul(query, key.swapaxes(1, 2), preferred_element_type=jnp.float32)
     if mask is not None:
-        logits = jnp.where(mask[None, None], logits, -jnp.inf)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights, value).reshape(b, -1, c)
+        logits = jnp.where(mask[None], logits, -jnp.inf)
+    # Dividing by the sum after the product with V, not before it, saves a pass over (n, m).
+    weights = jnp.exp(logits - lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+    mixed = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+    return mixed.reshape(b, heads, -1, d).swapaxes(1, 2).reshape(b, -1, c)
 
 
 class Attention(nnx.Module):

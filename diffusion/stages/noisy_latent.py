@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from diffusion.schedule import add_noise
 
 
-def picture_keys(seed: Int[Array, ""] | int, indices: Int[Array, " b"]) -> Array:
+def picture_keys(seed: Integer[Array, ""] | int, indices: Integer[Array, " b"]) -> Array:
     """One random key a picture, from the seed and the picture's number alone.
 
     So picture 3 of a seed is the same picture whatever else is painted beside it.

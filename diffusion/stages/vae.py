@@ -113,7 +113,7 @@ class Encoder(nnx.Module):
         self.norm_out = GroupNorm(widths[-1], groups, eps=EPS)
         self.conv_out = Conv2d(widths[-1], 2 * config.latent_channels, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b H W k"]) -> Float[Array, "b h w 2z"]:
+    def __call__(self, images: Float[Array, "b H W k"]) -> Float[Array, "b h w c"]:
         h = self.conv_in(images)
         for level in self.levels:
             h = level(h)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ class TrainConfig:
     checkpoint_every: int = 200  # steps
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is learnt: everything that the loop does not know."""
 
@@ -109,7 +110,7 @@ def make_step(
         changes, optimizer_state = update(gradients, state.optimizer, state.params)
         params: Params = optax.apply_updates(state.params, changes)  # type: ignore[assignment]
         average = averaged(state.average, params, config.ema, state.step) if config.ema else {}
-        metrics = metrics | {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        metrics = metrics | {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         return State(state.step + 1, params, average, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -173,12 +174,13 @@ def train(
             window.append(metrics)
             done = i + 1
             progress.update()
-            if done % config.log_every == 0 or done == config.steps:
+            saves = done % config.checkpoint_every == 0 or done == config.steps
+            if saves or done % config.log_every == 0:
                 means = {k: float(np.mean([m[k] for m in window])) for k in metrics}
                 window.clear()
-                if not np.isfinite(means["loss"]):
+                if not np.isfinite([means["loss"], means["gradient_norm"]]).all():
                     raise FloatingPointError(
-                        f"{task.name}: the loss is not finite at step {done}; "
+                        f"{task.name}: loss or gradient is not finite at step {done}; "
                         "start again with a lower learning_rate"
                     )
                 log.add(done, means)
@@ -189,7 +191,7 @@ def train(
                 samples.mkdir(exist_ok=True)
                 sheet = task.picture(state.average or state.params)
                 Image.fromarray(sheet).save(samples / f"{done:06d}.png")
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if saves:
                 log.flush()
                 manager.save(done, args=ocp.args.StandardSave(state))
     manager.close()

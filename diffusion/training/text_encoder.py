@@ -168,4 +168,6 @@ def text_encoder_of(clip: Params) -> Params:
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(steps=800, batch_size=128, learning_rate=1e-3, weight_decay=0.1)
+    return TrainConfig(
+        steps=600, batch_size=128, learning_rate=1e-3, weight_decay=0.1, picture_every=200
+    )

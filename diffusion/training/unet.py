@@ -130,4 +130,4 @@ class UNetTask:
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(steps=5000, batch_size=32, learning_rate=1e-3, ema=0.999)
+    return TrainConfig(steps=4000, batch_size=32, learning_rate=1e-3, ema=0.999)

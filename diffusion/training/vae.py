@@ -92,5 +92,7 @@ def measure_scale(config: ModelConfig, params: Params, count: int = 512, seed: i
     return float(1.0 / np.std(np.concatenate(latents)))
 
 
-def preset(steps: int = 4000) -> TrainConfig:
-    return TrainConfig(steps=steps, batch_size=8, learning_rate=2e-3, ema=0.998)
+def preset() -> TrainConfig:
+    return TrainConfig(
+        steps=3000, batch_size=8, learning_rate=2e-3, ema=0.998, picture_every=200
+    )

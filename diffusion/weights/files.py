@@ -30,8 +30,11 @@ def save_params(path: Path, params: Params, dtype: str = "float32") -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, partial)
-    os.replace(partial, path)
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_params(path: Path, like: Params) -> Params:

@@ -13,14 +13,19 @@ COUNT = 3_000
 
 # A reader that shares no table with the writer: for every attribute, a pattern that finds the
 # value's words where they speak of that attribute. Turkish is read without its own letters.
-EN_COLOUR = {c: c for c in "red blue yellow white green purple orange pink brown".split()} | {
-    "grey": "gr[ae]y"
-}
+EN_COLOUR = {
+    c: c
+    for c in (
+        *("red", "blue", "yellow", "white", "green"),
+        *("purple", "orange", "pink", "brown"),
+    )
+} | {"grey": "gr[ae]y"}
 EN_SHAPE = "(?:gabled|pointed|triangular|flat|domed|round|dome-shaped)"
 EN_ANY = f"(?:{'|'.join(EN_COLOUR.values())})"
-EN_TREE = "(?:old trees?|(?:old )?oaks?(?: trees?)?|pines?(?: trees?)?|poplars?(?: trees?)?|apple trees?|trees?)"
+EN_HOUSE = "(?:house|cottage|home)"
+EN_TREE = "(?:old |apple )?(?:tree|oak|pine|poplar)"
 ENGLISH = {
-    "house": {c: rf"(?<!roofed ){p} (?:house|cottage|home)|{p} (?:{EN_ANY}-roofed )(?:house|cottage|home)|roofed {p} (?:house|cottage|home)" for c, p in EN_COLOUR.items()},
+    "house": {c: rf"\b{p} {EN_HOUSE}" for c, p in EN_COLOUR.items()},
     "roof": {c: rf"\b{p} (?:{EN_SHAPE} )?roof\b|\b{p}-roofed" for c, p in EN_COLOUR.items()},
     "roof_shape": {
         s: rf"\b(?:{p}) (?:{EN_ANY} )?roof"
@@ -33,7 +38,7 @@ ENGLISH = {
     "door": {c: rf"{p} door" for c, p in EN_COLOUR.items()},
     "trees": {
         "none": "no trees",
-        "one": rf"\b(?:an?|one|1) (?:(?:old )?oak|old tree|pine|poplar|apple tree|tree)\b",
+        "one": r"\b(?:an?|one|1) (?:(?:old )?oak|old tree|pine|poplar|apple tree|tree)\b",
         "two": rf"\b(?:two|2) {EN_TREE}",
         "three": rf"\b(?:three|3) {EN_TREE}",
     },
@@ -177,10 +182,14 @@ def test_captions_name_any_subset(written: list[Caption]):
 def test_captions_are_varied_and_short(written: list[Caption]):
     assert len({said.text for said in written}) > 0.8 * COUNT
     lengths = np.array([len(said.text.split()) for said in written])
-    assert lengths.max() <= 60 and np.mean(lengths < 30) > 0.9 and lengths.min() >= 1
+    assert lengths.min() >= 1
+    assert lengths.max() <= 60
+    assert np.mean(lengths < 30) > 0.9
 
 
-@pytest.mark.parametrize("share, languages", [(0.0, {"en"}), (1.0, {"tr"}), (0.5, {"en", "tr"})])
+@pytest.mark.parametrize(
+    ("share", "languages"), [(0.0, {"en"}), (1.0, {"tr"}), (0.5, {"en", "tr"})]
+)
 def test_languages_are_shared_as_asked(scenes: Scene, share: float, languages: set[str]):
     some = Scene(*(field[:200] for field in scenes))
     spoken = Counter(said.language for said in captions(some, np.random.default_rng(0), share))
@@ -190,15 +199,17 @@ def test_languages_are_shared_as_asked(scenes: Scene, share: float, languages: s
 
 def test_grammar(written: list[Caption]):
     for said in written:
-        assert "  " not in said.text and said.text == said.text.strip() and ", ," not in said.text
+        assert not re.search(r"  |, ,|^ | $", said.text), said
         text = said.text.lower()
         if said.language == "en":
             assert not re.search(r"\ba [aeio]|\ban [^aeio]", text), said
-            assert not re.search(r"\b(two|three|2|3) [a-z ]*?(tree|oak|pine|poplar)\b(?! tree)", text)
+            assert not re.search(
+                r"\b(two|three|2|3) (old |apple )?(oak |pine |poplar )?tree\b", text
+            )
             assert text.count("house") + text.count("cottage") + text.count("home") == 1, said
         else:
-            number = r"\b(iki|üç|2|3|birkaç|sayıda) [a-zçğıöşü ]*?"
-            assert not re.search(number + "(ağaçlar|çamlar|meşeler|kavaklar|çiçekler)", text), said
+            number = r"\b(?:iki|üç|2|3|birkaç|sayıda|bir sürü|pek çok)"
+            assert not re.search(rf"{number} (?:\w+ )?(?:\w+)l[ae]r[ıi]?\b", text), said
             assert len(re.findall(r"\b(?:ev|kul[üu]be)(?:in|nin)?\b", text)) == 1, said
 
 
@@ -209,7 +220,8 @@ def test_ways_of_typing_occur_now_and_then(written: list[Caption]):
     assert 0.1 < np.mean([text.endswith(".") for text in english]) < 0.3
     assert any(text.startswith("İ") for text in turkish)
     plain = [text for text in turkish if text.isascii()]
-    assert any("kirmizi" in text for text in plain) and any("sari" in text for text in plain)
+    assert any("kirmizi" in text for text in plain)
+    assert any("sari" in text for text in plain)
     assert any(re.search(r"\b[23] ", text) for text in english)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.datasets import garden
 from diffusion.datasets.garden import (
     ATTRIBUTES,
     HELD_OUT,
@@ -16,18 +17,16 @@ from diffusion.datasets.garden import (
     value,
 )
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-
 
 def sample(count: int, seed: int = 0, **options: bool) -> Scene:
     return sample_scenes(np.random.default_rng(seed), count, **options)
 
 
-def repeat(scene: Scene, index: int, count: int, **changes: np.ndarray) -> Scene:
-    """`count` copies of one scene, with some of its fields changed."""
-    return Scene(*(np.repeat(field[index : index + 1], count, 0) for field in scene))._replace(
-        **changes
-    )
+def variants(scene: Scene, **changes: np.ndarray) -> Scene:
+    """Eight copies of a single scene, some of its fields changed; short changes are filled up."""
+    eight = Scene(*(np.repeat(field, 8, axis=0) for field in scene))
+    filled = {name: np.resize(column, (8, *column.shape[1:])) for name, column in changes.items()}
+    return eight._replace(**filled)
 
 
 def plain_scene() -> Scene:
@@ -42,50 +41,56 @@ def test_scene_fields_are_the_attributes_and_the_layout():
     assert Scene._fields == (*ATTRIBUTES, "layout")
     scene = sample(5)
     assert all(getattr(scene, name).dtype == np.int32 for name in ATTRIBUTES)
-    assert scene.layout.dtype == np.float32 and scene.layout.shape == (5, len(LAYOUT))
+    assert scene.layout.dtype == np.float32
+    assert scene.layout.shape == (5, len(LAYOUT))
     assert value(scene, 3, "sky") == ATTRIBUTES["sky"][scene.sky[3]]
 
 
 def test_same_seed_same_scenes_and_pixels():
-    first, second, other = sample(6), sample(6), sample(6, seed=1)
+    first, second, other = sample(8), sample(8), sample(8, seed=1)
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert not np.array_equal(first.layout, other.layout)
     np.testing.assert_array_equal(render(first), render(second))
 
 
 def test_no_two_pictures_are_the_same():
-    pictures = np.asarray(render(repeat(sample(1), 0, 8, layout=sample(8, seed=3).layout)))
+    pictures = np.asarray(render(variants(plain_scene(), layout=sample(8, seed=3).layout)))
     for i in range(8):
         for j in range(i):
             assert np.mean(np.abs(pictures[i] - pictures[j])) > 0.01
 
 
-@pytest.mark.parametrize("size", [16, 64, 96])
+@pytest.mark.parametrize("size", [64, 128])
 def test_pictures_have_shape_type_and_range(size: int):
-    pictures = np.asarray(render(sample(4), size))
-    assert pictures.shape == (4, size, size, 3) and pictures.dtype == np.float32
-    assert -1.0 <= pictures.min() < -0.4 and 0.7 < pictures.max() <= 1.0
+    pictures = np.asarray(render(sample(8), size))
+    assert pictures.shape == (8, size, size, 3)
+    assert pictures.dtype == np.float32
+    assert -1.0 <= pictures.min() < -0.3
+    assert 0.7 < pictures.max() <= 1.0
 
 
-def test_a_picture_does_not_depend_on_its_batch():
-    scene = sample(6)
-    alone = render(Scene(*(field[4:5] for field in scene)))
-    np.testing.assert_allclose(render(scene)[4:5], alone, atol=1e-5)
+def test_a_picture_does_not_depend_on_its_neighbours():
+    scene = sample(8)
+    turned = render(Scene(*(field[::-1] for field in scene)))
+    np.testing.assert_array_equal(render(scene), turned[::-1])
 
 
-def test_jit_equals_eager():
-    scene = jax.tree.map(jnp.asarray, sample(2))
+def test_jit_equals_eager(monkeypatch: pytest.MonkeyPatch):
+    scene = jax.tree.map(jnp.asarray, sample(8))
+    compiled = np.asarray(render(scene)[5])
+    monkeypatch.setattr(garden, "_within", lambda top, bottom, canvas, paint: paint(canvas))
     with jax.disable_jit():
-        eager = render(scene, 32)
+        eager = np.asarray(garden._picture(jax.tree.map(lambda field: field[5], scene), 64))
     # On a pixel at the border of two hash cells, rounding may choose the other cell.
-    difference = np.abs(np.asarray(eager) - np.asarray(render(scene, 32)))
-    assert np.mean(difference > 1e-4) < 0.002 and difference.mean() < 1e-4
+    difference = np.abs(eager - compiled)
+    assert np.mean(difference > 1e-3) < 0.002
+    assert difference.mean() < 1e-4
 
 
 def test_resolutions_show_the_same_picture():
-    scene = sample(16, seed=2)
+    scene = sample(8, seed=2)
     small, large = np.asarray(render(scene, 64)), np.asarray(render(scene, 128))
-    pooled = large.reshape(16, 64, 2, 64, 2, 3).mean((2, 4))
+    pooled = large.reshape(8, 64, 2, 64, 2, 3).mean((2, 4))
     assert np.mean(np.abs(pooled - small)) < 0.02
     assert np.mean(np.abs(np.roll(small, 1, 0) - small)) > 0.1  # what a wrong picture would give
 
@@ -93,7 +98,7 @@ def test_resolutions_show_the_same_picture():
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_every_value_of_an_attribute_looks_different(name: str):
     count = len(ATTRIBUTES[name])
-    scene = repeat(plain_scene(), 0, count, **{name: np.arange(count, dtype=np.int32)})
+    scene = variants(plain_scene(), **{name: np.arange(count, dtype=np.int32)})
     pictures = np.asarray(render(scene))
     for i in range(count):
         for j in range(i):
@@ -106,25 +111,23 @@ def test_every_value_of_an_attribute_looks_different(name: str):
 @pytest.mark.parametrize("name", ["house", "roof", "door", "flowers"])
 def test_colours_are_told_apart_at_every_hour_in_every_style(name: str, sky: str, style: str):
     count = len(ATTRIBUTES[name])
-    changes = {name: np.arange(count, dtype=np.int32)} | {
-        other: np.full(count, ATTRIBUTES[other].index(word), np.int32)
-        for other, word in (("sky", sky), ("style", style))
-    }
-    pictures = np.asarray(render(repeat(plain_scene(), 0, count, **changes)))
+    changes = {name: np.arange(count, dtype=np.int32)}
+    for other, word in (("sky", sky), ("style", style)):
+        changes[other] = np.array([ATTRIBUTES[other].index(word)], np.int32)
+    pictures = np.asarray(render(variants(plain_scene(), **changes)))
     for i in range(count):
         for j in range(i):
             assert np.abs(pictures[i] - pictures[j]).max() > 0.12, (i, j)
 
 
-def test_what_is_painted_in_bands_reaches_no_further_than_its_band():
-    """A shape cut by the border of its band would leave a seam that depends on the resolution."""
-    changes = {"layout": np.random.default_rng(0).integers(0, 2, (64, len(LAYOUT)))}
-    scene = sample(64, seed=9)._replace(layout=changes["layout"].astype(np.float32) * 0.999)
-    small, large = np.asarray(render(scene, 64)), np.asarray(render(scene, 128))
-    pooled = large.reshape(64, 64, 2, 64, 2, 3).mean((2, 4))
-    rows = np.abs(pooled - small).mean((0, 2, 3))
-    for border in (0.16, 0.28, 0.38, 0.50, 0.70, 0.81, 0.85, 0.88):
-        assert rows[int(border * 64)] < 0.04
+def test_no_shape_reaches_beyond_the_rows_it_is_painted_in(monkeypatch: pytest.MonkeyPatch):
+    scene = sample(512, seed=9)
+    extremes = np.random.default_rng(0).integers(0, 2, scene.layout.shape) * 0.999
+    scene = scene._replace(layout=extremes.astype(np.float32))
+    banded = jax.jit(jax.vmap(lambda one: garden._picture(one, 32)))(scene)
+    monkeypatch.setattr(garden, "_within", lambda top, bottom, canvas, paint: paint(canvas))
+    whole = jax.jit(jax.vmap(lambda one: garden._picture(one, 32)))(scene)
+    assert np.max(np.abs(np.asarray(banded) - np.asarray(whole))) < 0.01
 
 
 def test_training_never_sees_a_held_out_combination():
@@ -142,7 +145,8 @@ def test_training_never_sees_a_held_out_combination():
 
 def test_held_out_scenes_are_all_held_out_and_cover_every_combination():
     scene = sample(2_000, held_out=True)
-    assert len(scene.house) == 2_000 and is_held_out(scene).all()
+    assert len(scene.house) == 2_000
+    assert is_held_out(scene).all()
     for combination in HELD_OUT:
         match = np.ones(2_000, bool)
         for name, word in combination.items():
@@ -166,7 +170,8 @@ def test_scenes_make_sense():
     assert not winter[scene.weather == ATTRIBUTES["weather"].index("rain")].any()
     assert (scene.flowers[scene.flower_amount == 0] == 0).all()
     assert (scene.tree_kind[scene.trees == 0] == 0).all()
-    assert scene.layout.min() >= 0.0 and scene.layout.max() < 1.0
+    assert scene.layout.min() >= 0.0
+    assert scene.layout.max() < 1.0
 
 
 def test_bad_input_is_explained():

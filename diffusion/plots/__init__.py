@@ -1,0 +1,1 @@
+"""Figures of real tensors."""

@@ -1,0 +1,123 @@
+"""The art class in one figure, from the tensors of one real run: `python -m diffusion.plots.art_class`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffusion.art_class import Artist, load
+
+PROMPT = "a red house with two old trees and yellow flowers"
+FILM = 8  # moments of the painting in the lower row
+INK = "#333333"
+
+
+def pca_rgb(features: Float[Array | np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
+    """A feature map as colours: its three strongest directions as red, green and blue in [0, 1]."""
+    h, w, c = features.shape
+    rows = np.asarray(features, np.float32).reshape(h * w, c)
+    rows = rows - rows.mean(axis=0)
+    directions = np.linalg.svd(rows, full_matrices=False)[2][:3]
+    colours = rows @ directions.T
+    low, high = np.percentile(colours, [2, 98], axis=0)
+    return np.clip((colours - low) / (high - low + 1e-6), 0, 1).reshape(h, w, 3)
+
+
+def show(axis: Axes, image: np.ndarray, label: str) -> None:
+    """A picture without ticks, its label below."""
+    axis.imshow(image, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.set_xlabel(label, fontsize=7, color=INK, labelpad=3)
+    for spine in axis.spines.values():
+        spine.set_color("#bbbbbb")
+
+
+def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 25) -> Figure:
+    """The six stages with their files and shapes, and below them the film of one painting."""
+    glances = list(artist.glances(prompt, seed=seed, steps=steps))
+    tokens = jnp.asarray(artist.tokenizer([prompt]))
+    context = artist.text_encoder(tokens)
+    middle = glances[len(glances) // 3]
+    time = artist.unet.time_embedding(jnp.full(1, middle.timestep))
+    h, skips = artist.unet.down(middle.canvas, time, context)
+    bottom = artist.unet.bottleneck(h, time, context)
+    finished = artist.hang(glances[-1].latents)[0]
+    words = artist.tokenizer.tokens(prompt)
+
+    figure = Figure(figsize=(12, 5.4), facecolor="white")
+    grid = figure.add_gridspec(
+        2, 1, height_ratios=(1.35, 1), left=0.02, right=0.98, top=0.83, bottom=0.07, hspace=0.62
+    )
+    upper = grid[0].subgridspec(1, 6, wspace=0.25, width_ratios=(1.25, 1, 1.35, 0.8, 1, 1))
+    titles = (
+        ("1  The teacher's story", "text_encoder.py"),
+        ("2  The dotted canvas", "noisy_latent.py"),
+        ("3A  The small sketch", "unet_down.py"),
+        ("3B  The essential shape", "unet_bottleneck.py"),
+        ("4  The oil painting", "unet_up.py"),
+        ("5  The exhibition", "vae.py"),
+    )
+    boxes = []
+    for column, (title, file) in enumerate(titles):
+        if title.startswith("3A"):
+            levels = upper[column].subgridspec(1, 3, width_ratios=(4, 2, 1), wspace=0.12)
+            inner = [figure.add_subplot(levels[i]) for i in range(3)]
+        else:
+            inner = [figure.add_subplot(upper[column])]
+        boxes.append(inner)
+        place = upper[column].get_position(figure)
+        centre = (place.x0 + place.x1) / 2
+        figure.text(centre, 0.93, title, ha="center", fontsize=10, weight="bold", color=INK)
+        figure.text(centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00")
+
+    story = np.asarray(context[0, : len(words) + 2])
+    axis = boxes[0][0]
+    axis.imshow(story, aspect="auto", cmap="RdBu_r", vmin=-3, vmax=3, interpolation="nearest")
+    axis.set_yticks(range(len(story)), ["begin", *(w.removesuffix("</w>") for w in words), "end"])
+    axis.tick_params(labelsize=7, length=0, colors=INK)
+    axis.set_xticks([])
+    axis.set_xlabel(f"context {shape(context)}", fontsize=7, color=INK, labelpad=3)
+
+    show(boxes[1][0], pca_rgb(glances[0].canvas[0]), f"$z_T$ {shape(glances[0].canvas)}")
+    by_size = {skip.shape[1]: skip for skip in skips}
+    for axis, skip in zip(boxes[2], by_size.values(), strict=True):
+        show(axis, pca_rgb(skip[0]), shape(skip))
+    show(boxes[3][0], pca_rgb(bottom[0]), shape(bottom))
+    show(boxes[4][0], pca_rgb(middle.prediction[0]), f"prediction {shape(middle.prediction)}")
+    show(boxes[5][0], finished, f"picture {shape(finished[None])}")
+
+    lower = grid[1].subgridspec(2, FILM, hspace=0.08, wspace=0.06)
+    for column, i in enumerate(np.linspace(0, len(glances) - 1, FILM).round().astype(int)):
+        top = figure.add_subplot(lower[0, column])
+        show(top, artist.hang(glances[i].canvas)[0], "")
+        top.set_title(f"glance {i + 1}, t = {glances[i].timestep}", fontsize=7, color=INK)
+        below = figure.add_subplot(lower[1, column])
+        show(below, artist.hang(glances[i].x0)[0], "")
+        if column == 0:
+            top.set_ylabel("canvas $z_t$", fontsize=7, color=INK)
+            below.set_ylabel("what it sees", fontsize=7, color=INK)
+    place = grid[1].get_position(figure)
+    figure.text(
+        0.02, place.y1 + 0.06,
+        f"2 to 4 again and again: {len(glances)} glances, each leaves a little less noise "
+        "(both rows hung by the VAE, which a painting passes only once, at its end)",
+        fontsize=8, color=INK,
+    )  # fmt: skip
+    figure.text(0.02, 0.02, f"“{prompt}”", fontsize=8, style="italic", color=INK)
+    return figure
+
+
+def shape(array: Array | np.ndarray) -> str:
+    return "×".join(str(n) for n in array.shape[1:])
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "art_class.png")
+    art_class(load()).savefig(path, dpi=150)
+    print(f"wrote {path}")

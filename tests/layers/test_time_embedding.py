@@ -1,0 +1,43 @@
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from diffusion.layers.time_embedding import TimeEmbedding, sinusoids
+
+
+def plain(timesteps, width):
+    half = width // 2
+    rows = []
+    for t in timesteps:
+        angles = [t * 10_000 ** (-i / half) for i in range(half)]
+        rows.append([np.cos(a) for a in angles] + [np.sin(a) for a in angles])
+    return np.array(rows)
+
+
+def test_cosine_comes_first():
+    np.testing.assert_array_equal(sinusoids(jnp.asarray([0]), 6), [[1, 1, 1, 0, 0, 0]])
+
+
+def test_sinusoids_of_stable_diffusion():
+    timesteps = [0, 1, 37, 500, 999]
+    features = sinusoids(jnp.asarray(timesteps), 320)
+    assert features.shape == (5, 320)
+    # The angle reaches 999, whose spacing in float32 is 6e-5.
+    np.testing.assert_allclose(features, plain(timesteps, 320), atol=2e-4)
+
+
+def test_frequencies_go_from_one_almost_down_to_a_ten_thousandth():
+    """i / half, not i / (half - 1): the slowest of 160 is 10000^(-159/160)."""
+    features = sinusoids(jnp.asarray([1]), 320)
+    np.testing.assert_allclose(np.arcsin(features[0, -1]), 10_000 ** (-159 / 160), rtol=1e-4)
+
+
+def test_two_linear_layers_with_silu_between():
+    layer = TimeEmbedding(6, 10, rngs=nnx.Rngs(0))
+    layer.linear1.bias[...] = jnp.linspace(-1, 1, 10)
+    layer.linear2.bias[...] = jnp.linspace(1, 2, 10)
+    first, second = layer.linear1, layer.linear2
+    h = plain([3, 800], 6) @ np.asarray(first.kernel, np.float64) + np.asarray(first.bias)
+    h = h / (1 + np.exp(-h))
+    expected = h @ np.asarray(second.kernel, np.float64) + np.asarray(second.bias)
+    np.testing.assert_allclose(layer(jnp.asarray([3, 800])), expected, atol=2e-4)

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.stages.unet_up import UNetUp
+
+SKIPS = [*[(8, 8, 8)] * 3, (4, 4, 8), *[(4, 4, 12)] * 2, (2, 2, 12), *[(2, 2, 16)] * 2]
+
+
+@pytest.fixture(scope="module")
+def up(tiny, build):
+    return build(lambda: UNetUp(tiny.unet, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def call(tiny, up):
+    """The stage as a function of its skips alone."""
+    structure, params = nnx.split(up)
+    shapes = ((1, 2, 2, 16), (1, tiny.unet.time_width), (1, 5, 8))
+    h, time, context = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
+    jitted = jax.jit(lambda params, skips: nnx.merge(structure, params)(h, skips, time, context))
+    return lambda skips: np.asarray(jitted(params, skips))
+
+
+@pytest.fixture(scope="module")
+def skips():
+    return tuple(jax.random.normal(jax.random.key(i), (1, *s)) for i, s in enumerate(SKIPS, 9))
+
+
+def test_every_skip_is_heard_and_each_in_its_place(call, skips):
+    out = call(skips)
+    assert out.shape == (1, 8, 8, 4)
+    for i in range(len(skips)):
+        louder = (*skips[:i], 2.0 * skips[i], *skips[i + 1 :])
+        assert np.abs(call(louder) - out).max() > 1e-3
+    swapped = (skips[1], skips[0], *skips[2:])
+    assert np.abs(call(swapped) - out).max() > 1e-3
+
+
+def test_skips_in_the_wrong_order_do_not_fit(call, skips):
+    with pytest.raises(TypeError, match="concatenate"):
+        call(skips[::-1])
+    with pytest.raises(ValueError, match="zip"):
+        call(skips[1:])
+
+
+def test_the_latest_skip_is_used_first(up):
+    """Read off the first residual block of each level: its input is [h; the latest skip]."""
+    inputs = [[r.conv1.kernel.shape[2] for r in block.residuals] for block in up.blocks]
+    assert inputs == [[32, 32, 28], [28, 24, 20], [20, 16, 16]]
+    assert [block.upsample is not None for block in up.blocks] == [True, True, False]
+    assert [block.transformers[0] is not None for block in up.blocks] == [False, True, True]
+
+
+def test_a_new_network_predicts_nothing(tiny):
+    fresh = UNetUp(tiny.unet, rngs=nnx.Rngs(0)).conv_out
+    assert not jnp.any(fresh.kernel[...])

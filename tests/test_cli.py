@@ -1,0 +1,344 @@
+"""The front door: what it paints, and how it says no."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.numpy import load_file, save_file
+
+import diffusion
+from diffusion import cli
+from diffusion.art_class import Artist
+from diffusion.pictures import KEY, Settings, read_settings
+
+REPOSITORY = Path(cli.__file__).parents[1]
+CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+Paint = Callable[..., int]
+
+pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The user's cache is left alone, and JAX's settings come back."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    (cache / "jax").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(cli.platformdirs, "user_cache_path", lambda name: cache)
+    before = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def paint(
+    tiny_folder: Path, artist: Artist, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Paint:
+    """`diffusion paint` with the tiny model, which is loaded once; works in an empty folder."""
+    load = diffusion.load
+    monkeypatch.setattr(
+        diffusion, "load", lambda model: artist if model == str(tiny_folder) else load(model)
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def paint(*arguments: object, model: object = tiny_folder) -> int:
+        common = ["--model", str(model), "--count", "2", "--steps", "2", "--zoom", "1"]
+        return cli.main(["paint", *common, *map(str, arguments)])
+
+    return paint
+
+
+def refusal(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said at a refusal: one line and no traceback."""
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.replace("\r", "\n").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("painting", "note: "))]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("diffusion: ")
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    return lines[0]
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_sheet_of_all_pictures(paint, artist, tiny_folder):
+    assert paint("a red house", "--count", 3, "--seed", 7) == 0
+    assert files() == ["picture.png"]
+    page = pixels("picture.png")
+    size, gap = 16, cli.GAP
+    assert page.shape == (2 * (size + gap) + gap, 2 * (size + gap) + gap, 3)
+    expected = artist.paint("a red house", count=3, seed=7, steps=2)
+    for i, picture in enumerate(expected):
+        y, x = gap + i // 2 * (size + gap), gap + i % 2 * (size + gap)
+        np.testing.assert_array_equal(page[y : y + size, x : x + size], picture)
+    assert (page[size + 2 * gap :, size + 2 * gap :] == 255).all()  # no fourth picture
+    assert read_settings(Path("picture.png")) == Settings(
+        "a red house", model=str(tiny_folder), seed=7, count=3, steps=2, zoom=1
+    )
+
+
+def test_a_folder_of_single_files(paint, artist):
+    assert paint("a red house", "--output", "new/folder") == 0
+    assert files() == ["new/folder/0000.png", "new/folder/0001.png"]
+    expected = artist.paint("a red house", count=2, steps=2)
+    for i, name in enumerate(files()):
+        np.testing.assert_array_equal(pixels(name), expected[i])
+        assert read_settings(Path(name)).index == i
+
+
+def test_a_strip_ends_with_the_finished_picture(paint, artist):
+    assert paint("a red house", "--strip", "--steps", 10, "--count", 1, "--output", "film") == 0
+    film = pixels("film/0000.png")
+    size, gap = 16, cli.GAP
+    width = cli.STRIP_COLUMNS * (size + gap) + gap
+    assert film.shape == (2 * (size + gap) + gap, width, 3)
+    glances = list(artist.glances("a red house", steps=10))
+    last = film[size + 2 * gap : -gap, -gap - size : -gap]
+    np.testing.assert_array_equal(last, artist.hang(glances[-1].x0)[0])
+    first = film[gap : gap + size, gap : gap + size]
+    np.testing.assert_array_equal(first, artist.hang(glances[0].canvas)[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a red house", "--seed", 5, "--guidance", "2.5", "--negative", "trees", "--zoom", 3],
+        ["gece, kırmızı çatılı ev", "--strip", "--sampler", "ddim", "--eta", "0.5"],
+        ["x\udcff 🏡", "--sampler", "euler_a"],
+    ],
+)
+@pytest.mark.parametrize("single", [False, True])
+def test_again_gives_the_same_file(paint, arguments, single):
+    output = "first" if single else "first.png"
+    assert paint(*arguments, "--output", output) == 0
+    original = Path("first/0001.png" if single else "first.png")
+    assert cli.main(["paint", "--again", str(original), "--output", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == original.read_bytes()
+
+
+def test_again_of_a_single_picture_may_go_into_a_folder(paint):
+    assert paint("a red house", "--output", "first") == 0
+    assert cli.main(["paint", "--again", "first/0001.png", "--output", "second"]) == 0
+    assert Path("second/0001.png").read_bytes() == Path("first/0001.png").read_bytes()
+    assert not Path("second/0000.png").exists()
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "🏡🌳", "a\x00house", "\ud800 house", "KIRMIZI ÇATILI İKİ EV ığüşöç"]
+)
+def test_any_prompt_is_painted(paint, prompt):
+    assert paint(prompt) == 0
+    assert read_settings(Path("picture.png")).prompt == prompt
+
+
+def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
+    assert paint("a red house " + "x" * 100_000) == 0
+    said = capsys.readouterr().err
+    assert "note: the prompt has more than 14 tokens; cut: x" in said
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--sampler", "magic"], "magic"),
+        (["--steps", 0], "steps"),
+        (["--steps", 10_000], "10000"),
+        (["--guidance", "nan"], "guidance is nan"),
+        (["--guidance", "inf"], "guidance is inf"),
+        (["--eta", "2", "--sampler", "ddim"], "eta"),
+        (["--eta", "1"], "eta"),
+        (["--count", 0], "count is 0"),
+        (["--count", -3], "count is -3"),
+        (["--count", 10**12], "count 1000000000000"),
+        (["--seed", -1], "seed is -1"),
+        (["--seed", 2**32], "seed is 4294967296"),
+        (["--zoom", 0], "zoom is 0"),
+        (["--zoom", 10**9], "zoom is 1000000000"),
+        (["--model", "missing"], "'missing'"),
+        (["--output", "old.jpg"], "old.jpg"),
+        (["--output", "folder.png"], "folder.png"),
+        (["--output", "file/picture.png"], "file"),
+        (["--output", "file"], "file"),
+        (["--output", "/proc/none/picture.png"], "/proc/none"),
+        (["--output", "/proc/picture.png"], "/proc"),
+        (["--again", "picture.png"], "--again"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_written(paint, capsys, arguments, named):
+    Path("folder.png").mkdir()
+    Path("file").write_text("kept")
+    Path("picture.png").write_text("old")
+    assert paint("a red house", *arguments) == 1
+    assert named in refusal(capsys)
+    assert files() == ["file", "picture.png"]
+    assert Path("picture.png").read_text() == "old"
+
+
+def test_a_prompt_is_needed(paint, capsys):
+    assert paint() == 1
+    assert "prompt" in refusal(capsys)
+
+
+@pytest.mark.parametrize("name", ["absent.png", "foreign.png", "letter.txt"])
+def test_again_of_what_is_no_picture_of_ours(paint, capsys, name):
+    Image.new("RGB", (2, 2)).save("foreign.png")
+    Path("letter.txt").write_text("hello")
+    assert cli.main(["paint", "--again", name]) == 1
+    assert name in refusal(capsys)
+    assert files() == ["foreign.png", "letter.txt"]
+
+
+def test_again_with_settings_that_make_no_sense(paint, capsys):
+    info = PngInfo()
+    info.add_itxt(KEY, '{"prompt": "a house", "count": 2, "index": 5}')
+    Image.new("RGB", (2, 2)).save("odd.png", pnginfo=info)
+    assert cli.main(["paint", "--again", "odd.png"]) == 1
+    assert "odd.png" in refusal(capsys)
+    assert files() == ["odd.png"]
+
+
+@pytest.fixture
+def broken(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the model folder, to be broken."""
+    return Path(shutil.copytree(tiny_folder, tmp_path_factory.mktemp("broken") / "model"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def reshape(path: Path) -> None:
+    weights = load_file(path)
+    name = next(iter(sorted(weights)))
+    save_file(weights | {name: np.zeros((1, 2, 3), np.float32)}, path)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, reshape])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_damaged_weights_file_is_named(paint, capsys, broken, damage, part):
+    damage(broken / f"{part}.safetensors")
+    assert paint("a red house", model=broken) == 1
+    assert f"{part}.safetensors" in refusal(capsys)
+    assert files() == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"])
+@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+def test_a_damaged_text_file_of_a_model_is_named(paint, capsys, broken, damage, name):
+    damage(broken / name)
+    assert paint("a red house", model=broken) == 1
+    assert str(broken) in refusal(capsys)
+    assert files() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "diffusion: stopped"),
+        (MemoryError(), 1, "diffusion: out of memory"),
+        (OSError("disk full"), 1, "diffusion: disk full"),
+    ],
+)
+@pytest.mark.parametrize("place", ["painting", "saving"])
+def test_a_stop_in_the_middle_leaves_no_half_file(paint, capsys, monkeypatch, error, code, said,
+                                                  place):  # fmt: skip
+    Path("picture.png").write_text("old")
+
+    def stop(*_, **__):
+        raise error
+
+    def half(self, path, **_):
+        Path(path).write_bytes(b"half")
+        raise error
+
+    if place == "painting":
+        monkeypatch.setattr(cli.jax, "block_until_ready", stop)
+    else:
+        monkeypatch.setattr(Image.Image, "save", half)
+    assert paint("a red house") == code
+    assert refusal(capsys).startswith(said)
+    assert files() == ["picture.png"]
+    assert Path("picture.png").read_text() == "old"
+
+
+def test_mistakes_in_training_are_named(capsys, tmp_path):
+    for part, settings, named in (
+        ("face", [], "face"),
+        ("unet", [], "diffusion train tokenizer"),
+        ("vae", ["speed=3"], "speed=3"),
+        ("vae", ["model.unet.size=3"], "unet.size=3"),
+        ("vae", ["steps=many"], "steps"),
+    ):
+        arguments = ["train", part, "--output", str(tmp_path / "run")]
+        assert cli.main(arguments + (["--set", *settings] if settings else [])) == 1
+        assert named in refusal(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["draw"], ["paint", "x", "--seed", "one"], ["paint", "x", "--colour"], ["train"]],
+)
+def test_argparse_refuses_with_code_2(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: diffusion" in capsys.readouterr().err
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    actions = cli.build_parser()._actions
+    return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
+
+
+@pytest.mark.parametrize("command", ["paint", "train"])
+def test_help_explains_each_option(command):
+    text = commands()[command].format_help()
+    for action in commands()[command]._actions:
+        assert action.help
+        assert all(option in text for option in action.option_strings)
+    assert "diffusion " + command in text
+
+
+def test_module_runs_as_a_program():
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    said = subprocess.run(
+        [sys.executable, "-m", "diffusion", "--help"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "paint" in said.stdout
+    assert "train" in said.stdout
+    assert said.stderr == ""
+
+
+def test_the_first_run_says_why_it_is_slow(paint, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli.platformdirs, "user_cache_path", lambda name: tmp_path / "empty")
+    assert paint("a red house") == 0
+    said = capsys.readouterr().err
+    assert said.count("first run") == 1
+    assert str(tmp_path / "empty") in said

@@ -1,0 +1,407 @@
+"""The loop: the same end whatever happens on the way. Run as a script, it is the victim of a kill."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from diffusion.config import ModelConfig, UNetConfig, VAEConfig
+from diffusion.datasets.garden import Scene
+from diffusion.training import loop, vae
+from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
+from diffusion.training.vae import VAETask
+from diffusion.weights.files import Params
+
+REPOSITORY = Path(loop.__file__).parents[2]
+SLOPES = np.array([[1.0], [-2.0], [0.5]], np.float32)
+CONFIG = TrainConfig(
+    steps=10, batch_size=8, learning_rate=0.1, warmup=2, ema=0.9, seed=3,
+    log_every=2, picture_every=4, checkpoint_every=3,
+)  # fmt: skip
+
+
+class Line:
+    """Find the slopes and the offset of a linear function from noisy points."""
+
+    name = "line"
+
+    def __init__(self, pause: float = 0.0):
+        self.pause = pause  # seconds that the data of a step take
+
+    def init(self, seed: int) -> Params:
+        slopes = jax.random.normal(jax.random.key(seed), (3, 1))
+        return {"slopes": slopes, "offset": jnp.zeros(1)}
+
+    def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        time.sleep(self.pause)
+        x = rng.normal(size=(size, 3)).astype(np.float32)
+        return {"x": x, "y": x @ SLOPES + np.float32(0.7)}
+
+    def loss(self, params, batch, key):
+        x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+        error = x @ params["slopes"] + params["offset"][None] - batch["y"]
+        return jnp.mean(error**2), {"worst": jnp.max(jnp.abs(error))}
+
+    def picture(self, params: Params) -> np.ndarray:
+        return np.full((4, 6, 3), 9, np.uint8)
+
+
+def tiny_vae() -> ModelConfig:
+    return ModelConfig(
+        image_size=16,
+        vae=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
+        unet=UNetConfig(block_out_channels=(8, 8), attention=(True, False), heads=(2, 2)),
+    )
+
+
+def stripes(scene: Scene, size: int) -> jax.Array:
+    """Pictures that compile in no time, in place of the garden's."""
+    frequencies = 20.0 * scene.layout[:, :3][:, None, None, :]
+    places = jnp.arange(size * size, dtype=jnp.float32).reshape(1, size, size, 1) / size**2
+    return jnp.sin(frequencies * places)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae, "render", stripes)
+
+
+def final_state(task: loop.Task, config: TrainConfig, folder: Path) -> State:
+    """Parameters, average and optimizer of the last checkpoint."""
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        like = ocp.args.StandardRestore(init_state(task, config))
+        return manager.restore(manager.latest_step(), args=like)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert all(row.pop("seconds") >= 0 for row in rows)
+    return rows
+
+
+def assert_same(left: object, right: object) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take longer than all else. The run of `undisturbed` begins before this, and has them."""
+    monkeypatch.setattr(loop.Log, "plot", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, train(Line(), CONFIG, folder)
+
+
+def test_a_run_leaves_log_curves_samples_and_settings(undisturbed):
+    folder, _ = undisturbed
+    rows = log_of(folder)
+    assert [row["step"] for row in rows] == [2, 3, 4, 6, 8, 9, 10]
+    assert rows[0].keys() == {"step", "loss", "worst", "gradient_norm"}
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    with Image.open(folder / "loss.png") as curves:
+        assert curves.width > 100
+    samples = sorted(path.name for path in (folder / "samples").iterdir())
+    assert samples == ["000004.png", "000008.png", "000010.png"]
+    with Image.open(folder / "samples" / samples[-1]) as sample:
+        assert np.asarray(sample).shape == (4, 6, 3)
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings == {"train": dataclasses.asdict(CONFIG)}
+
+
+def test_the_toy_task_is_learnt(tmp_path):
+    config = dataclasses.replace(CONFIG, steps=150, ema=0.0, checkpoint_every=1000)
+    params = train(Line(), config, tmp_path)
+    np.testing.assert_allclose(params["slopes"], SLOPES, atol=0.1)
+    np.testing.assert_allclose(params["offset"], [0.7], atol=0.1)
+
+
+def test_the_data_of_a_step_depend_on_seed_and_step_alone(undisturbed, tmp_path):
+    drawn: list[np.ndarray] = []
+
+    class Watched(Line):
+        def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+            drawn.append(super().batch(rng, size)["x"])
+            return super().batch(rng, size)
+
+    train(Watched(), CONFIG, tmp_path)
+    for step, x in enumerate(drawn[: CONFIG.steps]):
+        expected = Line().batch(np.random.default_rng([CONFIG.seed, step]), CONFIG.batch_size)
+        np.testing.assert_array_equal(x, expected["x"])
+    assert len({x.tobytes() for x in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("moment", ["batch 0", "batch 2", "batch 3", "batch 8", "picture 1",
+                                    "picture 3", "flush 2", "save 1", "save 2", "save 4"])  # fmt: skip
+def test_an_interrupted_run_ends_as_an_undisturbed_one(moment, undisturbed, tmp_path, monkeypatch):
+    what, number = moment.split()
+    owner, name = {
+        "batch": (Line, "batch"),
+        "picture": (Line, "picture"),
+        "flush": (loop.Log, "flush"),
+        "save": (ocp.CheckpointManager, "save"),
+    }[what]
+    original, calls = getattr(owner, name), iter(range(1000))
+
+    def interrupted(*arguments, **options):
+        if next(calls) == int(number) - (what != "batch"):
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(Line(), CONFIG, tmp_path)
+    assert_resumed_like(undisturbed, tmp_path, Line(), CONFIG)
+
+
+def assert_resumed_like(
+    undisturbed: tuple[Path, Params], folder: Path, task: loop.Task, config: TrainConfig
+) -> None:
+    expected_folder, expected = undisturbed
+    assert_same(train(task, config, folder), expected)
+    assert_same(final_state(task, config, folder), final_state(task, config, expected_folder))
+    assert log_of(folder) == log_of(expected_folder)
+
+
+def test_a_real_network_goes_on_bit_for_bit(tmp_path, quick_pictures):
+    task = VAETask(tiny_vae())
+    config = TrainConfig(4, 4, 1e-3, warmup=1, ema=0.9, log_every=1, checkpoint_every=2)
+    expected = train(task, config, tmp_path / "whole")
+
+    class Stopped(VAETask):
+        def batch(self, rng: np.random.Generator, size: int):
+            if rng.bit_generator.seed_seq.entropy == [config.seed, 3]:
+                raise KeyboardInterrupt
+            return super().batch(rng, size)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Stopped(tiny_vae()), config, tmp_path / "broken")
+    assert_resumed_like((tmp_path / "whole", expected), tmp_path / "broken", task, config)
+
+
+def test_a_finished_run_is_left_as_it_is(undisturbed, tmp_path):
+    folder, expected = undisturbed
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+    assert_same(train(Line(), CONFIG, folder), expected)
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def start(folder: Path, mode: str, **environment: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder), mode],
+        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"} | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_a_run_killed_with_sigkill_ends_as_an_undisturbed_one(tmp_path):
+    folder, config = tmp_path / "killed", killed_config()
+    victim = start(folder, "kill")
+    deadline = time.monotonic() + 120
+    while not any((folder / "checkpoints").glob("[0-9]*")):
+        assert victim.poll() is None, victim.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert victim.poll() is None, "the run was over before it could be killed"
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        assert 0 < manager.latest_step() < config.steps
+    expected = train(Line(), config, tmp_path / "whole")
+    assert_resumed_like((tmp_path / "whole", expected), folder, Line(), config)
+
+
+def killed_config() -> TrainConfig:
+    return dataclasses.replace(CONFIG, steps=400, checkpoint_every=5, picture_every=1000)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.2}, {"steps": 11}, {"seed": 4}])
+def test_a_folder_with_other_settings_is_refused(undisturbed, change):
+    folder, _ = undisturbed
+    with pytest.raises(ValueError, match="other settings"):
+        train(Line(), dataclasses.replace(CONFIG, **change), folder)
+    with pytest.raises(ValueError, match=r"settings\.json"):
+        train(Line(), CONFIG, folder, {"model": {"width": 8}})
+
+
+@pytest.mark.parametrize("quantity", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, quantity):
+    class Breaking(Line):
+        def batch(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+            broken = rng.bit_generator.seed_seq.entropy[1] == 4
+            return super().batch(rng, size) | {"zero": np.full(size, 0.0 if broken else 1.0)}
+
+        def loss(self, params, batch, key):
+            loss, metrics = super().loss(params, batch, key)
+            zero = batch["zero"][0]
+            if quantity == "loss":
+                return loss / zero, metrics
+            # The square root of nothing: a finite value with an infinite slope.
+            return loss + jnp.sqrt(zero * jnp.sum(params["offset"]) ** 2), metrics
+
+    config = dataclasses.replace(CONFIG, steps=12, log_every=4, checkpoint_every=2)
+    with pytest.raises(FloatingPointError, match="line: .* not finite at step 6"):
+        train(Breaking(), config, tmp_path)
+    kept = final_state(Line(), config, tmp_path)
+    assert int(kept.step) == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices()[0]] * 3)
+    with pytest.raises(ValueError, match="batch_size 8 does not divide by the 3 devices"):
+        train(Line(), CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_average_has_its_closed_form():
+    """With constant parameters p, n steps leave p + (a - p) * the product of the decays."""
+    start, constant = {"w": jnp.array([1.0, -3.0])}, {"w": jnp.array([5.0, 0.5])}
+    average, product = start, 1.0
+    for step in range(40):
+        average = averaged(average, constant, 0.7, jnp.int32(step))
+        product *= min(0.7, (1 + step) / (10 + step))  # 0.1, 2/11, 3/12, ... and 0.7 from step 20
+    expected = constant["w"] + (start["w"] - constant["w"]) * product
+    np.testing.assert_allclose(average["w"], expected, rtol=1e-6)
+    one = averaged(start, constant, 0.7, jnp.int32(0))
+    np.testing.assert_allclose(one["w"], [0.1 * 1 + 0.9 * 5, 0.1 * -3 + 0.9 * 0.5], rtol=1e-6)
+
+
+def test_train_returns_the_average_of_what_it_passed(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, steps=3, warmup=0, checkpoint_every=1)
+    passed: list[State] = []
+    save = ocp.CheckpointManager.save
+
+    def watched(self, step, args):
+        passed.append(jax.device_get(args.item))
+        return save(self, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", watched)
+    result = train(Line(), config, tmp_path)
+    expected = np.asarray(Line().init(config.seed)["slopes"])
+    for state, decay in zip(passed, (0.1, 2 / 11, 0.25), strict=True):
+        expected = decay * expected + (1 - decay) * state.params["slopes"]
+    np.testing.assert_allclose(result["slopes"], expected, rtol=1e-6)
+    assert not np.allclose(result["slopes"], passed[-1].params["slopes"], rtol=1e-3)
+    plain = train(Line(), dataclasses.replace(config, ema=0.0), tmp_path / "plain")
+    assert_same(plain, passed[2].params)
+
+
+def test_weight_decay_leaves_biases_and_scales_alone():
+    config = dataclasses.replace(CONFIG, weight_decay=0.5, warmup=0, learning_rate=0.1)
+    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0), "scale": jnp.array(3.0)}
+    rule = optimizer(config)
+    changes, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    np.testing.assert_allclose(changes["kernel"], np.full((2, 2), -0.1 * 0.5 * 3.0), rtol=1e-6)
+    np.testing.assert_array_equal(changes["bias"], np.zeros(2))
+    np.testing.assert_array_equal(changes["scale"], 0.0)
+
+
+def test_gradients_are_clipped_and_the_rate_rises_and_falls():
+    config = dataclasses.replace(CONFIG, steps=100, warmup=10, clip=1.0, weight_decay=0.0)
+    params = {"w": jnp.zeros((1, 1))}
+
+    def changes(scale: float) -> list[float]:
+        """Adam's step under a constant gradient is the learning rate itself."""
+        rule = optimizer(config)
+        state, found = rule.init(params), []
+        for _ in range(100):
+            change, state = rule.update({"w": jnp.full((1, 1), scale)}, state, params)
+            found.append(-float(change["w"][0, 0]))
+        return found
+
+    rates = changes(1.0)
+    assert rates[0] == 0.0
+    np.testing.assert_allclose(rates[5], 0.05, rtol=1e-4)
+    np.testing.assert_allclose(rates[10], 0.1, rtol=1e-4)
+    np.testing.assert_allclose(rates[55], 0.1 * (0.99 * 0.5 + 0.01), rtol=1e-4)
+    assert rates[99] == pytest.approx(0.001, rel=0.05)
+    rule = optimizer(config)
+    _, clipped = rule.update({"w": jnp.full((1, 1), 50.0)}, rule.init(params), params)
+    first_moment = [leaf for leaf in jax.tree.leaves(clipped) if leaf.shape == (1, 1)][0]
+    np.testing.assert_allclose(first_moment, [[0.1]], rtol=1e-5)  # (1 - b1) * the clipped gradient
+
+
+def test_eight_devices_share_a_batch_and_learn_the_same(tmp_path, quick_pictures):
+    child = start(
+        tmp_path / "eight",
+        "devices",
+        XLA_FLAGS="--xla_force_host_platform_device_count=8 "
+        "--xla_backend_optimization_level=0",
+    )
+    said, _ = child.communicate(timeout=300)
+    assert child.returncode == 0, said
+    report = json.loads((tmp_path / "eight" / "report.json").read_text())
+    assert report == {"devices": 8, "scenes": 8, "scenes_on_each": [1] * 8}
+
+    task, config = VAETask(tiny_vae()), shared_config()
+    one = train(task, config, tmp_path / "one")
+    begin = jax.tree.leaves(task.init(config.seed))
+    moved, apart = [], []
+    with np.load(tmp_path / "eight" / "params.npz") as eight:
+        for a, b, c in zip(jax.tree.leaves(one), eight.values(), begin, strict=True):
+            moved.append((a - c).ravel())
+            apart.append((a - b).ravel())
+    moved, apart = np.concatenate(moved), np.concatenate(apart)
+    # Adam divides a gradient by its own size, so where a gradient is nothing but rounding (a bias
+    # before a normalisation) any direction is right; such values are few.
+    assert np.median(np.abs(apart)) < 1e-5 * np.median(np.abs(moved)) + 1e-8
+    assert np.linalg.norm(apart) < 0.05 * np.linalg.norm(moved)
+
+
+def shared_config() -> TrainConfig:
+    return TrainConfig(3, 8, 1e-3, warmup=0, log_every=1, checkpoint_every=100)
+
+
+def train_on_all_devices(folder: Path) -> None:
+    """Train a VAE, and write down how its batch lay on the devices."""
+    report = {}
+
+    class Watched(VAETask):
+        def loss(self, params, batch, key):
+            def note(sharding: jax.sharding.Sharding) -> None:
+                places = sharding.devices_indices_map(batch.house.shape)
+                each = [len(range(*index[0].indices(8))) for index in places.values()]
+                report.update(devices=len(places), scenes=len(batch.house), scenes_on_each=each)
+
+            jax.debug.inspect_array_sharding(batch.house, callback=note)
+            return super().loss(params, batch, key)
+
+    vae.render = stripes
+    params = train(Watched(tiny_vae()), shared_config(), folder)
+    (folder / "report.json").write_text(json.dumps(report))
+    np.savez(folder / "params.npz", *jax.tree.leaves(params))
+
+
+MODES: dict[str, Callable[[Path], object]] = {
+    "kill": lambda folder: train(Line(pause=0.02), killed_config(), folder),
+    "devices": train_on_all_devices,
+}
+
+if __name__ == "__main__":
+    MODES[sys.argv[2]](Path(sys.argv[1]))

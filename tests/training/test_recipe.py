@@ -1,0 +1,149 @@
+"""The whole school at once, on a model so small that every part is trained in the test."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from safetensors.numpy import load_file
+
+import diffusion
+from diffusion import cli
+from diffusion.pictures import read_settings
+from diffusion.training import recipe, tokenizer
+from diffusion.training.recipe import PARTS, train_part
+from diffusion.weights import folder as files
+
+TINY = [
+    "model.image_size=16",
+    "model.text_encoder.vocab_size=600",
+    "model.text_encoder.width=8",
+    "model.text_encoder.layers=1",
+    "model.text_encoder.heads=2",
+    "model.text_encoder.mlp_width=16",
+    "model.unet.context_width=8",
+    "model.unet.block_out_channels=(8,8)",
+    "model.unet.attention=(True,False)",
+    "model.unet.heads=(2,2)",
+    "model.unet.norm_groups=4",
+    "model.vae.block_out_channels=(4,8)",
+    "model.vae.norm_groups=2",
+]
+COMMAND = ["--set", "steps=2", "batch_size=2", *TINY]
+CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of our own, and a tokenizer from few captions."""
+    cache = tmp_path_factory.mktemp("cache")
+    before = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.platformdirs, "user_cache_path", lambda name: cache)
+        patch.setattr(tokenizer, "CAPTIONS", 300)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "garden"
+    assert cli.main(["train", "all", "--output", str(output), *COMMAND]) == 0
+    return output
+
+
+def weights(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
+
+
+def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
+    artist = diffusion.load(trained)
+    assert artist.config.unet.block_out_channels == (8, 8)
+    assert artist.config.text_encoder.vocab_size == artist.tokenizer.vocab_size
+    picture = tmp_path / "picture.png"
+    arguments = ["a red house", "--model", str(trained), "--steps", "2", "--output", str(picture)]
+    assert cli.main(["paint", *arguments]) == 0
+    assert read_settings(picture).model == str(trained)
+
+
+def test_weights_are_finite_float16(trained):
+    assert weights(trained).keys() == {f"{part}.safetensors" for part in files.PARTS}
+    for name in weights(trained):
+        for value in load_file(trained / name).values():
+            assert value.dtype == np.float16
+            assert np.isfinite(value).all()
+
+
+def test_the_latent_scale_is_measured_on_the_weights_of_the_file(trained):
+    config = files.load_config(trained)
+    scale = recipe.vae.measure_scale(config, files.load_part(trained, config, "vae")[1])
+    assert config.vae.scaling_factor == round(scale, 5)
+    assert config.vae.scaling_factor != 1.0
+
+
+def test_the_card_says_how_each_part_was_trained(trained):
+    card = json.loads((trained / "training.json").read_text())
+    assert tuple(card) == PARTS
+    for part in ("text", "vae", "unet"):
+        assert card[part]["steps"] == 2
+        assert card[part]["batch_size"] == 2
+        assert card[part]["final_loss"] > 0
+        assert (trained / "training" / part / "loss.png").exists()
+    assert card["tokenizer"]["vocab_size"] == 600
+
+
+def test_the_same_command_again_changes_nothing(trained, monkeypatch):
+    before = weights(trained)
+    config = (trained / "config.json").read_bytes()
+    logs = {path: path.read_bytes() for path in trained.rglob("log.jsonl")}
+
+    def no_step(*_: object) -> None:
+        raise AssertionError("a finished part was trained again")
+
+    monkeypatch.setattr("diffusion.training.loop.make_step", lambda *_: no_step)
+    assert cli.main(["train", "all", "--output", str(trained), *COMMAND]) == 0
+    assert weights(trained) == before
+    assert (trained / "config.json").read_bytes() == config
+    assert {path: path.read_bytes() for path in trained.rglob("log.jsonl")} == logs
+
+
+def test_another_model_or_training_in_the_same_folder_is_refused(trained):
+    with pytest.raises(ValueError, match="another configuration"):
+        train_part("vae", trained, ["model.vae.norm_groups=4"])
+    with pytest.raises(ValueError, match="other settings"):
+        train_part("vae", trained, ["steps=3", "batch_size=2"])
+
+
+def test_parts_need_those_before_them(tmp_path):
+    for part, settings in (("text", TINY), ("unet", [])):
+        with pytest.raises(ValueError, match=f"{part} needs the tokenizer .*`diffusion train token"):
+            train_part(part, tmp_path, settings)
+    train_part("tokenizer", tmp_path)
+    with pytest.raises(ValueError, match="unet needs the text .*`diffusion train text --output"):
+        train_part("unet", tmp_path)
+    (tmp_path / "text_encoder.safetensors").touch()
+    with pytest.raises(ValueError, match="unet needs the vae .*`diffusion train vae --output"):
+        train_part("unet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "named"),
+    [
+        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, all"),
+        ("vae", ["speed=3"], "speed=3.*learning_rate"),
+        ("vae", ["steps"], "'steps'"),
+        ("vae", ["steps=many"], "steps"),
+        ("vae", ["model.unet.colour=3"], r"unet\.colour=3"),
+        ("vae", ["model.unet.heads=(2,)"], r"unet\.heads"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, part, settings, named):
+    with pytest.raises(ValueError, match=named):
+        train_part(part, tmp_path / "run", settings)

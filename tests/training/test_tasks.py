@@ -1,0 +1,232 @@
+"""What the networks are asked: losses, data and gradients of the three tasks."""
+
+import dataclasses
+import math
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffusion.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig, ScheduleConfig
+from diffusion.datasets.captions import caption, captions
+from diffusion.datasets.garden import (
+    ATTRIBUTES,
+    HELD_OUT,
+    Scene,
+    is_held_out,
+    render,
+    sample_scenes,
+)
+from diffusion.stages.text_encoder import TextEncoder
+from diffusion.stages.vae import VAE
+from diffusion.tokenizer import Tokenizer
+from diffusion.training import unet
+from diffusion.training.text_encoder import TWIN_ATTRIBUTES, TextTask, contrastive_loss, twin
+from diffusion.training.unet import CAPTION_DROPOUT, GAMMA, UNetTask, weight
+from diffusion.training.vae import VAETask, measure_scale
+from diffusion.weights.files import split
+from flax import nnx
+
+HUES = ("house", "roof", "door")
+
+
+@cache
+def words() -> Tokenizer:
+    rng = np.random.default_rng(0)
+    texts = [said.text for said in captions(sample_scenes(rng, 300), rng)]
+    return Tokenizer.train(texts, vocab_size=800)
+
+
+@cache
+def small(kind: str = "v") -> ModelConfig:
+    return ModelConfig(
+        image_size=16,
+        text_encoder=TextEncoderConfig(
+            vocab_size=words().vocab_size, width=8, layers=1, heads=2, mlp_width=16
+        ),
+        unet=UNetConfig(
+            block_out_channels=(8, 8), layers_per_block=1, attention=(True, False),
+            heads=(2, 2), context_width=8, norm_groups=4,
+        ),
+        vae=VAEConfig(
+            block_out_channels=(4, 8), layers_per_block=1, norm_groups=2, scaling_factor=1.0
+        ),
+        schedule=ScheduleConfig(prediction=kind),
+    )  # fmt: skip
+
+
+def make(name: str) -> Any:
+    if name == "vae":
+        return VAETask(small())
+    if name == "text":
+        return TextTask(small(), words())
+    text_encoder = split(TextEncoder(small().text_encoder, rngs=nnx.Rngs(1)))[1]
+    return UNetTask(small(), words(), text_encoder, split(VAE(small().vae, rngs=nnx.Rngs(2)))[1])
+
+
+@pytest.mark.parametrize("name", ["vae", "text", "unet"])
+def test_a_task_gives_gradients_and_learns_a_batch_by_heart(name):
+    task = make(name)
+    data = task.batch(np.random.default_rng(0), 4)
+    params, key = task.init(0), jax.random.key(0)
+    rule = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, state, key):
+        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(params, data, key)
+        changes, state = rule.update(gradients, state)
+        return optax.apply_updates(params, changes), state, loss, metrics, gradients
+
+    state = rule.init(params)
+    following, state, loss, metrics, gradients = step(params, state, key)
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves((loss, metrics, gradients)))
+    assert loss > 0
+    assert float(optax.tree.norm(gradients)) > 1e-3
+    again = step(params, rule.init(params), key)[2]
+    assert again == loss
+    if name != "text":  # which needs no randomness
+        assert step(params, rule.init(params), jax.random.key(1))[2] != loss
+    for _ in range(40):
+        following, state, last, _, _ = step(following, state, key)
+    assert last < 0.9 * loss
+
+
+@pytest.mark.parametrize("name", ["vae", "text", "unet"])
+def test_data_are_a_function_of_the_generator_and_never_held_out(name):
+    task = make(name)
+    first, same, other = (task.batch(np.random.default_rng(seed), 64) for seed in (5, 5, 6))
+    jax.tree.map(np.testing.assert_array_equal, first, same)
+    scenes = [first, other] if name == "vae" else [first.scenes, other.scenes]
+    assert not np.array_equal(scenes[0].layout, scenes[1].layout)
+    assert not is_held_out(scenes[0]).any()
+    assert not is_held_out(scenes[1]).any()
+
+
+def one(scenes: Scene, index: int) -> Scene:
+    return Scene(*(field[index : index + 1] for field in scenes))
+
+
+def differences(a: Scene, b: Scene) -> list[str]:
+    return [name for name in Scene._fields if not np.array_equal(getattr(a, name), getattr(b, name))]
+
+
+def test_a_twin_differs_in_one_named_thing_or_trades_two_colours():
+    rng = np.random.default_rng(0)
+    scenes = sample_scenes(rng, 1200)
+    seen = {"changed": 0, "traded": 0}
+    for i in range(0, 1200, 2):
+        scene, other = one(scenes, i), one(scenes, i + 1)
+        named = caption(scene, 0, rng).named
+        changed = twin(scene, other, named, rng)
+        assert not is_held_out(changed)[0]
+        assert np.array_equal(scene.house, scenes.house[i : i + 1])
+        if changed is other:
+            continue
+        apart = differences(scene, changed)
+        if len(apart) == 2:
+            a, b = apart
+            assert {a, b} <= named & set(HUES)
+            hue = lambda s, name: ATTRIBUTES[name][int(getattr(s, name)[0])]  # noqa: E731
+            assert (hue(changed, a), hue(changed, b)) == (hue(scene, b), hue(scene, a))
+            seen["traded"] += 1
+        else:
+            assert len(apart) <= 1  # none where both scenes happen to agree
+            for name in apart:
+                assert name in named & set(TWIN_ATTRIBUTES)
+                assert getattr(changed, name) == getattr(other, name)
+            seen["changed"] += len(apart)
+    assert min(seen.values()) > 20
+
+
+def test_a_twin_that_would_be_held_out_is_the_other_scene():
+    forbidden = next(entry for entry in HELD_OUT if entry.keys() == {"house", "roof"})
+    index = {name: ATTRIBUTES[name].index(word) for name, word in forbidden.items()}
+    scenes = sample_scenes(np.random.default_rng(0), 2)
+    away = {name: np.int32([(i + 1) % 8]) for name, i in index.items()}
+    scene = one(scenes, 0)._replace(house=np.int32([index["house"]]), roof=away["roof"])
+    other = one(scenes, 1)._replace(house=away["house"], roof=np.int32([index["roof"]]))
+    assert is_held_out(scene._replace(roof=other.roof))[0]
+    assert twin(scene, other, frozenset({"roof"}), np.random.default_rng(0)) is other
+
+
+def test_the_contrastive_loss_by_hand():
+    assert contrastive_loss(jnp.zeros((8, 8))) == pytest.approx(math.log(8), rel=1e-6)
+    assert contrastive_loss(100.0 * jnp.eye(8)) == pytest.approx(0.0, abs=1e-6)
+    logits = jnp.array([[1.0, 2.0], [0.0, 3.0]])
+    rows = math.log(math.e + math.e**2) - 1 + math.log(1 + math.e**3) - 3
+    columns = math.log(math.e + 1) - 1 + math.log(math.e**2 + math.e**3) - 3
+    assert contrastive_loss(logits) == pytest.approx((rows + columns) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("alpha_bar", "epsilon", "v"),
+    [
+        (0.2, 1 / 0.25, 1 / 1.25),  # SNR 1/4: the error of x0 counts 1
+        (0.5, 1.0, 0.5),  # SNR 1
+        (0.75, 1.0, 3 / 4),  # SNR 3 counts as it is
+        (0.9, GAMMA / 9, GAMMA / 10),  # SNR 9 counts 5
+    ],
+)
+def test_the_weight_of_a_noise_level_by_hand(alpha_bar, epsilon, v):
+    np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "epsilon"), [epsilon], rtol=1e-5)
+    np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "v"), [v], rtol=1e-5)
+
+
+def test_a_tenth_of_the_captions_is_dropped():
+    count = 4000
+    tokens = make("unet").batch(np.random.default_rng(0), count).tokens
+    dropped = int((tokens == words()([""])).all(axis=1).sum())
+    own = sum(not said.text for said in captions(sample_scenes(np.random.default_rng(0), 100),
+                                                 np.random.default_rng(1)))  # fmt: skip
+    assert own == 0  # a caption is never empty of itself
+    spread = math.sqrt(count * CAPTION_DROPOUT * (1 - CAPTION_DROPOUT))
+    assert abs(dropped - count * CAPTION_DROPOUT) < 4 * spread
+
+
+def test_the_perfect_prediction_has_no_loss(monkeypatch):
+    """The target that the loss compares with is the one of the schedule, at every noise level."""
+    task = make("unet")
+    asked: list[jax.Array] = []
+    original = unet.target
+
+    def watched(latents, noise, alpha_bar, kind):
+        asked.append(original(latents, noise, alpha_bar, kind))
+        return jnp.zeros_like(latents)  # what a fresh network, with its last layer at zero, says
+
+    monkeypatch.setattr(unet, "target", watched)
+    data = task.batch(np.random.default_rng(0), 4)
+    loss, metrics = task.loss(task.init(0), data, jax.random.key(0))
+    assert loss == pytest.approx(0.0, abs=1e-6)
+    assert metrics["error"] == pytest.approx(0.0, abs=1e-6)
+    assert 0.3 < float(jnp.std(asked[0])) < 3.0
+
+
+def test_the_measured_scale_gives_latents_of_unit_variance():
+    config = small()
+    task = VAETask(config)
+    params = task.init(0)
+    scale = measure_scale(config, params, count=128)
+    vae = nnx.merge(task.structure, params)
+    scenes = sample_scenes(np.random.default_rng(99), 256)  # others than those it was measured on
+    latents = vae.encode(render(scenes, 16)).sample(jax.random.key(5)) * scale
+    assert float(jnp.std(latents)) == pytest.approx(1.0, abs=0.05)
+    assert scale == measure_scale(config, params, count=128)
+    assert scale != measure_scale(config, params, count=128, seed=1)
+
+
+@pytest.mark.parametrize("name", ["vae", "text", "unet"])
+def test_the_sample_sheet_is_a_picture_and_always_of_the_same(name):
+    task = make(name)
+    params = task.init(0)
+    page = task.picture(params)
+    assert page.dtype == np.uint8
+    assert page.ndim == 3
+    assert page.shape[2] == 3
+    assert len(np.unique(page)) > 10
+    np.testing.assert_array_equal(page, task.picture(params))
+
+
