@@ -59,7 +59,9 @@ def inside(cache: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, 64x64, 25 steps, guidance")
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, 64x64, 25 steps, guidance"
+    )
     print(", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy")))
     with tempfile.TemporaryDirectory() as folder:
         paint = [sys.executable, "-m", "diffusion", "paint", PROMPT, "--output", f"{folder}/p.png"]

@@ -1,11 +1,11 @@
 """The art class: a sentence goes in, passes the six stages in order, and leaves as pictures.
 
-    1   text_encoder       a teacher tells a story: words become a context
-    2   noisy_latent       each student gets a canvas of dots: a latent of pure noise
-    3A  unet_down          a glance at the canvas: the small sketch,
-    3B  unet_bottleneck    the essential shape,
-    4   unet_up            and the oil painting; glance upon glance, each with a little less noise
-    5   vae                the exhibition: the finished latent is hung as a picture, once
+1   text_encoder       a teacher tells a story: words become a context
+2   noisy_latent       each student gets a canvas of dots: a latent of pure noise
+3A  unet_down          a glance at the canvas: the small sketch,
+3B  unet_bottleneck    the essential shape,
+4   unet_up            and the oil painting; glance upon glance, each with a little less noise
+5   vae                the exhibition: the finished latent is hung as a picture, once
 """
 
 from __future__ import annotations

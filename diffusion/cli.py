@@ -38,8 +38,8 @@ Paint pictures of a sentence, in English or Turkish.
 
 The garden model knows houses and what stands around them: colours of house, roof, door and flowers;
 gabled, flat or domed roofs; up to three oaks, pines, poplars or apple trees; day, sunset and night,
-sun or moon left, right or in the middle; the seasons; clouds, rain and snow; oil painting and pencil
-sketch. What you do not name is free: ask for another --seed and see.
+sun or moon left, right or in the middle; the seasons; clouds, rain and snow; oil painting and
+pencil sketch. What you do not name is free: ask for another --seed and see.
 """
 
 TRAIN_HELP = """\
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0 done, 1 not done, 2 a mistake in the call."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a prompt may hold what no terminal shows
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a prompt may hold what no terminal shows
     parser = build_parser()
     options = parser.parse_args(arguments)
     keep_compilations()
@@ -108,23 +110,49 @@ def build_parser() -> argparse.ArgumentParser:
     add("prompt", nargs="?", help='what to paint; "" lets the model choose')
     add("--model", default=default["model"], help="a model that ships, or a folder (%(default)s)")
     add("--negative", default="", metavar="TEXT", help="what to stay away from")
-    add("--seed", type=int, default=0, metavar="N", help="another seed, other pictures (%(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="another seed, other pictures (%(default)s)",
+    )
     add("--count", type=int, default=4, metavar="N", help="how many pictures (%(default)s)")
     add("--steps", type=int, default=25, metavar="N", help="glances at the canvas (%(default)s)")
-    add("--guidance", type=float, metavar="S",
+    add(
+        "--guidance",
+        type=float,
+        metavar="S",
         help="how strictly to follow the words: 1 loosely, 3 to 5 well, more exaggerates "
-        "(the model's own)")  # fmt: skip
-    add("--sampler", default=default["sampler"], metavar="NAME",
-        help=f"one of {', '.join(samplers.SAMPLERS)} (%(default)s)")  # fmt: skip
+        "(the model's own)",
+    )
+    add(
+        "--sampler",
+        default=default["sampler"],
+        metavar="NAME",
+        help=f"one of {', '.join(samplers.SAMPLERS)} (%(default)s)",
+    )
     add("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as in ddpm")
     add("--zoom", type=int, default=4, metavar="N", help="enlarge each pixel N times (%(default)s)")
-    add("--strip", action="store_true",
+    add(
+        "--strip",
+        action="store_true",
         help=f"show {STRIP_COLUMNS} moments of each painting: above, the canvas as it is; below, "
-        "the picture that the network sees in it")  # fmt: skip
-    add("--output", type=Path, default=Path("picture.png"), metavar="PATH",
-        help="a .png file for one sheet of all, or a folder for single files (%(default)s)")  # fmt: skip
-    add("--again", type=Path, metavar="PNG",
-        help="paint a picture of `diffusion paint` again, with the settings found in it")  # fmt: skip
+        "the picture that the network sees in it",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=Path("picture.png"),
+        metavar="PATH",
+        help="a .png file for one sheet of all, or a folder for single files (%(default)s)",
+    )
+    add(
+        "--again",
+        type=Path,
+        metavar="PNG",
+        help="paint a picture of `diffusion paint` again, with the settings found in it",
+    )
     paint.set_defaults(run=run_paint)
 
     train = commands.add_parser(
@@ -134,10 +162,21 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("part", help="tokenizer, text, vae, unet, or all of them in this order")
-    train.add_argument("--output", type=Path, default=Path("runs/garden"), metavar="FOLDER",
-                       help="the model folder (%(default)s)")  # fmt: skip
-    train.add_argument("--set", nargs="+", default=[], action="extend", metavar="NAME=VALUE",
-                       help="change the training (steps=100) or the model (model.unet.heads=...)")  # fmt: skip
+    train.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/garden"),
+        metavar="FOLDER",
+        help="the model folder (%(default)s)",
+    )
+    train.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME=VALUE",
+        help="change the training (steps=100) or the model (model.unet.heads=...)",
+    )
     train.set_defaults(run=run_train)
     return parser
 
@@ -207,9 +246,7 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     return np.stack([sheet(row.reshape(-1, *row.shape[2:]), columns, GAP) for row in rows])
 
 
-def arrange(
-    images: UInt8[np.ndarray, "n h w 3"], settings: Settings
-) -> UInt8[np.ndarray, "H W 3"]:
+def arrange(images: UInt8[np.ndarray, "n h w 3"], settings: Settings) -> UInt8[np.ndarray, "H W 3"]:
     """One picture of the series, or a sheet of them all."""
     if settings.index is not None:
         return images[settings.index]

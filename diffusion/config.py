@@ -1,7 +1,8 @@
 """Configuration is data: one frozen dataclass a part, and presets for whole models.
 
-The garden model and the official Stable Diffusion models differ in these numbers and in nothing else.
-Sources for the presets: Rombach et al. 2022 (SD 1.x) and the public configuration files of SD 1.x and 2.x.
+The garden model and the official Stable Diffusion models differ in these numbers and in nothing
+else. Sources for the presets: Rombach et al. 2022, and the public configuration files of SD 1.x
+and 2.x.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class VAEConfig:
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2  # residual blocks a level in the encoder; one more in the decoder
     norm_groups: int = 32
-    scaling_factor: float = 0.18215  # latents times this have unit variance; measured after training
+    scaling_factor: float = (
+        0.18215  # latents times this have unit variance; measured after training
+    )
 
     @property
     def downscale(self) -> int:
@@ -146,7 +149,7 @@ def sd_v2() -> ModelConfig:
 
 
 def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
-    """The dataclass `cls` from nested plain data (what JSON holds; `dataclasses.asdict` is the way back).
+    """The dataclass `cls` from nested plain data; `dataclasses.asdict` is the way back.
 
     Raises ValueError that names an unknown, missing or mistyped entry.
     """
@@ -170,7 +173,7 @@ def override(config: C, settings: Sequence[str]) -> C:
         settings: texts `name=value`, a nested name with dots: `unet.norm_groups=8`, `steps=100`,
             `unet.heads=(2,4,6)`.
 
-    Raises ValueError that names the setting, where the name is unknown or the value of another type.
+    Raises ValueError that names the setting, where it is unknown or of another type.
     """
     data = dataclasses.asdict(config)
     for setting in settings:
@@ -180,7 +183,9 @@ def override(config: C, settings: Sequence[str]) -> C:
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
         if not equals or not isinstance(place, dict) or leaf not in place:
-            raise ValueError(f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}")
+            raise ValueError(
+                f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}"
+            )
         try:
             value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError):

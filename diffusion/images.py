@@ -1,4 +1,4 @@
-"""Between the package's pictures (float32 in [-1, 1]) and the world's (uint8), and sheets of them."""
+"""Between the package's pictures (float32 in [-1, 1]) and the world's (uint8); sheets."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ one row a call of the network. The state z always lives in the variance preservi
 and starts as standard normal noise. Each call reads x0 out of the prediction and applies `update`:
 
     z      <- z_from_z z + z_from_x0 x0 + z_from_memory memory + z_from_noise noise
-    memory <- memory_from_z z + memory_from_x0 x0 + memory_from_memory memory
+    memory <- memory_from_z z + memory_from_x0 x0
 
 A plan is data, not code: another sampler or another number of steps never recompiles the network.
 
@@ -42,7 +42,6 @@ class Plan(NamedTuple):
     z_from_noise: Column
     memory_from_z: Column
     memory_from_x0: Column
-    memory_from_memory: Column
 
 
 def ddpm(config: ScheduleConfig, steps: int) -> Plan:
@@ -232,8 +231,7 @@ def update(
         + memory * row.z_from_memory
         + noise * row.z_from_noise
     )
-    next_memory = z * row.memory_from_z + x0 * row.memory_from_x0 + memory * row.memory_from_memory
-    return next_z, next_memory
+    return next_z, z * row.memory_from_z + x0 * row.memory_from_x0
 
 
 def noise_at(
@@ -262,7 +260,9 @@ def sample(predict: Predict, z: Latents, plan: Plan, keys: Key[Array, " b"], kin
         kind: what the network predicts, "epsilon" or "v".
     """
 
-    def call(state: tuple[Latents, Latents], inputs: tuple[Array, Plan]):
+    def call(
+        state: tuple[Latents, Latents], inputs: tuple[Array, Plan]
+    ) -> tuple[tuple[Latents, Latents], None]:
         z, memory = state
         index, row = inputs
         timesteps = jnp.full(z.shape[0], row.timestep)

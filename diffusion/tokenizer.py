@@ -16,6 +16,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,7 +82,7 @@ def word_symbols(word: str) -> Word:
 
 def pairs_of(word: Word) -> Iterator[Pair]:
     """Neighbours: (l, o, w) -> (l, o), (o, w)."""
-    return zip(word, word[1:], strict=False)
+    return pairwise(word)
 
 
 def count_pairs(words: Mapping[Word, int]) -> Counter[Pair]:

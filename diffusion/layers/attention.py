@@ -73,7 +73,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Linear c -> 8c, value times gelu(gate), Linear 4c -> c: GEGLU (Shazeer 2020), exact (erf) gelu."""
+    """GEGLU (Shazeer 2020): Linear c -> 8c, value times exact (erf) gelu of gate, Linear to c."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.linear1 = nnx.Linear(width, 8 * width, rngs=rngs)
@@ -106,7 +106,7 @@ class TransformerBlock(nnx.Module):
 
 
 class SpatialTransformer(nnx.Module):
-    """A transformer block over the positions of a feature map (Rombach et al. 2022, appendix E.2.1).
+    """A transformer block over the positions of a map (Rombach et al. 2022, appendix E.2.1).
 
     Its two projections are 1x1 convolutions in the files of SD 1.x and Linear layers in those of
     SD 2.x: the same arithmetic on NHWC, so there is one form here.

@@ -45,7 +45,7 @@ class Conv2d(nnx.Module):
 class Downsample(nnx.Module):
     """Half the resolution by a 3x3 convolution of stride 2.
 
-    The U-Net pads on all four sides; the VAE's encoder pads bottom and right only. "SAME" is neither.
+    The U-Net pads on all four sides, the VAE's encoder only at bottom and right; "SAME" is neither.
     """
 
     def __init__(self, channels: int, *, padding: Padding = ((1, 1), (1, 1)), rngs: nnx.Rngs):
@@ -56,7 +56,7 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Twice the resolution: each position four times (nearest neighbour), then a 3x3 convolution."""
+    """Twice the resolution: each position four times (nearest), then a 3x3 convolution."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv2d(channels, channels, rngs=rngs)

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 
 class GroupNorm(nnx.Module):
-    """Each group of channels of each picture gets mean 0 and variance 1, then a learnt scale and bias.
+    """Each group of channels of a picture gets mean 0 and variance 1, then a learnt scale and bias.
 
-    On a CPU the passes over memory are the cost, so mean and variance of every channel come from one
-    pass, in float32, and all that follows is folded into one scale and one shift a channel.
+    On a CPU the passes over memory are the cost, so mean and variance of every channel come from
+    one pass, in float32, and all that follows is folded into one scale and one shift a channel.
 
     Raises ValueError where the channels do not divide into the groups.
     """

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 def sinusoids(timesteps: Int[Array, " b"], width: int) -> Float[Array, "b {width}"]:
     """Cosines, then sines, of the timestep at width/2 frequencies from 1 down to 1/10000.
 
-    The position code of Vaswani et al. 2017 (section 3.5), in Stable Diffusion's order: cosine first.
+    The position code of Vaswani et al. 2017 (section 3.5); Stable Diffusion puts cosine first.
     """
     half = width // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)

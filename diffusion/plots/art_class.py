@@ -1,4 +1,4 @@
-"""The art class in one figure, from the tensors of one real run: `python -m diffusion.plots.art_class`."""
+"""The art class in one figure, from one real run: `python -m diffusion.plots.art_class`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
         place = upper[column].get_position(figure)
         centre = (place.x0 + place.x1) / 2
         figure.text(centre, 0.93, title, ha="center", fontsize=10, weight="bold", color=INK)
-        figure.text(centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00")
+        figure.text(
+            centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00"
+        )
 
     story = np.asarray(context[0, : len(words) + 2])
     axis = boxes[0][0]

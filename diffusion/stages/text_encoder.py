@@ -1,4 +1,4 @@
-"""1. The teacher's story: tokens become a context, one vector a token that knows what came before it.
+"""1. The teacher's story: tokens become a context, a vector each that knows what came before it.
 
 The text tower of CLIP (Radford et al. 2021, section 2.4): a causal, pre-LayerNorm transformer.
 """
@@ -17,12 +17,12 @@ from diffusion.config import TextEncoderConfig
 from diffusion.layers.attention import Attention
 
 
-def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def quick_gelu(x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
     """x sigmoid(1.702 x): CLIP's approximation of gelu."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def exact_gelu(x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
     """x Phi(x), by the error function."""
     return jax.nn.gelu(x, approximate=False)
 
@@ -41,9 +41,7 @@ class TextLayer(nnx.Module):
         self.linear2 = nnx.Linear(config.mlp_width, config.width, rngs=rngs)
         self.activation = ACTIVATIONS[config.activation]
 
-    def __call__(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "n n"]
-    ) -> Float[Array, "b n d"]:
+    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "n n"]) -> Float[Array, "b n d"]:
         x = x + self.attention(self.norm1(x), mask=mask)
         return x + self.linear2(self.activation(self.linear1(self.norm2(x))))
 

@@ -16,11 +16,9 @@ Skips = tuple[Float[Array, "b _h _w _c"], ...]  # what the way up remembers of t
 
 
 class DownBlock(nnx.Module):
-    """One level: residual blocks, each followed by a transformer where the level listens; downsample."""
+    """One level: residual blocks, each with a transformer where the level listens; downsample."""
 
-    def __init__(
-        self, config: UNetConfig, level: int, in_channels: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: UNetConfig, level: int, in_channels: int, *, rngs: nnx.Rngs):
         channels = config.block_out_channels[level]
         widths = [in_channels] + [channels] * (config.layers_per_block - 1)
         self.residuals = nnx.List(

@@ -1,4 +1,4 @@
-"""4. The oil painting: level by level back to full size, each with the sketch of that size at hand."""
+"""4. The oil painting: level by level back to full size, the sketch of each size at hand."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class UNetUp(nnx.Module):
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         widths = config.block_out_channels
         self.depth = config.layers_per_block + 1
-        self.blocks = nnx.List()
+        self.blocks: nnx.List[UpBlock] = nnx.List()
         h_channels = widths[-1]
         for level in reversed(range(len(widths))):
             # The last skip used at a level is the first made there: it has the finer level's width.

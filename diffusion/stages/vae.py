@@ -95,7 +95,7 @@ class Encoder(nnx.Module):
         widths = config.block_out_channels
         groups = config.norm_groups
         self.conv_in = Conv2d(config.image_channels, widths[0], rngs=rngs)
-        self.levels = nnx.List()
+        self.levels: nnx.List[Level] = nnx.List()
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
             change = None if last else Downsample(width, padding=((0, 1), (0, 1)), rngs=rngs)
@@ -128,7 +128,7 @@ class Decoder(nnx.Module):
         groups = config.norm_groups
         self.conv_in = Conv2d(config.latent_channels, widths[0], rngs=rngs)
         self.middle = Middle(widths[0], groups, rngs=rngs)
-        self.levels = nnx.List()
+        self.levels: nnx.List[Level] = nnx.List()
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
             change = None if last else Upsample(width, rngs=rngs)
@@ -153,7 +153,7 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Pictures in [-1, 1] and latents, each from the other. It knows nothing of the latents' scale."""
+    """Pictures in [-1, 1] and latents, each from the other; the scale of latents is set elsewhere."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
         z = config.latent_channels

@@ -1,8 +1,8 @@
 """One training loop for every network: data in, gradients out, nothing lost on the way.
 
 A run is a pure function of its configuration. The data of step i come from (seed, i) alone, and so
-does all randomness of the step; so a run that is killed at any moment and started again goes on from
-its last checkpoint and ends with the same weights as one that was never disturbed.
+does all randomness of the step; so a run that is killed at any moment and started again goes on
+from its last checkpoint and ends with the same weights as one that was never disturbed.
 """
 
 from __future__ import annotations
@@ -92,13 +92,11 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> Params:
     """The moving average after one more step; it forgets faster while the run is young."""
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, p: kept * a + (1.0 - kept) * p, average, params)
 
 
-def make_step(
-    task: Task, config: TrainConfig
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+def make_step(task: Task, config: TrainConfig) -> Callable[[State, Batch], tuple[State, Metrics]]:
     """The jitted training step. It gives up its input state's memory to the output state."""
     update = optimizer(config).update
 
@@ -108,7 +106,7 @@ def make_step(
             state.params, batch, key
         )
         changes, optimizer_state = update(gradients, state.optimizer, state.params)
-        params: Params = optax.apply_updates(state.params, changes)  # type: ignore[assignment]
+        params: Params = optax.apply_updates(state.params, changes)
         average = averaged(state.average, params, config.ema, state.step) if config.ema else {}
         metrics = metrics | {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         return State(state.step + 1, params, average, optimizer_state), metrics
@@ -147,7 +145,9 @@ def train(
     shared_out = NamedSharding(mesh, PartitionSpec("data"))
 
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {}))
+    _check_settings(
+        folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {})
+    )
     state = jax.device_put(init_state(task, config), everywhere)
     manager = ocp.CheckpointManager(
         folder.absolute() / "checkpoints",

@@ -1,4 +1,4 @@
-"""The whole art school in order: tokenizer, text encoder, VAE, U-Net, each into one model folder."""
+"""The whole art school in order: tokenizer, text encoder, VAE, U-Net, into one model folder."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def train_part(
 ) -> None:
     """Train one part, or all of them in order, into the model folder `output`.
 
-    A part that is finished already is left as it is; one that was interrupted goes on. Checkpoints, logs and sample sheets go
-    to `output`/training/`part`.
+    A part that is finished already is left as it is; one that was interrupted goes on. Checkpoints,
+    logs and sample sheets go to `output`/training/`part`.
 
     Args:
         part: one of `PARTS`, or "all".
@@ -134,7 +134,7 @@ def _run(task: Any, preset: TrainConfig, settings: Sequence[str], output: Path) 
 
 
 def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
-    """Add how a part was trained to training.json, the machine-readable half of the model's card."""
+    """Add how a part was trained to training.json, the machine's half of the model's card."""
     path = output / "training.json"
     card = files.read_json(path) if path.exists() else {}
     card[part] = summary | {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -42,20 +43,19 @@ TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers"
 class Pairs(NamedTuple):
     """Captions and their pictures."""
 
-    tokens: Int[Array, "b n"]
+    tokens: Int[Array | np.ndarray, "b n"]
     scenes: Scene
 
 
 class ImageTower(nnx.Module):
-    """Picture (b, 32, 32, 3) -> features (b, width): residual blocks, each at half the resolution."""
+    """Picture (b, 32, 32, 3) -> features (b, width): residual blocks, smaller and smaller."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         first, last = IMAGE_WIDTHS[0], IMAGE_WIDTHS[-1]
         self.conv_in = Conv2d(3, first, rngs=rngs)
         self.downs = nnx.List(Downsample(w, rngs=rngs) for w in IMAGE_WIDTHS[:-1])
         self.residuals = nnx.List(
-            ResidualBlock(a, b, groups=8, eps=1e-5, rngs=rngs)
-            for a, b in zip(IMAGE_WIDTHS, IMAGE_WIDTHS[1:], strict=False)
+            ResidualBlock(a, b, groups=8, eps=1e-5, rngs=rngs) for a, b in pairwise(IMAGE_WIDTHS)
         )
         self.norm = GroupNorm(last, 8, eps=1e-5)
         self.out = nnx.Linear(last * 16, width, rngs=rngs)  # 4x4 positions: where matters too
@@ -79,7 +79,7 @@ class CLIP(nnx.Module):
     def __call__(
         self, tokens: Int[Array, "b n"], images: Float[Array, "b h w 3"], eos: int
     ) -> Float[Array, "b b"]:
-        """Cosine of every caption (row) with every picture, times the learnt scale (at most 100)."""
+        """Cosine of each caption (row) with each picture, times the learnt scale (at most 100)."""
         states = self.text(tokens)
         ends = jnp.argmax(tokens == eos, axis=1)  # the first: padding repeats it
         text = self.text_projection(jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0])
@@ -110,7 +110,9 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
         word_a, word_b = value(scene, 0, a), value(scene, 0, b)
         if word_a in ATTRIBUTES[b] and word_b in ATTRIBUTES[a]:
             indices = {a: ATTRIBUTES[a].index(word_b), b: ATTRIBUTES[b].index(word_a)}
-            changed = scene._replace(**{name: np.int32([i]) for name, i in indices.items()})
+            changed = scene._replace(
+                **{name: np.array([i], np.int32) for name, i in indices.items()}
+            )
     elif changeable:
         name = rng.choice(changeable)
         changed = scene._replace(**{name: getattr(other, name)})
@@ -153,7 +155,7 @@ class TextTask:
         return contrastive_loss(logits), {"retrieval": right}
 
     def picture(self, params: Params) -> np.ndarray:
-        """The matrix of cosines of 32 captions (rows) and pictures (columns), -1 black to 1 white."""
+        """Cosines of 32 captions (rows) and pictures (columns), from -1, black, to 1, white."""
         batch = self.batch(np.random.default_rng(0), 32)
         clip = nnx.merge(self.structure, params)
         logits = clip(batch.tokens, render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos)

@@ -37,7 +37,7 @@ SHOWN = (  # what the sample sheets ask for, four pictures each
 
 
 class Captioned(NamedTuple):
-    tokens: Int[Array, "b n"]  # with the words dropped in some
+    tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
     scenes: Scene
 
 
@@ -45,9 +45,9 @@ def weight(alpha_bar: Float[Array, " b"], kind: str) -> Float[Array, " b"]:
     """How much the squared error of a prediction counts at a noise level.
 
     The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
-    what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what happens
-    where the noise has nearly gone (min-SNR, Hang et al. 2023, eq. 6). The squared error of epsilon is
-    SNR times, that of v SNR + 1 times the one of x0.
+    what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what
+    happens where the noise has nearly gone (min-SNR, Hang et al. 2023, eq. 6). The squared error of
+    epsilon is SNR times, that of v SNR + 1 times the one of x0.
     """
     ratio = snr(alpha_bar)
     return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))

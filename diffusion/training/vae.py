@@ -1,4 +1,4 @@
-"""Training the VAE: a picture should come back from its latent, and latents should stay near N(0, 1)."""
+"""Training the VAE: a picture comes back from its latent, and latents stay near N(0, 1)."""
 
 from __future__ import annotations
 
@@ -93,6 +93,4 @@ def measure_scale(config: ModelConfig, params: Params, count: int = 512, seed: i
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(
-        steps=3000, batch_size=8, learning_rate=2e-3, ema=0.998, picture_every=200
-    )
+    return TrainConfig(steps=3000, batch_size=8, learning_rate=2e-3, ema=0.998, picture_every=200)

@@ -13,7 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-Params = dict[str, Any]  # nested plain dicts of arrays: the fastest thing to hand to a jitted function
+Params = dict[
+    str, Any
+]  # nested plain dicts of arrays: the fastest thing to hand to a jitted function
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], Params]:
@@ -41,9 +43,9 @@ def load_params(path: Path, like: Params) -> Params:
     """Read parameters as float32.
 
     Args:
-        like: the expected nesting, with anything that has a `.shape` at its leaves (`jax.eval_shape`).
+        like: the expected nesting, with anything that has a `.shape` at its leaves.
 
-    Raises FileNotFoundError, or ValueError that lists what is missing, left over or of another shape.
+    Raises FileNotFoundError, or ValueError that lists what is missing, left over or mis-shaped.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} is missing; copy the model folder again")

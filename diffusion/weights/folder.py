@@ -1,11 +1,11 @@
 """A model on disk: config.json, tokenizer/, and one safetensors file a network.
 
-    config.json                 `ModelConfig` as JSON, the measured latent scale included
-    tokenizer/                  vocab.json, merges.txt, tokenizer_config.json
-    text_encoder.safetensors    stage 1
-    unet.safetensors            stages 3A, 3B and 4
-    vae.safetensors             stage 5
-    training.json               how each part was trained (written by `diffusion train`)
+config.json                 `ModelConfig` as JSON, the measured latent scale included
+tokenizer/                  vocab.json, merges.txt, tokenizer_config.json
+text_encoder.safetensors    stage 1
+unet.safetensors            stages 3A, 3B and 4
+vae.safetensors             stage 5
+training.json               how each part was trained (written by `diffusion train`)
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy the model folder again") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); copy the model folder again"
+        ) from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds no JSON object; copy the model folder again")
     return data
