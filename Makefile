@@ -6,7 +6,7 @@ PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
 
-.PHONY: paint test check train clean
+.PHONY: paint test check train figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -38,3 +38,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/installed
+
+figures: $(VENV)/installed  ## the pictures of README and model card, from the shipped weights
+	$(BIN)/python -m diffusion.plots.prompts data/garden/prompts.png
+	$(BIN)/python -m diffusion.plots.art_class data/garden/art_class.png

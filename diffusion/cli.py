@@ -58,10 +58,8 @@ Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/tr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0 done, 1 not done, 2 a mistake in the call."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a prompt may hold what no terminal shows
+        if hasattr(stream, "reconfigure"):  # a prompt may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options = parser.parse_args(arguments)
     keep_compilations()
@@ -72,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         say(f"diffusion: {error}")
         return 1
-    except MemoryError:
-        say("diffusion: out of memory; lower --count or --zoom")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        say(f"diffusion: out of memory or device failure; lower --count or --zoom ({error})")
         return 1
     except KeyboardInterrupt:
         say("diffusion: stopped")

@@ -46,7 +46,7 @@ from diffusion.tokenizer import Tokenizer  # noqa: E402
 from diffusion.weights import files, folder  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)  # tiny models: compiling is what takes time
+jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def tiny() -> ModelConfig:
 def random_params(like: files.Params, seed: int) -> files.Params:
     """Random parameters of the given shapes, none of them special.
 
-    Layers that begin at zero, scales of one and biases of nothing hide most of what a test looks for.
+    Layers that begin at zero, scales of one and biases of nothing hide what a test looks for.
     """
     draw = np.random.default_rng(seed)
 
@@ -148,7 +148,8 @@ def trained() -> Callable[..., None]:
         """
         structure, state = nnx.split(module)
         weights = jax.random.normal(jax.random.key(5), shape)
-        gradient = jax.jit(jax.grad(lambda state: loss(nnx.merge(structure, state), weights)))(state)
+        of_state = jax.grad(lambda state: loss(nnx.merge(structure, state), weights))
+        gradient = jax.jit(of_state)(state)
         gradients = {
             ".".join(map(str, path)): np.asarray(leaf)
             for path, leaf in flatten_dict(nnx.to_pure_dict(gradient)).items()

@@ -199,7 +199,7 @@ def test_load_refuses_a_tokenizer_of_another_model(tiny_folder, tmp_path):
     config["text_encoder"]["vocab_size"] += 1
     (place / "config.json").write_text(json.dumps(config))
     size = config["text_encoder"]["vocab_size"]
-    with pytest.raises(ValueError, match=rf"tokenizer has {size - 1} tokens, config.json.* {size};"):
+    with pytest.raises(ValueError, match=rf"tokenizer has {size - 1} tokens, .* {size};"):
         load(place)
 
 

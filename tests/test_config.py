@@ -127,5 +127,5 @@ def test_override_refuses(setting, message):
 
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
-    assert {"name", "guidance", "unet.heads", "vae.scaling_factor", "schedule.beta_end"} <= {*listed}
+    assert {"name", "unet.heads", "vae.scaling_factor", "schedule.beta_end"} <= {*listed}
     assert len(listed) == len({*listed}) == 3 + 8 + 7 + 6 + 5

@@ -153,7 +153,7 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Pictures in [-1, 1] and latents, each from the other; the scale of latents is set elsewhere."""
+    """Pictures in [-1, 1] and latents, each from the other; it does not scale the latents."""
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
         z = config.latent_channels

@@ -24,12 +24,12 @@ from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
 from diffusion.tokenizer import Tokenizer
-from diffusion.weights.files import Params, load_params, save_params, shapes
+from diffusion.weights.files import Params, SameKey, load_params, save_params, shapes
 
 PARTS: dict[str, Callable[[ModelConfig], nnx.Module]] = {
-    "text_encoder": lambda config: TextEncoder(config.text_encoder, rngs=nnx.Rngs(0)),
-    "unet": lambda config: UNet(config.unet, rngs=nnx.Rngs(0)),
-    "vae": lambda config: VAE(config.vae, rngs=nnx.Rngs(0)),
+    "text_encoder": lambda config: TextEncoder(config.text_encoder, rngs=SameKey(0)),
+    "unet": lambda config: UNet(config.unet, rngs=SameKey(0)),
+    "vae": lambda config: VAE(config.vae, rngs=SameKey(0)),
 }
 
 

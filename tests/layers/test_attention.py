@@ -105,7 +105,8 @@ def test_refuses_heads_that_do_not_divide_the_width():
 
 
 def feed_forward(layer, x, gelu):
-    h = np.asarray(x, np.float64) @ np.asarray(layer.linear1.kernel) + np.asarray(layer.linear1.bias)
+    x = np.asarray(x, np.float64)
+    h = x @ np.asarray(layer.linear1.kernel) + np.asarray(layer.linear1.bias)
     value, gate = h[..., : h.shape[-1] // 2], h[..., h.shape[-1] // 2 :]
     h = value * np.vectorize(gelu)(gate)
     return h @ np.asarray(layer.linear2.kernel) + np.asarray(layer.linear2.bias)

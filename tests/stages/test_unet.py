@@ -9,11 +9,12 @@ from flax import nnx
 from diffusion.config import sd_v1
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.stages.unet import UNet
+from diffusion.weights.files import SameKey
 
 
 @pytest.fixture(scope="module")
 def unet(tiny, build):
-    return build(lambda: UNet(tiny.unet, rngs=nnx.Rngs(0)))
+    return build(lambda: UNet(tiny.unet, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_stages_one_by_one_are_the_whole_and_jit_changes_nothing(unet, inputs, p
 
 
 def test_words_timestep_and_canvas_change_the_prediction(jitted, inputs, prediction):
+    """Of the picture that they belong to; its neighbour never notices."""
     latents, timesteps, context = inputs
     changes = [
         (latents, timesteps, context.at[0].add(1.0)),
@@ -57,13 +59,12 @@ def test_words_timestep_and_canvas_change_the_prediction(jitted, inputs, predict
     for changed in changes:
         other = jitted(*changed)
         assert np.abs(other[0] - prediction[0]).max() > 1e-3
-        np.testing.assert_allclose(other[1], prediction[1], atol=1e-5)  # the neighbour never sees it
-
+        np.testing.assert_allclose(other[1], prediction[1], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def official():
-    return nnx.eval_shape(lambda: UNet(sd_v1().unet, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: UNet(sd_v1().unet, rngs=SameKey(0)))
 
 
 def norms(module):

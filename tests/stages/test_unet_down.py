@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -34,9 +33,10 @@ def test_every_map_on_the_way_is_kept(down, inputs):
 def test_a_level_is_residual_transformer_residual_transformer_downsample(down, inputs):
     latents, time, context = inputs
     block = down.blocks[0]
-    first = block.transformers[0](block.residuals[0](latents_in := down.conv_in(latents), time), context)
+    h = down.conv_in(latents)
+    first = block.transformers[0](block.residuals[0](h, time), context)
     second = block.transformers[1](block.residuals[1](first, time), context)
-    h, skips = block(latents_in, time, context)
+    h, skips = block(h, time, context)
     for skip, expected in zip(skips, (first, second, block.downsample(second)), strict=True):
         np.testing.assert_allclose(skip, expected, atol=1e-6)
     np.testing.assert_array_equal(h, skips[-1])

@@ -5,13 +5,14 @@ import pytest
 from flax import nnx
 
 from diffusion.stages.unet_up import UNetUp
+from diffusion.weights.files import SameKey
 
 SKIPS = [*[(8, 8, 8)] * 3, (4, 4, 8), *[(4, 4, 12)] * 2, (2, 2, 12), *[(2, 2, 16)] * 2]
 
 
 @pytest.fixture(scope="module")
 def up(tiny, build):
-    return build(lambda: UNetUp(tiny.unet, rngs=nnx.Rngs(0)))
+    return build(lambda: UNetUp(tiny.unet, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")

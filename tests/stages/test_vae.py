@@ -8,11 +8,12 @@ from diffusion.config import sd_v1
 from diffusion.layers.convolution import Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.stages.vae import VAE, Posterior
+from diffusion.weights.files import SameKey
 
 
 @pytest.fixture(scope="module")
 def vae(tiny, build):
-    return build(lambda: VAE(tiny.vae, rngs=nnx.Rngs(0)))
+    return build(lambda: VAE(tiny.vae, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def official():
-    return nnx.eval_shape(lambda: VAE(sd_v1().vae, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: VAE(sd_v1().vae, rngs=SameKey(0)))
 
 
 def test_shapes_of_stable_diffusion(official):

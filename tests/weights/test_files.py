@@ -52,9 +52,9 @@ def test_a_round_trip_is_exact(path, toy):
 
 
 def test_names_are_paths_and_the_file_holds_nothing_else(path):
-    assert sorted(load_file(path)) == sorted(
-        f"{layer}.{kind}" for layer in ("first", "layers.0", "layers.1") for kind in ("bias", "kernel")
-    )
+    layers = ("first", "layers.0", "layers.1")
+    names = [f"{layer}.{kind}" for layer in layers for kind in ("bias", "kernel")]
+    assert sorted(load_file(path)) == names
     assert os.listdir(path.parent) == [path.name]
 
 

@@ -41,7 +41,12 @@ def test_entries_left_out_have_the_values_of_stable_diffusion(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[]", "no JSON object")]
+    ("content", "message"),
+    [
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[]", "holds no JSON object"),
+    ],
 )
 def test_a_damaged_configuration(tmp_path, content, message):
     (tmp_path / "config.json").write_bytes(content)
