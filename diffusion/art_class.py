@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +33,7 @@ from diffusion.weights import folder
 from diffusion.weights.files import Params
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
+LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 Latents: TypeAlias = Float[Array, "b h w z"]
 
 
@@ -202,8 +202,10 @@ class Artist:
             raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
         if count < 1:
             raise ValueError(f"count is {count}; ask for 1 picture or more")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance is {guidance}; give a finite number, such as 3")
+        if not abs(guidance) <= LARGEST_GUIDANCE:
+            raise ValueError(
+                f"guidance is {guidance}; give a number up to {LARGEST_GUIDANCE}, such as 3"
+            )
         return samplers.plan(sampler, self.config.schedule, steps, eta=eta)
 
 

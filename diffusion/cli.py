@@ -194,10 +194,16 @@ def run_paint(options: argparse.Namespace) -> None:
         raise ValueError(f"output {options.output} is neither a .png file nor a folder")
     if not single and options.output.is_dir():
         raise ValueError(f"output {options.output} is a folder; name a .png file that is none")
-    pictures.check_writable(options.output if single else options.output.parent)
 
     began = time.perf_counter()
     if options.again is not None:
+        changed = [
+            f.name
+            for f in dataclasses.fields(Settings)
+            if getattr(options, f.name, None) not in (None, f.default)
+        ]
+        if changed:
+            raise ValueError(f"--again takes the picture's own settings; leave out --{changed[0]}")
         settings = pictures.read_settings(options.again)
         artist = diffusion.load(settings.model)
         indices = [settings.index]
@@ -207,6 +213,7 @@ def run_paint(options: argparse.Namespace) -> None:
         chosen = {f.name: getattr(options, f.name, f.default) for f in dataclasses.fields(Settings)}
         settings = Settings(**(chosen | {"guidance": guidance}))
         indices = list(range(settings.count)) if single else [None]
+    pictures.check_writable(options.output if single else options.output.parent)
     images = paint(artist, settings)
     for index in indices:
         one = dataclasses.replace(settings, index=index)

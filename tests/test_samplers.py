@@ -97,7 +97,7 @@ def test_the_timesteps_of_stable_diffusion():
 
 
 @pytest.mark.parametrize(
-    "name, eta, final",
+    ("name", "eta", "final"),
     [
         ("ddpm", 0.0, 1.0),
         ("euler", 0.0, 1.0),
@@ -217,7 +217,7 @@ def exact_path(z: jax.Array, sigma: jax.Array, sigma_end: jax.Array) -> jax.Arra
     return x / jnp.sqrt(1.0 + sigma_end**2)
 
 
-@pytest.mark.parametrize("name, order", [("ddim", 1), ("euler", 1), ("heun", 2), ("dpm++2m", 2)])
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpm++2m", 2)])
 def test_order_of_convergence(name, order):
     """Halving the step divides the error by 2^order, on the way from pure noise to t = 201.
 
@@ -255,7 +255,7 @@ def test_every_sampler_reaches_a_data_point(name):
 
 
 @pytest.mark.parametrize(
-    "name, eta", [(name, 0.0) for name in NAMES] + [("ddim", 0.5), ("ddim", 1.0)]
+    ("name", "eta"), [(name, 0.0) for name in NAMES] + [("ddim", 0.5), ("ddim", 1.0)]
 )
 def test_every_sampler_keeps_the_shares_of_the_data(name, eta):
     """Three quarters of the data here, one quarter there; so the samples, to 5 standard errors."""
@@ -269,7 +269,7 @@ def test_every_sampler_keeps_the_shares_of_the_data(name, eta):
 
 
 @pytest.mark.parametrize(
-    "name, eta, draws",
+    ("name", "eta", "draws"),
     [
         ("ddim", 0.0, False),
         ("euler", 0.0, False),

@@ -30,7 +30,7 @@ def train_part(
 ) -> None:
     """Train one part, or all of them in order, into the model folder `output`.
 
-    A part that is finished already is left as it is; one that was interrupted goes on. Checkpoints,
+    A part that was interrupted goes on; one that is finished is only written again. Checkpoints,
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
@@ -68,8 +68,10 @@ def _train_tokenizer(output: Path, config: ModelConfig, settings: Sequence[str])
     seed = override(TrainConfig(1, 1, 1.0), settings).seed
     tokenizer = train_tokenizer(config.text_encoder, seed)
     if tokenizer.vocab_size != config.text_encoder.vocab_size:
-        text = dataclasses.replace(config.text_encoder, vocab_size=tokenizer.vocab_size)
-        files.save_config(output, dataclasses.replace(config, text_encoder=text))
+        raise ValueError(
+            f"the captions hold no more than {tokenizer.vocab_size} tokens: "
+            f"--set model.text_encoder.vocab_size={tokenizer.vocab_size} in a new --output"
+        )
     tokenizer.save(output / "tokenizer")
     _record(output, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
 
@@ -137,6 +139,8 @@ def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
     """Add how a part was trained to training.json, the machine's half of the model's card."""
     path = output / "training.json"
     card = files.read_json(path) if path.exists() else {}
+    if summary.items() <= card.get(part, {}).items():
+        return  # finished before, perhaps elsewhere and long ago
     card[part] = summary | {
         "command": f"diffusion train {part}",
         "finished": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -123,13 +123,15 @@ def test_another_model_or_training_in_the_same_folder_is_refused(trained):
 
 def test_parts_need_those_before_them(tmp_path):
     for part, settings in (("text", TINY), ("unet", [])):
-        with pytest.raises(ValueError, match=f"{part} needs the tokenizer .*`diffusion train token"):
+        with pytest.raises(
+            ValueError, match=f"{part} needs the tokenizer .*`diffusion train token"
+        ):
             train_part(part, tmp_path, settings)
     train_part("tokenizer", tmp_path)
-    with pytest.raises(ValueError, match="unet needs the text .*`diffusion train text --output"):
+    with pytest.raises(ValueError, match=r"unet needs the text .*`diffusion train text --output"):
         train_part("unet", tmp_path)
     (tmp_path / "text_encoder.safetensors").touch()
-    with pytest.raises(ValueError, match="unet needs the vae .*`diffusion train vae --output"):
+    with pytest.raises(ValueError, match=r"unet needs the vae .*`diffusion train vae --output"):
         train_part("unet", tmp_path)
 
 
