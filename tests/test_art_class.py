@@ -41,7 +41,8 @@ def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
         without, told = artist.unet.up(h, skips, time, context)[:, None]
         prediction = samplers.guide(without, told, guidance)
         row = samplers.Plan(*(column[call] for column in plan))
-        x0 = schedule.to_x0(prediction, z, row.alpha_bar[None], config.schedule.prediction)
+        alpha_bar = jnp.asarray(row.alpha_bar)[None]
+        x0 = schedule.to_x0(prediction, z, alpha_bar, config.schedule.prediction)
         noise = samplers.noise_at(keys, call, z.shape[1:])
         seen = z
         z, memory = samplers.update(row, z, x0, memory, noise)

@@ -149,7 +149,9 @@ class TextTask:
 
     def loss(self, params: Params, batch: Pairs, key: Array) -> tuple[Array, Metrics]:
         clip = nnx.merge(self.structure, params)
-        logits = clip(batch.tokens, render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos)
+        logits = clip(
+            jnp.asarray(batch.tokens), render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos
+        )
         own = jnp.arange(len(logits))
         right = jnp.mean(jnp.argmax(logits, axis=1) == own)
         return contrastive_loss(logits), {"retrieval": right}
@@ -158,7 +160,9 @@ class TextTask:
         """Cosines of 32 captions (rows) and pictures (columns), from -1, black, to 1, white."""
         batch = self.batch(np.random.default_rng(0), 32)
         clip = nnx.merge(self.structure, params)
-        logits = clip(batch.tokens, render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos)
+        logits = clip(
+            jnp.asarray(batch.tokens), render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos
+        )
         cosines = logits / jnp.exp(jnp.minimum(clip.logit_scale[...], jnp.log(100.0)))
         pixels = np.repeat(np.repeat(to_uint8(cosines[..., None]), 8, axis=0), 8, axis=1)
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()

@@ -88,7 +88,7 @@ class UNetTask:
         vae = nnx.merge(self.vae_structure, self.vae)
         images = render(batch.scenes, self.model.image_size)
         latents = vae.encode(images).sample(posterior_key) * self.model.vae.scaling_factor
-        context = nnx.merge(self.text_structure, self.text_encoder)(batch.tokens)
+        context = nnx.merge(self.text_structure, self.text_encoder)(jnp.asarray(batch.tokens))
 
         # One timestep from each of b equal parts of the schedule: less variance, the same mean.
         b = len(latents)
