@@ -217,7 +217,9 @@ def exact_path(z: jax.Array, sigma: jax.Array, sigma_end: jax.Array) -> jax.Arra
     return x / jnp.sqrt(1.0 + sigma_end**2)
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpm++2m", 2)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpm++2m", 2)]
+)
 def test_order_of_convergence(name, order):
     """Halving the step divides the error by 2^order, on the way from pure noise to t = 201.
 

@@ -41,7 +41,7 @@ PROMPTS = (  # the same in English and in Turkish
 def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
     """`count` pictures of each of `PROMPTS`, chosen by nobody: seed 0, numbers 0, 1, 2, ..."""
     figure = Figure(figsize=(12, 2.05 * len(PROMPTS)), facecolor="white")
-    axes = figure.subplots(len(PROMPTS), 2)
+    axes = figure.subplots(len(PROMPTS), 2, squeeze=False)
     figure.subplots_adjust(left=0.005, right=0.995, top=0.975, bottom=0.005, wspace=0.02)
     for row, texts in zip(axes, PROMPTS, strict=True):
         for axis, text in zip(row, texts, strict=True):

@@ -17,12 +17,12 @@ from diffusion.config import TextEncoderConfig
 from diffusion.layers.attention import Attention
 
 
-def quick_gelu(x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+def quick_gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """x sigmoid(1.702 x): CLIP's approximation of gelu."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def exact_gelu(x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+def exact_gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """x Phi(x), by the error function."""
     return jax.nn.gelu(x, approximate=False)
 

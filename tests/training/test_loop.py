@@ -212,7 +212,10 @@ def start(folder: Path, mode: str, **environment: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, __file__, str(folder), mode],
-        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"} | environment,
+        # Compiled as here (see conftest.py): another level of optimisation rounds otherwise.
+        env=os.environ
+        | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        | environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
