@@ -370,7 +370,7 @@ def test_guidance_runs_from_the_empty_prompt_through_the_prompt():
 
 
 def test_an_unknown_sampler_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="'plms'.*ddpm, ddim, euler, euler_a, heun, dpm"):
+    with pytest.raises(ValueError, match=r"'plms'.*ddpm, ddim, euler, euler_a, heun, dpm"):
         samplers.plan("plms", CONFIG, 25)
 
 
@@ -388,5 +388,5 @@ def test_eta_out_of_range_is_an_error(eta):
 
 
 def test_eta_is_for_ddim_alone():
-    with pytest.raises(ValueError, match="eta belongs to the sampler \"ddim\".*'heun'"):
+    with pytest.raises(ValueError, match=r"eta belongs to the sampler \"ddim\".*'heun'"):
         samplers.plan("heun", CONFIG, 25, eta=0.5)

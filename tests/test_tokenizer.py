@@ -376,7 +376,7 @@ class TestFiles:
     @pytest.mark.parametrize("pad_token", ["<pad>", 7, {"text": "!"}, [1]])
     def test_unknown_padding_token_is_refused(self, tmp_path, pad_token):
         folder = write_folder(tmp_path, ["e v</w>"], {"pad_token": pad_token})
-        with pytest.raises(ValueError, match="special_tokens_map.json.*do not fit together"):
+        with pytest.raises(ValueError, match=r"special_tokens_map.json.*do not fit together"):
             Tokenizer.load(folder)
 
     def test_a_save_that_fails_leaves_the_old_file_and_no_draft(self, tmp_path, monkeypatch):
