@@ -106,7 +106,7 @@ def test_jit_equals_eager(latents, noise):
 
 def test_an_unknown_kind_is_an_error(latents, noise):
     for function in (schedule.target, schedule.to_x0, schedule.to_epsilon):
-        with pytest.raises(ValueError, match='\'sample\'.*"epsilon" or "v"'):
+        with pytest.raises(ValueError, match=r"'sample'.*\"epsilon\" or \"v\""):
             function(latents, noise, ALPHA_BAR, "sample")
 
 
