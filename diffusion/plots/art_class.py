@@ -33,7 +33,7 @@ def show(axis: Axes, image: np.ndarray, label: str) -> None:
     """A picture without ticks, its label below."""
     axis.imshow(image, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
-    axis.set_xlabel(label, fontsize=7, color=INK, labelpad=3)
+    axis.set_xlabel(label, fontsize=6.5, color=INK, labelpad=3)
     for spine in axis.spines.values():
         spine.set_color("#bbbbbb")
 
@@ -52,9 +52,9 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
 
     figure = Figure(figsize=(12, 5.4), facecolor="white")
     grid = figure.add_gridspec(
-        2, 1, height_ratios=(1.35, 1), left=0.02, right=0.98, top=0.83, bottom=0.07, hspace=0.62
+        2, 1, height_ratios=(1.15, 1.2), left=0.045, right=0.985, top=0.83, bottom=0.07, hspace=0.42
     )
-    upper = grid[0].subgridspec(1, 6, wspace=0.25, width_ratios=(1.25, 1, 1.35, 0.8, 1, 1))
+    upper = grid[0].subgridspec(1, 6, wspace=0.3, width_ratios=(1.25, 1, 1.5, 0.9, 1, 1))
     titles = (
         ("1  The teacher's story", "text_encoder.py"),
         ("2  The dotted canvas", "noisy_latent.py"),
@@ -66,14 +66,14 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     boxes = []
     for column, (title, file) in enumerate(titles):
         if title.startswith("3A"):
-            levels = upper[column].subgridspec(1, 3, width_ratios=(4, 2, 1), wspace=0.12)
+            levels = upper[column].subgridspec(1, 3, width_ratios=(4, 2.4, 1.8), wspace=0.2)
             inner = [figure.add_subplot(levels[i]) for i in range(3)]
         else:
             inner = [figure.add_subplot(upper[column])]
         boxes.append(inner)
         place = upper[column].get_position(figure)
         centre = (place.x0 + place.x1) / 2
-        figure.text(centre, 0.93, title, ha="center", fontsize=10, weight="bold", color=INK)
+        figure.text(centre, 0.93, title, ha="center", fontsize=9, weight="bold", color=INK)
         figure.text(
             centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00"
         )
@@ -106,12 +106,12 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
             below.set_ylabel("what it sees", fontsize=7, color=INK)
     place = grid[1].get_position(figure)
     figure.text(
-        0.02, place.y1 + 0.06,
+        0.045, place.y1 + 0.06,
         f"2 to 4 again and again: {len(glances)} glances, each leaves a little less noise "
         "(both rows hung by the VAE, which a painting passes only once, at its end)",
         fontsize=8, color=INK,
     )  # fmt: skip
-    figure.text(0.02, 0.02, f"“{prompt}”", fontsize=8, style="italic", color=INK)
+    figure.text(0.045, 0.02, f"“{prompt}”", fontsize=8, style="italic", color=INK)
     return figure
 
 

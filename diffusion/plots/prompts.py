@@ -15,34 +15,21 @@ PROMPTS = (  # the same in English and in Turkish
         "a red house with two old trees and yellow flowers",
         "iki yaşlı ağaçlı kırmızı ev, sarı çiçekler",
     ),
-    (
-        "a white house with a blue domed roof at night, the moon on the left",
-        "gece, ay solda, mavi kubbeli çatılı beyaz ev",
-    ),
-    (
-        "three pines beside a yellow house while snow falls",
-        "kar yağarken sarı bir evin yanında üç çam",
-    ),
-    (
-        "an oil painting of a pink house with a green door at sunset",
-        "gün batımında yeşil kapılı pembe ev, yağlı boya",
-    ),
-    (
-        "a pencil sketch of a blue house with a flat roof in the rain",
-        "karakalem çizimi, yağmur altında, düz çatılı mavi ev",
-    ),
-    (
-        "a green house with a red roof in autumn, no trees, many blue flowers",
-        "sonbaharda kırmızı çatılı, ağaçsız yeşil ev, bir sürü mavi çiçek",
-    ),
+    ("a white house at night, the moon on the left", "gece, ay solda, beyaz bir ev"),
+    ("a yellow house in the snow under a clear sky", "kışın, açık havada sarı ev"),
+    ("an oil painting of a pink house at sunset", "gün batımında pembe ev, yağlı boya"),
+    ("a pencil sketch of a blue house in the rain", "karakalem çizimi, yağmur altında mavi ev"),
+    ("a green house in autumn, the sun on the right", "sonbaharda, güneş sağda, yeşil ev"),
 )
 
 
 def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
     """`count` pictures of each of `PROMPTS`, chosen by nobody: seed 0, numbers 0, 1, 2, ..."""
-    figure = Figure(figsize=(12, 2.05 * len(PROMPTS)), facecolor="white")
+    figure = Figure(figsize=(12, 1.72 * len(PROMPTS)), facecolor="white")
     axes = figure.subplots(len(PROMPTS), 2, squeeze=False)
-    figure.subplots_adjust(left=0.005, right=0.995, top=0.975, bottom=0.005, wspace=0.02)
+    figure.subplots_adjust(
+        left=0.005, right=0.995, top=0.97, bottom=0.005, wspace=0.02, hspace=0.16
+    )
     for row, texts in zip(axes, PROMPTS, strict=True):
         for axis, text in zip(row, texts, strict=True):
             images = artist.paint(text, count=count, seed=seed)
