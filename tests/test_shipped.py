@@ -48,3 +48,10 @@ def test_night_is_darker_than_day(garden):
     night = mean_colour(garden.paint("a house at night", count=4, steps=10), *sky).mean()
     day = mean_colour(garden.paint("gündüz, bir ev", count=4, steps=10), *sky).mean()
     assert day - night > 60
+
+
+def test_a_folder_of_the_same_name_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "garden").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (find("garden") / "config.json").is_file()
+    assert find("./garden") == Path("garden")

@@ -34,17 +34,18 @@ PARTS: dict[str, Callable[[ModelConfig], nnx.Module]] = {
 
 
 def find(model: str | Path) -> Path:
-    """The folder of a model: a path, or the name of one that ships with the package.
+    """The folder of a model: the name of one that ships with the package, or a path.
 
+    A folder that has the name of a shipped model is reached as a path: `./garden`.
     Raises FileNotFoundError that lists the names that ship.
     """
-    if Path(model).is_dir():
-        return Path(model)
     package = Path(__file__).parents[1]
     shelves = [package / "data", package.parent / "data"]  # in a wheel, and in a clone
     for shelf in shelves:
-        if (shelf / model / "config.json").is_file():
+        if Path(model).name == str(model) and (shelf / model / "config.json").is_file():
             return shelf / model
+    if Path(model).is_dir():
+        return Path(model)
     names = sorted({path.parent.name for shelf in shelves for path in shelf.glob("*/config.json")})
     raise FileNotFoundError(
         f"model {str(model)!r} is neither a folder nor one that ships with diffusion "
