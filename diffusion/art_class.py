@@ -108,6 +108,41 @@ class Artist:
             lambda seed, indices: (keys := picture_keys(seed, indices), canvas(keys, size))
         )
 
+    def plan(
+        self,
+        prompt: str,
+        *,
+        negative: str = "",
+        seed: int = 0,
+        count: int = 1,
+        steps: int = 25,
+        guidance: float | None = None,
+        sampler: str = "dpm++2m",
+        eta: float = 0.0,
+    ) -> Plan:
+        """Check the settings of `glances`, and say which calls of the network they lead to.
+
+        Raises ValueError that names the argument that is out of range.
+        """
+        for name, text in (("prompt", prompt), ("negative", negative)):
+            if not isinstance(text, str):
+                raise ValueError(f"{name} is {text!r}; give a text")
+        if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**32):
+            raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
+        if count < 1:
+            raise ValueError(f"count is {count}; ask for 1 picture or more")
+        needed = count * self.config.image_size**2 * 3
+        if needed > psutil.virtual_memory().available // 2:
+            raise ValueError(
+                f"count {count} needs {needed / 2**30:,.1f} GiB for the finished pictures alone, "
+                "more than half of the free memory; paint fewer at a time, with other seeds"
+            )
+        if guidance is not None and not abs(guidance) <= LARGEST_GUIDANCE:
+            raise ValueError(
+                f"guidance is {guidance}; give a number up to {LARGEST_GUIDANCE}, such as 3"
+            )
+        return samplers.plan(sampler, self.config.schedule, steps, eta=eta)
+
     def glances(
         self,
         prompt: str,
@@ -137,8 +172,17 @@ class Artist:
 
         Raises ValueError that names the argument that is out of range.
         """
+        plan = self.plan(
+            prompt,
+            negative=negative,
+            seed=seed,
+            count=count,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            eta=eta,
+        )
         guidance = self.config.guidance if guidance is None else guidance
-        plan = self._check(prompt, negative, seed, count, steps, guidance, sampler, eta)
         tokens = jnp.asarray(self.tokenizer([prompt, negative]))
         context = self.text_encoder(tokens)
         keys, z = self._canvas(np.uint32(seed), first + np.arange(count, dtype=np.uint32))
@@ -164,16 +208,10 @@ class Artist:
         Args:
             on_glance: called after every glance, for progress bars and previews.
         """
-        size = self.config.image_size
-        needed = count * size * size * 3
-        if needed > psutil.virtual_memory().available // 2:
-            raise ValueError(
-                f"count {count} needs {needed / 2**30:,.1f} GiB for the finished pictures alone, "
-                "more than half of the free memory; paint fewer at a time, with other seeds"
-            )
+        self.plan(prompt, count=count, **settings)
         batch = min(count, BATCH)
         pictures = []
-        for first in range(0, max(count, 1), max(batch, 1)):
+        for first in range(0, count, batch):
             for glance in self.glances(prompt, count=batch, first=first, **settings):
                 if on_glance is not None:
                     on_glance(glance)
@@ -183,30 +221,6 @@ class Artist:
     def hang(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
         """Finished latents, as pictures."""
         return to_uint8(self.vae.decode(latents / self.config.vae.scaling_factor))
-
-    def _check(
-        self,
-        prompt: str,
-        negative: str,
-        seed: int,
-        count: int,
-        steps: int,
-        guidance: float,
-        sampler: str,
-        eta: float,
-    ) -> Plan:
-        for name, text in (("prompt", prompt), ("negative", negative)):
-            if not isinstance(text, str):
-                raise ValueError(f"{name} is {text!r}; give a text")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
-        if count < 1:
-            raise ValueError(f"count is {count}; ask for 1 picture or more")
-        if not abs(guidance) <= LARGEST_GUIDANCE:
-            raise ValueError(
-                f"guidance is {guidance}; give a number up to {LARGEST_GUIDANCE}, such as 3"
-            )
-        return samplers.plan(sampler, self.config.schedule, steps, eta=eta)
 
 
 def _glance(

@@ -225,11 +225,7 @@ def run_paint(options: argparse.Namespace) -> None:
 def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     """The pictures, or their strips, of a whole series; with a progress bar."""
     arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
-    calls = len(
-        samplers.plan(
-            settings.sampler, artist.config.schedule, settings.steps, eta=settings.eta
-        ).timestep
-    )
+    calls = len(artist.plan(**arguments).timestep)
     shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
     moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
     total = calls * math.ceil(settings.count / BATCH)
