@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion.weights.files import Params
+from diffusion.weights.folder import read_json, write_json
 
 Batch = Any  # a pytree of arrays with the batch as first axis
 Metrics = dict[str, jax.Array]
@@ -200,12 +201,9 @@ def train(
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Remember the settings of a new run; refuse to go on with a run that had others."""
-    text = json.dumps(settings, indent=1)
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, path)
-    elif json.loads(path.read_text()) != json.loads(text):
+        write_json(path, settings)
+    elif read_json(path) != json.loads(json.dumps(settings)):
         raise ValueError(
             f"{path.parent} holds a run with other settings (see {path.name}); "
             "name another --output, or remove that folder to start again"
