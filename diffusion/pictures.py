@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffusion.config import from_dict
+from diffusion.replacing import replacing
 
 KEY = "diffusion"  # of the text chunk in the PNG file
 LARGEST_ZOOM = 64
@@ -56,13 +55,8 @@ def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> N
     enlarged = image.repeat(settings.zoom, axis=0).repeat(settings.zoom, axis=1)
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings)))  # ASCII: any prompt fits in
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        Image.fromarray(enlarged).save(partial, format="PNG", pnginfo=info)
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        Image.fromarray(enlarged).save(draft, format="PNG", pnginfo=info)
 
 
 def read_settings(path: Path) -> Settings:

@@ -24,6 +24,8 @@ import numpy as np
 import regex
 from jaxtyping import Int32
 
+from diffusion.replacing import replacing
+
 Word = tuple[str, ...]  # the symbols that a word is made of at the moment
 Pair = tuple[str, str]
 
@@ -425,9 +427,5 @@ def _read_merges(path: Path) -> list[Pair]:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

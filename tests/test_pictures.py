@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffusion import pictures
 from diffusion.pictures import KEY, Settings, check_writable, read_settings, save
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
@@ -80,7 +79,7 @@ def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch, moment
     if moment == "while writing":
         monkeypatch.setattr(Image.Image, "save", half_written)
     else:
-        monkeypatch.setattr(pictures.os, "replace", refused)
+        monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OSError, match="disk full"):
         save(path, IMAGE, Settings("new"))
     assert path.read_bytes() == before

@@ -386,7 +386,7 @@ class TestFiles:
         def broken_replace(source, target):
             raise OSError("disk full")
 
-        monkeypatch.setattr("diffusion.tokenizer.os.replace", broken_replace)
+        monkeypatch.setattr("os.replace", broken_replace)
         with pytest.raises(OSError, match="disk full"):
             Tokenizer.train(["another text"], 600).save(tmp_path)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

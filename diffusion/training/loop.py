@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from tqdm import tqdm
 
+from diffusion.replacing import replacing
 from diffusion.weights.files import Params
 from diffusion.weights.folder import read_json, write_json
 
@@ -225,9 +225,8 @@ class Log:
         self.rows.append({"step": step, "seconds": seconds} | metrics)
 
     def flush(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(partial, self.path)
+        with replacing(self.path) as draft:
+            draft.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def plot(self, path: Path, title: str) -> None:
         from matplotlib.figure import Figure  # imported late: training starts without it

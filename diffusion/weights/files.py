@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from jaxtyping import Array
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-Params = dict[
-    str, Any
-]  # nested plain dicts of arrays: the fastest thing to hand to a jitted function
+from diffusion.replacing import replacing
+
+# Nested plain dicts of arrays: the fastest thing to hand to a jitted function.
+Params = dict[str, Any]
 
 
 class SameKey(nnx.Rngs):
@@ -43,12 +43,8 @@ def save_params(path: Path, params: Params, dtype: str = "float32") -> None:
         for name, value in flatten_dict(params).items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, draft)
 
 
 def load_params(path: Path, like: Params) -> Params:

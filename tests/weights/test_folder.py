@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(folder.os, "replace", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OSError, match="no space"):
         folder.write_json(tmp_path / "notes.json", {"ağaç": 2})
     assert folder.read_json(tmp_path / "notes.json") == {"ağaç": 1}
