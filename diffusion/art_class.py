@@ -10,31 +10,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
 from diffusion import samplers, schedule
 from diffusion.config import ModelConfig
-from diffusion.images import to_uint8
+from diffusion.images import from_uint8, to_uint8
 from diffusion.samplers import Plan
 from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.stages.vae import Posterior
 from diffusion.tokenizer import Tokenizer
 from diffusion.weights import folder
 from diffusion.weights.files import Params
+from diffusion.weights.lora import LoRA
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
+PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
+LARGEST_SIDE = 8192  # pixels
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
+STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
 Latents: TypeAlias = Float[Array, "b h w z"]
+Picture: TypeAlias = UInt8[np.ndarray, "H W 3"]
+Mask: TypeAlias = Bool[np.ndarray, "H W"]
 
 
 @dataclass(frozen=True)
@@ -49,64 +56,120 @@ class Glance:
     latents: Latents  # the canvas afterwards
 
 
-def jitted(structure: nnx.GraphDef[Any], params: Params, method: Callable[..., Any]) -> Any:
-    """A method of a module as a compiled function of its inputs alone.
+class Given(NamedTuple):
+    """What lies on the canvas before the painting begins."""
 
-    Parameters go in as plain nested dicts: the cheapest thing that JAX can dispatch on.
+    latents: Latents  # of the picture that is there; zeros if there is none
+    paint: Bool[Array, "1 h w 1"]  # where to paint; elsewhere the picture shall stay
+    beside: Float[Array, "1 h w c"]  # what an inpainting network sees beside the canvas; c = 0 or 5
+
+
+class Network:
+    """One network: its structure, and its parameters for as long as they are needed.
+
+    Parameters go into compiled functions as plain nested dicts: the cheapest thing that JAX can
+    dispatch on. Inputs are brought to their precision, and what comes out is float32.
     """
 
-    def apply(params: Params, *inputs: Any) -> Any:
-        return method(nnx.merge(structure, params), *inputs)
+    def __init__(self, structure: nnx.GraphDef[Any], read: Callable[[], Params]):
+        self.structure = structure
+        self._read = read
+        self._params: Params | None = None
 
-    return partial(jax.jit(apply), params)
+    @property
+    def params(self) -> Params:
+        """The parameters; read again where they have been released."""
+        if self._params is None:
+            self._params = self._read()
+        return self._params
+
+    def release(self) -> None:
+        """Give the memory back. Whoever uses the network again waits until it is read again."""
+        self._params = None
+
+    def compiled(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method(module, *inputs)` as a compiled function of the inputs alone."""
+
+        def apply(params: Params, *inputs: Any) -> Any:
+            dtype = jax.tree.leaves(params)[0].dtype
+            outputs = method(nnx.merge(self.structure, params), *_cast(inputs, dtype))
+            return _cast(outputs, jnp.float32)
+
+        return Program(self, jax.jit(apply))
 
 
-class UNetStages:
+class Program:
+    """A compiled function of a network's parameters and of inputs."""
+
+    def __init__(self, network: Network, function: Any):
+        self.network, self.function = network, function
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.function(self.network.params, *inputs)
+
+
+class TextEncoderStage(Network):
+    """tokens (b, 77) -> context (b, 77, d); see `diffusion.stages.text_encoder.TextEncoder`."""
+
+    def __init__(self, structure: nnx.GraphDef[Any], read: Callable[[], Params]):
+        super().__init__(structure, read)
+        self.whole = self.compiled(lambda encoder, tokens: encoder(tokens))
+
+    def __call__(self, tokens: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+        return self.whole(tokens)
+
+
+class UNetStages(Network):
     """The U-Net as one call, and each of its stages as a call of its own."""
 
-    def __init__(self, structure: nnx.GraphDef[Any], params: Params):
-        self.structure, self.params = structure, params
-        self.whole = jitted(structure, params, lambda unet, *inputs: unet(*inputs))
-        self.time_embedding = jitted(structure, params, lambda unet, t: unet.time_embedding(t))
-        self.down = jitted(structure, params, lambda unet, *inputs: unet.down(*inputs))
-        self.bottleneck = jitted(structure, params, lambda unet, *inputs: unet.bottleneck(*inputs))
-        self.up = jitted(structure, params, lambda unet, *inputs: unet.up(*inputs))
+    def __init__(self, structure: nnx.GraphDef[Any], read: Callable[[], Params]):
+        super().__init__(structure, read)
+        self.whole = self.compiled(lambda unet, *inputs: unet(*inputs))
+        self.time_embedding = self.compiled(lambda unet, t: unet.time_embedding(t))
+        self.down = self.compiled(lambda unet, *inputs: unet.down(*inputs))
+        self.bottleneck = self.compiled(lambda unet, *inputs: unet.bottleneck(*inputs))
+        self.up = self.compiled(lambda unet, *inputs: unet.up(*inputs))
 
     def __call__(
-        self, latents: Latents, timesteps: Int[Array, " b"], context: Float[Array, "b n d"]
+        self,
+        latents: Float[Array, "b h w c"],
+        timesteps: Int[Array, " b"],
+        context: Float[Array, "b n d"],
     ) -> Latents:
         return self.whole(latents, timesteps, context)
 
 
-class VAEStages:
+class VAEStages(Network):
     """`encode` and `decode`, each compiled; see `diffusion.stages.vae.VAE`."""
 
-    def __init__(self, structure: nnx.GraphDef[Any], params: Params):
-        self.encode = jitted(structure, params, lambda vae, images: vae.encode(images))
-        self.decode = jitted(structure, params, lambda vae, latents: vae.decode(latents))
+    def __init__(self, structure: nnx.GraphDef[Any], read: Callable[[], Params]):
+        super().__init__(structure, read)
+        self.encode = self.compiled(lambda vae, images: vae.encode(images))
+        self.decode = self.compiled(lambda vae, latents: vae.decode(latents))
 
 
 class Artist:
-    """A whole model, ready to paint: `diffusion.load()` makes one."""
+    """A whole model, ready to paint: `diffusion.load()` makes one.
+
+    `text_encoder`, `unet` and `vae` can be called on their own, and each has `release()`, which
+    gives its memory back until it is used again.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         tokenizer: Tokenizer,
-        text_encoder: tuple[nnx.GraphDef[Any], Params],
-        unet: tuple[nnx.GraphDef[Any], Params],
-        vae: tuple[nnx.GraphDef[Any], Params],
+        text_encoder: TextEncoderStage,
+        unet: UNetStages,
+        vae: VAEStages,
     ):
         self.config = config
         self.tokenizer = tokenizer
-        self.text_encoder = jitted(*text_encoder, lambda encoder, tokens: encoder(tokens))
-        self.unet = UNetStages(*unet)
-        self.vae = VAEStages(*vae)
-        self._glance = partial(jax.jit(partial(_glance, config, unet[0])), unet[1])
-        size = (config.latent_size, config.latent_size, config.unet.latent_channels)
-        self._canvas = jax.jit(
-            lambda seed, indices: (keys := picture_keys(seed, indices), canvas(keys, size))
-        )
+        self.text_encoder = text_encoder
+        self.unet = unet
+        self.vae = vae
+        self._glance = Program(unet, jax.jit(partial(_glance, config, unet.structure)))
+        self._canvas = jax.jit(_canvas, static_argnums=2)
 
     def plan(
         self,
@@ -119,6 +182,11 @@ class Artist:
         guidance: float | None = None,
         sampler: str = "dpm++2m",
         eta: float = 0.0,
+        height: int | None = None,
+        width: int | None = None,
+        image: Picture | None = None,
+        mask: Mask | None = None,
+        strength: float | None = None,
     ) -> Plan:
         """Check the settings of `glances`, and say which calls of the network they lead to.
 
@@ -131,7 +199,9 @@ class Artist:
             raise ValueError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
         if count < 1:
             raise ValueError(f"count is {count}; ask for 1 picture or more")
-        needed = count * self.config.image_size**2 * 3
+        self._check_given(image, mask, strength)
+        rows, columns = self.size(height, width, image)
+        needed = count * rows * columns * 3
         if needed > psutil.virtual_memory().available // 2:
             raise ValueError(
                 f"count {count} needs {needed / 2**30:,.1f} GiB for the finished pictures alone, "
@@ -141,7 +211,55 @@ class Artist:
             raise ValueError(
                 f"guidance is {guidance}; give a number up to {LARGEST_GUIDANCE}, such as 3"
             )
-        return samplers.plan(sampler, self.config.schedule, steps, eta=eta)
+        if strength is None:
+            strength = 1.0 if image is None or mask is not None else STRENGTH
+        return samplers.plan(sampler, self.config.schedule, steps, eta=eta, strength=strength)
+
+    def size(
+        self, height: int | None = None, width: int | None = None, image: Picture | None = None
+    ) -> tuple[int, int]:
+        """Height and width in pixels: what was asked for, the picture's own, or the model's own.
+
+        Raises ValueError for a size that the network cannot halve as often as it has to.
+        """
+        if image is not None and (height, width) not in ((None, None), image.shape[:2]):
+            raise ValueError("height and width are those of the image; leave them out")
+        own = self.config.image_size
+        rows, columns = image.shape[:2] if image is not None else (height or own, width or own)
+        unit = self.config.unit
+        for name, side in (("height", rows), ("width", columns)):
+            if side % unit or not unit <= side <= LARGEST_SIDE:
+                low = min(max(side // unit, 1) * unit, LARGEST_SIDE)
+                raise ValueError(
+                    f"{name} is {side}; give a multiple of {unit} up to {LARGEST_SIDE}, such as "
+                    f"{low} or {min(low + unit, LARGEST_SIDE)}"
+                )
+        return rows, columns
+
+    def _check_given(self, image: Any, mask: Any, strength: float | None) -> None:
+        if image is None:
+            if mask is not None or strength is not None:
+                raise ValueError(
+                    "mask and strength belong to an image; give one, or leave them out"
+                )
+            return
+        if (
+            not isinstance(image, np.ndarray)
+            or image.dtype != np.uint8
+            or image.ndim != 3
+            or image.shape[2] != 3
+        ):
+            raise ValueError("image must be a uint8 array of shape (height, width, 3)")
+        if mask is not None and (
+            not isinstance(mask, np.ndarray)
+            or mask.dtype != bool
+            or mask.shape != image.shape[:2]
+            or not mask.any()
+        ):
+            raise ValueError(
+                "mask must be a boolean array of the image's height and width, true somewhere: "
+                "there it is painted"
+            )
 
     def glances(
         self,
@@ -155,6 +273,11 @@ class Artist:
         guidance: float | None = None,
         sampler: str = "dpm++2m",
         eta: float = 0.0,
+        height: int | None = None,
+        width: int | None = None,
+        image: Picture | None = None,
+        mask: Mask | None = None,
+        strength: float | None = None,
     ) -> Iterator[Glance]:
         """Paint, and yield every glance on the way; the last one's `latents` are the finished ones.
 
@@ -169,6 +292,12 @@ class Artist:
                 the model, more exaggerates. None: the model's own default.
             sampler: one of `diffusion.samplers.SAMPLERS`.
             eta: fresh noise in "ddim", 0 none, 1 as much as "ddpm".
+            height, width: pixels, multiples of `config.unit`. None: `config.image_size`.
+            image: a picture to begin with, uint8 (H, W, 3), in place of pure noise (Meng et al.
+                2022, "SDEdit").
+            mask: True where the image is to be painted anew; elsewhere it stays.
+            strength: how much of the way back to pure noise the image is sent, and how much of the
+                steps are taken from there. None: 0.8, or 1 with a mask.
 
         Raises ValueError that names the argument that is out of range.
         """
@@ -181,19 +310,60 @@ class Artist:
             guidance=guidance,
             sampler=sampler,
             eta=eta,
+            height=height,
+            width=width,
+            image=image,
+            mask=mask,
+            strength=strength,
         )
         guidance = self.config.guidance if guidance is None else guidance
         tokens = jnp.asarray(self.tokenizer([prompt, negative]))
         context = self.text_encoder(tokens)
-        keys, z = self._canvas(np.uint32(seed), first + np.arange(count, dtype=np.uint32))
+
+        down = self.config.vae.downscale
+        rows, columns = (side // down for side in self.size(height, width, image))
+        indices = first + np.arange(count, dtype=np.uint32)
+        size = (rows, columns, self.config.unet.latent_channels)
+        keys, noise = self._canvas(np.uint32(seed), indices, size)
+        given = self._given(image, mask, noise.shape, seed)
+        z = noise
+        if image is not None and (mask is None or (strength or 1.0) < 1.0):
+            z = schedule.add_noise(given.latents, noise, jnp.full(count, plan.alpha_bar[0]))
+
         memory = jnp.zeros_like(z)
+        arrives = np.append(plan.alpha_bar[1:], np.float32(1.0))
         for call in range(len(plan.timestep)):
             row = Plan(*(column[call] for column in plan))
             seen = z
             prediction, x0, z, memory = self._glance(
-                z, memory, context, np.float32(guidance), row, np.uint32(call), keys
-            )
+                z, memory, context, np.float32(guidance), row, np.uint32(call), keys,
+                given, noise, arrives[call],
+            )  # fmt: skip
             yield Glance(int(row.step), int(row.timestep), seen, prediction, x0, z)
+
+    def _given(
+        self, image: Picture | None, mask: Mask | None, shape: tuple[int, ...], seed: int
+    ) -> Given:
+        _, h, w, _ = shape
+        latents = jnp.zeros(shape)
+        paint: np.ndarray = np.ones((1, h, w, 1), bool)
+        if mask is not None:  # a latent is painted where any of its pixels is
+            side = self.config.vae.downscale
+            paint = np.asarray(mask.reshape(h, side, w, side).any(axis=(1, 3)))[None, ..., None]
+        if image is not None:
+            latents = jnp.broadcast_to(self._latents_of(from_uint8(image), seed), shape)
+        beside = jnp.zeros((1, h, w, 0))
+        if self.config.inpaints:
+            full = (h * self.config.vae.downscale, w * self.config.vae.downscale)
+            kept = np.zeros((*full, 3), np.float32) if image is None else from_uint8(image)
+            kept = kept * ~(np.ones(full, bool) if mask is None else mask)[..., None]
+            beside = jnp.concatenate([paint.astype(np.float32), self._latents_of(kept, seed)], -1)
+            paint = np.ones_like(paint)  # the network itself leaves the rest as it is
+        return Given(latents, jnp.asarray(paint), beside)
+
+    def _latents_of(self, image: Float[np.ndarray, "H W 3"], seed: int) -> Latents:
+        posterior = Posterior(*self.vae.encode(jnp.asarray(image)[None]))
+        return posterior.sample(jax.random.key(seed)) * self.config.vae.scaling_factor
 
     def paint(
         self,
@@ -205,22 +375,63 @@ class Artist:
     ) -> UInt8[np.ndarray, "count H W 3"]:
         """Paint `count` pictures of a prompt; see `glances` for the other settings and errors.
 
+        With a mask, the pixels that it leaves out are those of the image, unchanged.
+
         Args:
             on_glance: called after every glance, for progress bars and previews.
         """
         self.plan(prompt, count=count, **settings)
-        batch = min(count, BATCH)
-        pictures = []
+        size = {name: settings.get(name) for name in ("height", "width", "image")}
+        batch = self.side_by_side(count, *self.size(**size))
+        latents = []
         for first in range(0, count, batch):
             for glance in self.glances(prompt, count=batch, first=first, **settings):
                 if on_glance is not None:
                     on_glance(glance)
-            pictures.append(self.hang(glance.latents))
-        return np.concatenate(pictures)[:count]
+            latents.append(glance.latents)
+        pictures = np.concatenate([self.hang(part) for part in latents])[:count]
+        if settings.get("mask") is None:
+            return pictures
+        return np.where(settings["mask"][None, ..., None], pictures, settings["image"])
+
+    def side_by_side(self, count: int, height: int, width: int) -> int:
+        """How many of `count` pictures are painted in one batch."""
+        return max(1, min(count, BATCH, PIXELS // (height * width)))
 
     def hang(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
         """Finished latents, as pictures."""
         return to_uint8(self.vae.decode(latents / self.config.vae.scaling_factor))
+
+    def save(self, place: str | Path, dtype: str | None = None) -> None:
+        """Write the whole model as a folder that `load` and the PyTorch reference read.
+
+        Args:
+            dtype: "float32", "bfloat16" or "float16"; None keeps the precision in memory.
+
+        Raises ValueError where the folder holds other weights, OSError where it cannot be written.
+        """
+        place = Path(place)
+        networks = {"text_encoder": self.text_encoder, "unet": self.unet, "vae": self.vae}
+        for part in networks:
+            folder.check_empty(place, part)
+        self.tokenizer.save(place / "tokenizer")
+        for part, network in networks.items():
+            folder.save_part(place, self.config, part, network.params, dtype)
+        folder.save_config(place, self.config)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """The same with all floating point arrays in `dtype`."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def _canvas(
+    seed: Integer[Array, ""], indices: Integer[Array, " b"], size: tuple[int, int, int]
+) -> tuple[Key[Array, " b"], Latents]:
+    keys = picture_keys(seed, indices)
+    return keys, canvas(keys, size)
 
 
 def _glance(
@@ -234,37 +445,77 @@ def _glance(
     row: Plan,
     call: Integer[Array, ""],
     keys: Key[Array, " b"],
+    given: Given,
+    canvas_noise: Latents,
+    arrives: Float[Array, ""],  # alpha_bar after this glance
 ) -> tuple[Latents, Latents, Latents, Latents]:
     """Network, guidance and sampler in one program: prediction, x0, next z, next memory.
 
     Nothing that a user may change (steps, guidance, sampler, words) is a constant in it, so one
-    program serves them all. Both branches of guidance are one batch.
+    program serves them all. Both branches of guidance are one batch. The sampler's arithmetic is
+    float32 whatever the network runs in.
     """
     b = len(z)
-    timesteps = jnp.full(2 * b, row.timestep)
-    both = nnx.merge(structure, params)(
-        jnp.concatenate([z, z]), timesteps, jnp.repeat(context, b, axis=0)
-    )
+    dtype = jax.tree.leaves(params)[0].dtype
+    beside = jnp.broadcast_to(given.beside, (b, *given.beside.shape[1:]))
+    seen = jnp.concatenate([z, beside], axis=-1)
+    inputs = (jnp.concatenate([seen, seen]), jnp.repeat(context, b, axis=0))
+    latents, context = _cast(inputs, dtype)
+    unet = nnx.merge(structure, params)
+    both = unet(latents, jnp.full(2 * b, row.timestep), context).astype(jnp.float32)
     prediction = samplers.guide(both[b:], both[:b], guidance)
     alpha_bar = jnp.full(b, row.alpha_bar)
     x0 = schedule.to_x0(prediction, z, alpha_bar, config.schedule.prediction)
     noise = samplers.noise_at(keys, call, z.shape[1:])
     z, memory = samplers.update(row, z, x0, memory, noise)
-    return prediction, x0, z, memory
+    # Where nothing is to be painted, the given picture, as noisy as the canvas is by now.
+    there = schedule.add_noise(given.latents, canvas_noise, jnp.full(b, arrives))
+    return prediction, x0, jnp.where(given.paint, z, there), memory
 
 
-def load(model: str | Path = "garden") -> Artist:
-    """Load a model: the name of one that ships ("garden"), or a model folder.
+def load(
+    model: str | Path = "garden",
+    *,
+    dtype: str = "float32",
+    loras: Mapping[str, float] | None = None,
+) -> Artist:
+    """Load a model: the name of one that ships ("garden"), or a folder of SD 1.x or 2.x.
+
+    Args:
+        model: a name, or a folder in the layout of Hugging Face's diffusers.
+        dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
+            "float16".
+        loras: LoRA files (safetensors) to merge into the weights, each with its strength.
 
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     place = folder.find(model)
     config = folder.load_config(place)
     tokenizer = folder.load_tokenizer(place)
-    if tokenizer.vocab_size != config.text_encoder.vocab_size:
+    text = config.text_encoder
+    if (tokenizer.vocab_size, tokenizer.length) != (text.vocab_size, text.length):
         raise ValueError(
-            f"{place / 'tokenizer'} has {tokenizer.vocab_size} tokens, config.json says "
-            f"{config.text_encoder.vocab_size}; use the files of one model"
+            f"{place / 'tokenizer'} has {tokenizer.vocab_size} tokens and rows of "
+            f"{tokenizer.length}, text_encoder/config.json says {text.vocab_size} and "
+            f"{text.length}; use the files of one model"
         )
-    parts = {part: folder.load_part(place, config, part) for part in folder.PARTS}
-    return Artist(config, tokenizer, **parts)
+    structures = {part: folder.structure_of(config, part) for part in folder.PARTS}
+    weights = {part: folder.open_part(place, part, structures[part][1]) for part in folder.PARTS}
+    opened = [
+        LoRA.open(path, strength, {part: w.shapes for part, w in weights.items()})
+        for path, strength in (loras or {}).items()
+    ]
+
+    def stage(kind: Any, part: str) -> Any:
+        adjusts = [lora.adjust(part) for lora in opened]
+        network = kind(structures[part][0], partial(weights[part].read, dtype, adjusts))
+        network.params  # noqa: B018 (what is wrong with the numbers should be known now)
+        return network
+
+    return Artist(
+        config,
+        tokenizer,
+        stage(TextEncoderStage, "text_encoder"),
+        stage(UNetStages, "unet"),
+        stage(VAEStages, "vae"),
+    )

@@ -19,13 +19,17 @@ from tqdm import tqdm
 
 import diffusion
 from diffusion import pictures, samplers
-from diffusion.art_class import BATCH, Artist, Glance
+from diffusion.art_class import Artist, Glance
 from diffusion.images import sheet
 from diffusion.pictures import Settings
 
 STRIP_COLUMNS = 8  # how many of the steps a strip shows
 GAP = 2  # pixels between the pictures of a sheet
-PAINT_ARGUMENTS = ("prompt", "negative", "seed", "count", "steps", "guidance", "sampler", "eta")
+SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
+PAINT_ARGUMENTS = (
+    "prompt", "negative", "seed", "count", "steps", "guidance", "sampler", "eta", "height", "width",
+    "strength",
+)  # fmt: skip
 
 PAINT_HELP = """\
 Paint pictures of a sentence, in English or Turkish.
@@ -34,7 +38,14 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "gece, ay solda, kırmızı çatılı beyaz ev" --count 9 --seed 7
   diffusion paint "a house in the snow" --negative "trees" --guidance 4
   diffusion paint "three pines at sunset" --strip --output film.png
+  diffusion paint "a house in the snow" --from picture.png --strength 0.6
+  diffusion paint "a blue door" --from picture.png --mask white_where_to_paint.png
+  diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png
+
+--model takes the garden, which ships, a folder of `diffusion train`, or a folder with the official
+weights of Stable Diffusion 1.x or 2.x in the layout of Hugging Face (model_index.json, unet/, vae/,
+text_encoder/, tokenizer/, scheduler/; safetensors).
 
 The garden model knows houses and what stands around them: colours of house, roof, door and flowers;
 gabled, flat or domed roofs; up to three oaks, pines, poplars or apple trees; day, sunset and night,
@@ -115,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="another seed, other pictures (%(default)s)",
     )
-    add("--count", type=int, default=4, metavar="N", help="how many pictures (%(default)s)")
+    add("--count", type=int, metavar="N", help="how many pictures (4; 1 where they are large)")
     add("--steps", type=int, default=25, metavar="N", help="glances at the canvas (%(default)s)")
     add(
         "--guidance",
@@ -131,7 +142,42 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"one of {', '.join(samplers.SAMPLERS)} (%(default)s)",
     )
     add("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as in ddpm")
-    add("--zoom", type=int, default=4, metavar="N", help="enlarge each pixel N times (%(default)s)")
+    add("--height", type=int, metavar="PIXELS", help="(the model's own, or that of --from)")
+    add("--width", type=int, metavar="PIXELS", help="(the model's own, or that of --from)")
+    add(
+        "--from",
+        dest="source",
+        metavar="PICTURE",
+        help="begin with a picture instead of noise; it is scaled and cut to the size",
+    )
+    add(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="how much of --from is painted anew: 0.3 a little, 1 all (0.8; with --mask 1)",
+    )
+    add(
+        "--mask",
+        metavar="PICTURE",
+        help="white where --from is painted anew; the rest stays as it is",
+    )
+    add(
+        "--lora",
+        dest="loras",
+        action="append",
+        default=[],
+        metavar="FILE[=S]",
+        help="merge a LoRA file (safetensors) into the weights, with strength S (1)",
+    )
+    add(
+        "--dtype",
+        default=default["dtype"],
+        metavar="NAME",
+        help="precision of the weights: float32, bfloat16 or float16 (%(default)s)",
+    )
+    add(
+        "--zoom", type=int, metavar="N", help="enlarge each pixel N times (4; 1 if large)"
+    )
     add(
         "--strip",
         action="store_true",
@@ -197,21 +243,23 @@ def run_paint(options: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     if options.again is not None:
-        changed = [
-            f.name
-            for f in dataclasses.fields(Settings)
-            if getattr(options, f.name, None) not in (None, f.default)
-        ]
-        if changed:
-            raise ValueError(f"--again takes the picture's own settings; leave out --{changed[0]}")
+        unset = vars(build_parser().parse_args(["paint"]))
+        for field in dataclasses.fields(Settings):
+            if getattr(options, field.name, None) != unset.get(field.name):
+                name = "from" if field.name == "source" else field.name.removesuffix("s")
+                raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
         settings = pictures.read_settings(options.again)
-        artist = diffusion.load(settings.model)
+        if pictures.digest(settings) != settings.digest:
+            raise ValueError(
+                f"{options.again} was painted from files that have changed since: "
+                + ", ".join(filter(None, (settings.source, settings.mask, *settings.loras)))
+            )
+        artist = diffusion.load(settings.model, dtype=settings.dtype, loras=settings.loras)
         indices = [settings.index]
     else:
-        artist = diffusion.load(options.model)
-        guidance = artist.config.guidance if options.guidance is None else options.guidance
-        chosen = {f.name: getattr(options, f.name, f.default) for f in dataclasses.fields(Settings)}
-        settings = Settings(**(chosen | {"guidance": guidance}))
+        loras = dict(map(lora, options.loras))
+        artist = diffusion.load(options.model, dtype=options.dtype, loras=loras)
+        settings = choose(options, artist, loras)
         indices = list(range(settings.count)) if single else [None]
     pictures.check_writable(options.output if single else options.output.parent)
     images = paint(artist, settings)
@@ -222,20 +270,66 @@ def run_paint(options: argparse.Namespace) -> None:
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
+def lora(text: str) -> tuple[str, float]:
+    """`style.safetensors=0.7` -> the file and its strength, 1 where it is not said."""
+    path, _, strength = text.rpartition("=")
+    try:
+        return path, float(strength)
+    except ValueError:
+        return text, 1.0
+
+
+def choose(options: argparse.Namespace, artist: Artist, loras: dict[str, float]) -> Settings:
+    """What was asked for, and what fits the model where nothing was said."""
+    small = artist.config.image_size <= SMALL
+    fitting = {
+        "count": 4 if small else 1,
+        "zoom": 4 if small else 1,
+        "guidance": artist.config.guidance,
+        "loras": loras,
+    }
+    fields = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
+    said = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+    settings = Settings(**(fitting | said | {"loras": loras}))
+    return dataclasses.replace(settings, digest=pictures.digest(settings))
+
+
+def given(artist: Artist, settings: Settings) -> dict[str, np.ndarray]:
+    """The picture to begin with and the mask, as `Artist.paint` takes them."""
+    if settings.source is None:
+        if settings.mask is not None:
+            raise ValueError("--mask belongs to a picture; give one with --from")
+        return {}
+    side, unit = artist.config.image_size, artist.config.unit
+    for name in ("height", "width"):  # before a picture of that size is made
+        artist.size(**{name: getattr(settings, name)})
+    image = pictures.read_source(Path(settings.source), settings.height, settings.width, side, unit)
+    if settings.mask is None:
+        return {"image": image}
+    return {"image": image, "mask": pictures.read_mask(Path(settings.mask), *image.shape[:2])}
+
+
 def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     """The pictures, or their strips, of a whole series; with a progress bar."""
     arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
+    arguments |= given(artist, settings)
+    if settings.source is not None:
+        arguments |= {"height": None, "width": None}  # they are the image's by now
     calls = len(artist.plan(**arguments).timestep)
+    size = artist.size(arguments["height"], arguments["width"], arguments.get("image"))
+    turns = math.ceil(settings.count / artist.side_by_side(settings.count, *size))
     shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
     moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
-    total = calls * math.ceil(settings.count / BATCH)
-    with tqdm(total=total, desc="painting", unit="glance", leave=False) as progress:
+    with tqdm(total=calls * turns, desc="painting", unit="glance", leave=False) as progress:
 
         def on_glance(glance: Glance) -> None:
             if settings.strip and progress.n % calls in shown:
                 moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
             jax.block_until_ready(glance.latents)
             progress.update()
+            if progress.n == calls * turns:
+                artist.text_encoder.release()  # the pictures can have the memory
+                artist.unet.release()
 
         images = artist.paint(on_glance=on_glance, **arguments)
     if not settings.strip:

@@ -36,12 +36,14 @@ class TextEncoderConfig:
 @dataclass(frozen=True)
 class UNetConfig:
     latent_channels: int = 4
+    in_channels: int = 4  # 9 in inpainting models: beside the latent, a mask and what is to be kept
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level, finest first
     layers_per_block: int = 2  # residual blocks a level on the way down; one more on the way up
     attention: tuple[bool, ...] = (True, True, True, False)  # does the level listen to the words?
     heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads of each level
     context_width: int = 768
     norm_groups: int = 32
+    linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
     @property
     def time_width(self) -> int:
@@ -93,12 +95,24 @@ class ModelConfig:
             raise ValueError("unet.context_width must equal text_encoder.width")
         if self.unet.latent_channels != self.vae.latent_channels:
             raise ValueError("unet.latent_channels must equal vae.latent_channels")
-        if self.image_size % (self.vae.downscale * 2 ** (levels - 1)):
+        if self.unet.in_channels not in (z := self.unet.latent_channels, 2 * z + 1):
+            raise ValueError(f"unet.in_channels must be {z}, or {2 * z + 1} for inpainting")
+        if self.image_size % self.unit:
             raise ValueError("image_size must be divisible by every downsampling of VAE and U-Net")
 
     @property
     def latent_size(self) -> int:
         return self.image_size // self.vae.downscale
+
+    @property
+    def unit(self) -> int:
+        """Pixels along the side of one position on the U-Net's coarsest map."""
+        return int(self.vae.downscale * 2 ** (len(self.unet.block_out_channels) - 1))
+
+    @property
+    def inpaints(self) -> bool:
+        """Was the U-Net trained to see a mask and the picture around it?"""
+        return self.unet.in_channels != self.unet.latent_channels
 
 
 def garden() -> ModelConfig:
@@ -117,6 +131,7 @@ def garden() -> ModelConfig:
             heads=(1, 3, 5),
             context_width=128,
             norm_groups=16,
+            linear_projection=True,
         ),
         vae=VAEConfig(
             block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
@@ -137,7 +152,7 @@ def sd_v2_base() -> ModelConfig:
         text_encoder=TextEncoderConfig(
             width=1024, layers=23, heads=16, mlp_width=4096, activation="gelu"
         ),
-        unet=UNetConfig(heads=(5, 10, 20, 20), context_width=1024),
+        unet=UNetConfig(heads=(5, 10, 20, 20), context_width=1024, linear_projection=True),
     )
 
 

@@ -12,6 +12,11 @@ def to_uint8(images: Float[Array | np.ndarray, "*b h w c"]) -> UInt8[np.ndarray,
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
+def from_uint8(images: UInt8[np.ndarray, "*b h w c"]) -> Float[np.ndarray, "*b h w c"]:
+    """0..255 -> [-1, 1] in float32; the way back of `to_uint8`."""
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
 def sheet(
     images: UInt8[np.ndarray, "n h w c"], columns: int, gap: int = 0
 ) -> UInt8[np.ndarray, "H W c"]:

@@ -1,16 +1,20 @@
-"""PNG files that remember how they were painted."""
+"""Pictures in files: PNG that remember how they were painted, and pictures to begin with."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from diffusion.config import from_dict
@@ -18,6 +22,9 @@ from diffusion.replacing import replacing
 
 KEY = "diffusion"  # of the text chunk in the PNG file
 LARGEST_ZOOM = 64
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,14 @@ class Settings:
     guidance: float = 3.0
     sampler: str = "dpm++2m"
     eta: float = 0.0
+    height: int | None = None  # pixels before the zoom; None: the model's own, or the source's
+    width: int | None = None
+    source: str | None = None  # a picture file to begin with
+    mask: str | None = None  # a picture file, white where the source is to be painted anew
+    strength: float | None = None
+    loras: dict[str, float] = field(default_factory=dict)  # files, each with its strength
+    dtype: str = "float32"
+    digest: str | None = None  # SHA-256 of source, mask and LoRA files, to know them again
     zoom: int = 4  # pixels of the file along the side of a painted pixel
     strip: bool = False  # the canvas at some of the steps, instead of the pictures
     index: int | None = None  # which picture of the series this file holds; None: a sheet of all
@@ -61,19 +76,82 @@ def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> N
 
 def read_settings(path: Path) -> Settings:
     """How a picture was painted. Raises ValueError where the file does not say."""
-    try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(KEY)
-    except FileNotFoundError:
-        raise ValueError(f"picture {path} does not exist") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+    with _opened(path) as image:
+        text = getattr(image, "text", {}).get(KEY)
     if text is None:
         raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
     try:
         return from_dict(Settings, json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds settings that make no sense ({error})") from error
+
+
+def digest(settings: Settings) -> str | None:
+    """SHA-256 of the content of all files that a painting starts from; None where there is none.
+
+    Raises ValueError that names a file that cannot be read.
+    """
+    paths = [settings.source, settings.mask, *sorted(settings.loras)]
+    found = hashlib.sha256()
+    for path in paths:
+        if path is not None:
+            try:
+                with open(path, "rb") as file:
+                    found.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    return None if not any(paths) else found.hexdigest()
+
+
+def read_source(
+    path: Path, height: int | None, width: int | None, side: int, unit: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture to begin with, scaled and cut at its edges to the size of the painting.
+
+    Args:
+        height, width: pixels; None: as the picture's shape demands.
+        side: of the shorter side where neither is given, in pixels.
+        unit: sides that follow from the picture's shape are rounded to multiples of this.
+
+    Raises ValueError that names a file that is no picture, or has no pixels to speak of.
+    """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image).convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image).convert("RGB")
+    scale = side / min(image.size)
+    if height is not None or width is not None:
+        scale = (height or 0) / image.height or (width or 0) / image.width
+    height = height or max(round(image.height * scale / unit), 1) * unit
+    width = width or max(round(image.width * scale / unit), 1) * unit
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+
+
+def read_mask(path: Path, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """A mask, scaled and cut like its source: true where the file is white or nearly so.
+
+    Raises ValueError that names a file that is no picture, or that is black everywhere.
+    """
+    with _opened(path) as image:
+        grey = ImageOps.exif_transpose(image).convert("L")
+    fitted = np.asarray(ImageOps.fit(grey, (width, height), Image.Resampling.BOX))
+    if not (fitted > 127).any():
+        raise ValueError(f"mask {path} is black everywhere; make white what is to be painted")
+    return fitted > 127
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                yield image
+    except FileNotFoundError:
+        raise ValueError(f"picture {path} does not exist") from None
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error})") from error
 
 
 def check_writable(folder: Path) -> None:

@@ -194,20 +194,29 @@ SAMPLERS: Mapping[str, Callable[[ScheduleConfig, int], Plan]] = MappingProxyType
 )
 
 
-def plan(name: str, config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+def plan(
+    name: str, config: ScheduleConfig, steps: int, *, eta: float = 0.0, strength: float = 1.0
+) -> Plan:
     """Look a sampler up by its name in `SAMPLERS` and plan `steps` steps of it.
+
+    Args:
+        eta: how much noise "ddim" draws; see there.
+        strength: how much of the way is gone. Image to image enters late: at 0.4, only the last
+            40 % of the steps are taken, from a picture with the noise of the first row's alpha_bar
+            (Meng et al. 2022, "SDEdit", alg. 1). `Plan.step` counts as if all were taken.
 
     Raises:
         ValueError: if the name is unknown, `steps` is not between 1 and T, `eta` is not between 0
-            and 1, or `eta` is given to a sampler other than "ddim".
+            and 1, or `eta` is given to a sampler other than "ddim"; if `strength` is not above 0
+            and at most 1, or leaves no step to take.
     """
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
     if name == "ddim":
-        return ddim(config, steps, eta)
+        return _last_part(ddim(config, steps, eta), steps, strength)
     if eta != 0.0:
         raise ValueError(f'eta belongs to the sampler "ddim"; leave it out with {name!r}')
-    return SAMPLERS[name](config, steps)
+    return _last_part(SAMPLERS[name](config, steps), steps, strength)
 
 
 def update(
@@ -273,6 +282,27 @@ def sample(predict: Predict, z: Latents, plan: Plan, keys: Key[Array, " b"], kin
     calls = jnp.arange(len(plan.timestep))
     (z, _), _ = jax.lax.scan(call, (z, jnp.zeros_like(z)), (calls, plan))
     return z
+
+
+def _last_part(plan: Plan, steps: int, strength: float) -> Plan:
+    """Keep the calls of the last int(steps * strength) steps."""
+    if not 0.0 < strength <= 1.0:
+        raise ValueError(
+            f"strength must be above 0 (keep the picture) and at most 1 (all new), got {strength}; "
+            "0.6 is a good start"
+        )
+    kept = int(steps * strength)
+    if kept == 0:
+        raise ValueError(
+            f"strength {strength} of {steps} steps is less than one step; choose a strength of "
+            f"{np.ceil(1000 / steps) / 1000} or more, or more steps"
+        )
+    plan = Plan(*(column[plan.step >= steps - kept] for column in plan))
+    # Nothing is remembered at the start. The first x0 takes the place of the one before it, which
+    # makes the first step of DPM-Solver++(2M) one of first order.
+    plan.z_from_x0[0] += plan.z_from_memory[0]
+    plan.z_from_memory[0] = 0.0
+    return plan
 
 
 def _alpha_bars(

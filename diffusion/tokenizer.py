@@ -9,33 +9,26 @@ Sources: Sennrich et al. 2016 (arXiv:1508.07909) for the merges, Radford et al. 
 the bytes, Radford et al. 2021 (CLIP, arXiv:2103.00020) for lower case, `</w>` and the markers.
 """
 
-import json
 import os
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import regex
 from jaxtyping import Int32
 
-from diffusion.replacing import replacing
+from diffusion import tokenizer_files
+from diffusion.characters import BOS, CHUNK, EOS, WORD, WORD_END, normalise
 
 Word = tuple[str, ...]  # the symbols that a word is made of at the moment
 Pair = tuple[str, str]
 
-BOS, EOS, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
-WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-SPACE = regex.compile(r"\s+")
-SURROGATE = regex.compile("[\ud800-\udfff]")
-MANY_ACCENTS = regex.compile(r"\P{ccc=0}{30,}")
 LONGEST_CACHED_WORD, CACHED_WORDS = 64, 65_536
-WAY_OUT = "copy the model's tokenizer folder again, or make one with `diffusion train tokenizer`"
 
 
 def _byte_symbols() -> tuple[str, ...]:
@@ -55,25 +48,6 @@ BASE_TOKENS = (*sorted(BYTE_SYMBOLS), *(symbol + WORD_END for symbol in sorted(B
 
 class PromptCutWarning(UserWarning):
     """A prompt is too long for the text encoder; the message names the words that were cut."""
-
-
-def normalise(text: str, fold_dotted_i: bool = False) -> str:
-    """The text as the tokenizer sees it: NFC, each run of white space one space, lower case.
-
-    Half of a surrogate pair is no character and has no UTF-8 bytes: it becomes U+FFFD. Lower case
-    is taken letter by letter, without a locale, as in CLIP (a final Greek sigma is σ, not ς).
-
-    Turkish has a dotted İ/i and a dotless I/ı. Without a locale, I becomes i: KIRMIZI reads
-    "kirmizi" (our captions contain that too, as many people write Turkish without its letters).
-    And İ becomes i and a separate dot, three tokens for one letter. `fold_dotted_i` drops that
-    dot: "İKİ EV" and "iki ev" are then the same. ı stays ı. The official files do not fold.
-    """
-    text = SURROGATE.sub("\ufffd", text)
-    # NFC sorts accents by their class; Python's own sort takes minutes for 100,000 in a row.
-    text = MANY_ACCENTS.sub(lambda run: "".join(sorted(run[0], key=unicodedata.combining)), text)
-    text = SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
-    text = text.replace("Σ", "σ").lower()
-    return text.replace("i\u0307", "i") if fold_dotted_i else text
 
 
 def word_symbols(word: str) -> Word:
@@ -166,8 +140,8 @@ class Tokenizer:
     """Text to token numbers and back: `tokenizer(["a red house"])` is what the text encoder reads.
 
     The order of a vocabulary is CLIP's: 512 byte tokens, the merges, BOS, EOS. A marker written
-    out in a prompt becomes its number, as in Hugging Face's CLIPTokenizer (here in any case); so
-    does the padding token: SD 2.x pads with "!", and each "!" of its prompts is token 0.
+    out in a prompt becomes its number, as in Hugging Face's CLIPTokenizer; so does the padding
+    token: SD 2.x pads with "!", and each "!" of its prompts is token 0.
 
     Args:
         vocab: token -> number; the numbers are 0..n-1.
@@ -175,6 +149,8 @@ class Tokenizer:
         length: numbers in a row of a batch, with BOS and EOS; at least 3.
         pad_token: fills a row up; a token of the vocabulary.
         fold_dotted_i: read İ as i; see `normalise`.
+        any_case: the markers that count in capitals too. Hugging Face calls them "normalized";
+            the files of SD 1.x say so of BOS, those of SD 2.x of BOS and EOS.
 
     Raises:
         ValueError: vocabulary and merges do not fit together, or a setting is out of range.
@@ -188,14 +164,18 @@ class Tokenizer:
         length: int = 77,
         pad_token: str = EOS,
         fold_dotted_i: bool = False,
+        any_case: Iterable[str] = (),
     ) -> None:
         self.vocab, self.merges = dict(vocab), tuple(merges)
         self.length, self.pad_token, self.fold_dotted_i = length, pad_token, fold_dotted_i
+        self.any_case = frozenset(any_case)
         self._check()
         self.vocab_size = len(self.vocab)  # with BOS and EOS
         self.bos, self.eos, self.pad = (self.vocab[token] for token in (BOS, EOS, pad_token))
         self._markers = {BOS: self.bos, EOS: self.eos, pad_token: self.pad}
-        self._marker_pattern = regex.compile("|".join(map(regex.escape, self._markers)))
+        self._exact = _one_of(self._markers.keys() - self.any_case)
+        self._lower = {normalise(marker): self._markers[marker] for marker in self.any_case}
+        self._lower_pattern = _one_of(self._lower)
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         self._cache: dict[str, tuple[int, ...]] = {}
         byte_of = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
@@ -210,6 +190,10 @@ class Tokenizer:
             raise ValueError(f"length is {self.length!r}: choose a whole number of 3 or more")
         if type(self.fold_dotted_i) is not bool:
             raise ValueError(f"fold_dotted_i is {self.fold_dotted_i!r}: choose true or false")
+        if not self.pad_token.strip():
+            raise ValueError("the padding token is empty")
+        if unknown := sorted(self.any_case - {BOS, EOS, self.pad_token}):
+            raise ValueError(f"{unknown[0]!r} is no marker, and cannot be one in any case")
         if sorted(self.vocab.values()) != list(range(len(self.vocab))):
             raise ValueError("the numbers of the vocabulary are not 0, 1, 2, ... without a gap")
         reached = {*BASE_TOKENS, BOS, EOS, self.pad_token}
@@ -250,38 +234,23 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read `vocab.json`, `merges.txt` and, where they exist, the settings beside them.
+        """Read `vocab.json` and `merges.txt` or, without them, `tokenizer.json`, and the settings.
 
         `special_tokens_map.json` or `tokenizer_config.json` names the padding token (else EOS).
         Where they differ, as in SD 2.x, the first counts, unless the second is of the newer kind
         with `added_tokens_decoder`; `transformers` does the same.
 
         Raises:
-            FileNotFoundError: one of the two files is missing.
-            ValueError: a file is damaged, or the files do not fit together.
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged, holds what this tokenizer cannot do, or the files do not
+                fit together.
         """
-        folder = Path(folder)
-        vocab, merges = _read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
-        config = _read_json(folder / "tokenizer_config.json", optional=True)
-        special = _read_json(folder / "special_tokens_map.json", optional=True)
-        newer = "added_tokens_decoder" in config
-        settings = special | config if newer else config | special
-        pad_token = settings.get("pad_token") or EOS
-        length = config.get("model_max_length", 77)
-        if isinstance(length, int | float) and length > 1e9:
-            length = 77  # Hugging Face writes 10^30 where no limit was set
+        files = tokenizer_files.read(Path(folder))
         try:
-            return cls(
-                vocab,
-                merges,
-                length=length,
-                pad_token=pad_token["content"] if isinstance(pad_token, dict) else pad_token,
-                fold_dotted_i=config.get("fold_dotted_i", False),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(files.vocab, files.merges, **files.settings())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"vocab.json, merges.txt, special_tokens_map.json and tokenizer_config.json in "
-                f"{folder} do not fit together: {error}; {WAY_OUT}"
+                f"{files.names} in {folder} do not fit together: {error}; {tokenizer_files.WAY_OUT}"
             ) from error
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -290,17 +259,10 @@ class Tokenizer:
         Raises:
             OSError: the folder cannot be written.
         """
-        special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS}
-        special["pad_token"] = self.pad_token
+        roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length}
-        config |= {"fold_dotted_i": self.fold_dotted_i, **special}
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = ["#version: 0.2", *map(" ".join, self.merges)]
-        _write(folder / "vocab.json", json.dumps(self.vocab, ensure_ascii=False))
-        _write(folder / "merges.txt", "\n".join(lines))
-        _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
-        _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+        config |= {"fold_dotted_i": self.fold_dotted_i, **roles}
+        tokenizer_files.write(Path(folder), self.vocab, self.merges, config, self.any_case)
 
     def __call__(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b length"]:
         """A row a text: BOS, tokens, EOS, padding. A single string is a batch of one.
@@ -323,8 +285,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text of any length, without BOS, EOS and padding."""
-        pieces = self._pieces(self._normalise(text))
-        return [number for _, piece in pieces for number in self._numbers(piece)]
+        spans = self._spans(text)
+        return [number for span in spans for _, piece in self._pieces(*span) for number in piece]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of one row, up to its first EOS; bytes that are no UTF-8 give U+FFFD.
@@ -358,74 +320,52 @@ class Tokenizer:
         return self._fit(text)[1]
 
     def _fit(self, text: str) -> tuple[list[int], str]:
-        text, room = self._normalise(text), self.length - 2
         ids: list[int] = []
-        for start, piece in self._pieces(text):
-            ids += self._numbers(piece)
-            if len(ids) > room:
-                return ids[:room], text[start:]
+        room, spans = self.length - 2, self._spans(text)
+        for span, marker in spans:
+            for start, piece in self._pieces(span, marker):
+                ids += piece
+                if len(ids) > room:
+                    rest = [span[start:], *(later for later, _ in spans)]
+                    return ids[:room], " ".join(part.strip(" ") for part in rest)
         return ids, ""
 
-    def _normalise(self, text: str) -> str:
+    def _spans(self, text: str) -> Iterator[tuple[str, int | None]]:
+        """Split a text into markers, with their number, and the normalised text between them.
+
+        Markers are found first, and those that count in any case next, in the lower-case text.
+        """
         if not isinstance(text, str):
             raise ValueError(f"a prompt must be a string, not {type(text).__name__}")
-        return normalise(text, self.fold_dotted_i)
+        for place, part in enumerate(self._exact.split(text)):
+            if place % 2:
+                yield part, self._markers[part]
+                continue
+            for span in self._lower_pattern.split(normalise(part, self.fold_dotted_i)):
+                if span:
+                    yield span, self._lower.get(span)
 
-    def _pieces(self, text: str) -> Iterator[tuple[int, str]]:
-        """Words and markers, each with its place. Markers are found first: no word holds one."""
-        start = 0
-        for marker in self._marker_pattern.finditer(text):
-            yield from ((m.start(), m[0]) for m in WORD.finditer(text, start, marker.start()))
-            yield marker.start(), marker[0]
-            start = marker.end()
-        yield from ((m.start(), m[0]) for m in WORD.finditer(text, start))
+    def _pieces(self, span: str, marker: int | None) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The numbers of each word of a span, with its place."""
+        if marker is not None:
+            yield 0, (marker,)
+            return
+        for chunk in CHUNK.finditer(span):
+            for word in WORD.finditer(span, chunk.start(), chunk.end()):
+                yield word.start(), self._numbers(word[0])
 
-    def _numbers(self, piece: str) -> tuple[int, ...]:
-        if piece in self._markers:
-            return (self._markers[piece],)
-        if piece in self._cache:
-            return self._cache[piece]
-        numbers = tuple(map(self.vocab.__getitem__, apply_merges(word_symbols(piece), self._ranks)))
-        if len(piece) <= LONGEST_CACHED_WORD:
+    def _numbers(self, word: str) -> tuple[int, ...]:
+        if word in self._cache:
+            return self._cache[word]
+        numbers = tuple(map(self.vocab.__getitem__, apply_merges(word_symbols(word), self._ranks)))
+        if len(word) <= LONGEST_CACHED_WORD:
             if len(self._cache) >= CACHED_WORDS:
                 self._cache.clear()
-            self._cache[piece] = numbers
+            self._cache[word] = numbers
         return numbers
 
 
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; {WAY_OUT}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged (no UTF-8 text); {WAY_OUT}") from error
-
-
-def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
-    try:
-        value = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged (no JSON: {error}); {WAY_OUT}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged (no table of names and values); {WAY_OUT}")
-    return value
-
-
-def _read_merges(path: Path) -> list[Pair]:
-    merges = []
-    for number, line in enumerate(_read(path).split("\n"), start=1):
-        if not line or (number == 1 and line.startswith("#version")):
-            continue
-        first, _, second = line.partition(" ")
-        if not first or not second or " " in second:
-            raise ValueError(f"{path} is damaged (line {number} is no pair); {WAY_OUT}")
-        merges.append((first, second))
-    return merges
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as draft:
-        draft.write_text(text + "\n", encoding="utf-8", newline="\n")
+def _one_of(markers: Collection[str]) -> regex.Pattern[str]:
+    """What splits a text so that every second part is one of the markers, the longest that fits."""
+    longest_first = sorted(markers, key=len, reverse=True)
+    return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})" if markers else "(?!)")

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +118,9 @@ def tiny_folder(tiny: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     config = dataclasses.replace(tiny, text_encoder=text_encoder)
     folder.save_config(place, config)
     tokenizer.save(place / "tokenizer")
-    for seed, (part, create) in enumerate(folder.PARTS.items()):
-        _, like = files.shapes(partial(create, config))
-        folder.save_part(place, part, random_params(like, seed), "float32")
+    for seed, part in enumerate(folder.PARTS):
+        _, like = folder.structure_of(config, part)
+        folder.save_part(place, config, part, random_params(like, seed))
     return place
 
 

@@ -20,6 +20,7 @@ import diffusion
 from diffusion import cli
 from diffusion.art_class import Artist
 from diffusion.pictures import KEY, Settings, read_settings
+from diffusion.weights.folder import PARTS, part_file
 
 REPOSITORY = Path(cli.__file__).parents[1]
 CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -49,9 +50,12 @@ def paint(
 ) -> Paint:
     """`diffusion paint` with the tiny model, which is loaded once; works in an empty folder."""
     load = diffusion.load
-    monkeypatch.setattr(
-        diffusion, "load", lambda model: artist if model == str(tiny_folder) else load(model)
-    )
+
+    def loaded(model: str, **settings: object) -> Artist:
+        usual = model == str(tiny_folder) and settings == {"dtype": "float32", "loras": {}}
+        return artist if usual else load(model, **settings)
+
+    monkeypatch.setattr(diffusion, "load", loaded)
     monkeypatch.chdir(tmp_path)
 
     def paint(*arguments: object, model: object = tiny_folder) -> int:
@@ -236,15 +240,15 @@ def reshape(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, reshape])
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_damaged_weights_file_is_named(paint, capsys, broken, damage, part):
-    damage(broken / f"{part}.safetensors")
+    damage(part_file(broken, part))
     assert paint("a red house", model=broken) == 1
-    assert f"{part}.safetensors" in refusal(capsys)
+    assert str(part_file(broken, part)) in refusal(capsys)
     assert files() == []
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"])
+@pytest.mark.parametrize("name", ["unet/config.json", "model_index.json", "tokenizer/vocab.json"])
 @pytest.mark.parametrize("damage", [Path.unlink, truncate])
 def test_a_damaged_text_file_of_a_model_is_named(paint, capsys, broken, damage, name):
     damage(broken / name)

@@ -17,8 +17,7 @@ from diffusion.config import (
     sd_v2,
     sd_v2_base,
 )
-from diffusion.weights import files
-from diffusion.weights.folder import PARTS
+from diffusion.weights.folder import structure_of
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ from diffusion.weights.folder import PARTS
 )
 def test_as_many_parameters_as_the_official_files(preset, part, tensors, parameters):
     """The linear projections of SD 2.x and the 1x1 convolutions of SD 1.x hold the same numbers."""
-    _, params = files.shapes(lambda: PARTS[part](preset()))
+    _, params = structure_of(preset(), part)
     leaves = jax.tree.leaves(params)
     assert len(leaves) == tensors
     assert sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves) == parameters
@@ -128,4 +127,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "unet.heads", "vae.scaling_factor", "schedule.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 7 + 6 + 5
+    assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 5

@@ -133,6 +133,62 @@ def test_ancestral_euler_is_ddpm():
     assert_same_table(samplers.plan("euler_a", CONFIG, 20), samplers.plan("ddpm", CONFIG, 20))
 
 
+# Image to image: the last part of a plan.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strength_keeps_the_last_steps(name):
+    whole = samplers.plan(name, CONFIG, 25)
+    part = samplers.plan(name, CONFIG, 25, strength=0.4)
+    assert sorted(set(part.step.tolist())) == list(range(15, 25))
+    assert len(part.step) == (19 if name == "heun" else 10)
+    assert part.alpha_bar[0] == schedule.alpha_bars(CONFIG).astype(np.float32)[part.timestep[0]]
+    for field, column, longer in zip(samplers.Plan._fields, part, whole, strict=True):
+        later = slice(1, None) if field in ("z_from_x0", "z_from_memory") else slice(None)
+        np.testing.assert_array_equal(column[later], longer[-len(part.step) :][later], field)
+
+
+def test_dpm_solver_enters_at_first_order():
+    """There it is DDIM (Lu et al. 2022, arXiv 2211.01095, section 4): nothing is remembered yet."""
+    plan = samplers.plan("dpm++2m", CONFIG, 25, strength=0.4)
+    alpha, alpha_next = np.sqrt(plan.alpha_bar[:2].astype(np.float64))
+    sigma, sigma_next = np.sqrt(1.0 - plan.alpha_bar[:2].astype(np.float64))
+    assert plan.z_from_memory[0] == 0.0
+    np.testing.assert_allclose(plan.z_from_z[0], sigma_next / sigma, rtol=1e-5)
+    weight = alpha_next - alpha * sigma_next / sigma
+    np.testing.assert_allclose(plan.z_from_x0[0], weight, rtol=1e-5)
+    assert plan.z_from_memory[1] != 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_strength_is_the_whole_plan(name):
+    whole, full = samplers.plan(name, CONFIG, 7), samplers.plan(name, CONFIG, 7, strength=1.0)
+    assert_same_table(whole, full)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "kept"),
+    # 50 x 0.58 is 28.999999999999996: the reference takes 28 steps.
+    [(1, 1.0, 1), (2, 0.99, 1), (4, 0.3, 1), (10, 0.75, 7), (50, 0.58, 28), (50, 0.02, 1)],
+)
+def test_the_number_of_steps_that_strength_leaves(steps, strength, kept):
+    assert len(samplers.plan("ddim", CONFIG, steps, strength=strength).step) == kept
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan"), float("inf")])
+def test_strength_out_of_range_is_an_error(strength):
+    with pytest.raises(ValueError, match=r"strength must be above 0 .* at most 1"):
+        samplers.plan("euler", CONFIG, 25, strength=strength)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 49, 999])
+def test_strength_without_a_step_is_an_error_that_names_enough(steps):
+    with pytest.raises(ValueError, match="less than one step") as caught:
+        samplers.plan("ddim", CONFIG, steps, strength=0.999 / steps)
+    enough = float(str(caught.value).split("strength of ")[1].split()[0])
+    assert len(samplers.plan("ddim", CONFIG, steps, strength=enough).step) >= 1
+
+
 # The steps, against the papers' formulas written out.
 
 

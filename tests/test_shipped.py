@@ -7,7 +7,8 @@ import pytest
 
 import diffusion
 from diffusion.art_class import Artist
-from diffusion.weights.folder import find, read_json
+from diffusion.weights.files import read_json
+from diffusion.weights.folder import find
 
 
 @pytest.fixture(scope="module")
@@ -53,5 +54,5 @@ def test_night_is_darker_than_day(garden):
 def test_a_folder_of_the_same_name_does_not_hide_it(tmp_path, monkeypatch):
     (tmp_path / "garden").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert (find("garden") / "config.json").is_file()
+    assert (find("garden") / "model_index.json").is_file()
     assert find("./garden") == Path("garden")

@@ -8,9 +8,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion.characters import LATER_ACCENTS, WORD
 from diffusion.tokenizer import (
     BASE_TOKENS,
     BOS,
@@ -24,6 +26,7 @@ from diffusion.tokenizer import (
     normalise,
     word_symbols,
 )
+from diffusion.tokenizer_files import LARGEST_FILE
 
 CAPTIONS = [
     "a red house with two old trees and yellow flowers",
@@ -34,7 +37,7 @@ CAPTIONS = [
 ]
 GARDEN = Tokenizer.train(CAPTIONS, 700)
 OFFICIAL = Tokenizer(GARDEN.vocab, GARDEN.merges)  # CLIP's own rules: no folding of İ
-STABLE_DIFFUSION_2 = Tokenizer(GARDEN.vocab, GARDEN.merges, pad_token="!")
+STABLE_DIFFUSION_2 = Tokenizer(GARDEN.vocab, GARDEN.merges, pad_token="!", any_case=(BOS, EOS))
 
 any_text = st.text(alphabet=st.characters())  # the whole of Unicode, lone surrogates included
 houses = st.sampled_from([*"aehosuıiİIΣςDT'!<|>/ \t\n12", "\u0307", "\ud800", "🏡", "</w>", "'s"])
@@ -45,6 +48,22 @@ property_test = settings(deadline=None, derandomize=True, max_examples=100)
 
 def without_space(text: str) -> str:
     return "".join(text.split())
+
+
+def flagged(marker, normalized=True):
+    return {"content": marker, "normalized": normalized, "lstrip": False}
+
+
+def write_one_file(folder, **changes):
+    """A tokenizer.json as `transformers` 5 writes it, with changes to its "model"."""
+    tokens = [*BASE_TOKENS, "ev</w>", BOS, EOS]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    model = {"type": "BPE", "dropout": None, "unk_token": EOS, "continuing_subword_prefix": ""}
+    model |= {"end_of_word_suffix": "</w>", "vocab": vocab, "merges": [["e", "v</w>"]]} | changes
+    added = [{"id": 513, **flagged(BOS, False)}, {"id": 514, **flagged(EOS)}]
+    data = {"version": "1.0", "added_tokens": added, "model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    return folder
 
 
 def write_folder(folder, merges, special=None, config=None):
@@ -174,8 +193,9 @@ class TestAnyText:
         assert all(pieces)
 
     @property_test
-    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    @given(st.text(st.characters(exclude_categories=["Cs", "Cn"])))
     def test_normalise_keeps_nfc_of_many_accents(self, text):
+        text = regex.sub(f"[{LATER_ACCENTS}]", "", text)  # those are left as they are
         text += "\u0316\u0301\u0344\u0323" * 20
         lower = unicodedata.normalize("NFC", text).replace("Σ", "σ").lower()
         assert without_space(normalise(text)) == without_space(lower)
@@ -209,6 +229,70 @@ class TestAnyText:
         ev, marks = OFFICIAL.encode("ev"), OFFICIAL.encode("!!")
         assert ids == [*ev, *marks, OFFICIAL.eos, OFFICIAL.bos, *ev]
         assert OFFICIAL.tokens(f"ev{EOS}") == ["ev</w>", EOS]
+
+    def test_a_marker_in_capitals_is_words(self):
+        """And "|>" is a word of its own, also before "!!"."""
+        ids = OFFICIAL.encode(EOS.upper() + "!!")
+        whole = OFFICIAL.encode("<| endoftext |> !!")
+        assert ids == whole != OFFICIAL.encode("<| endoftext |>!!")
+
+    def test_a_marker_that_counts_in_any_case(self):
+        ev, marks = OFFICIAL.encode("ev"), OFFICIAL.encode("!!")
+        sd1 = Tokenizer(GARDEN.vocab, GARDEN.merges, any_case=[BOS])
+        assert sd1.encode(f"EV{BOS.upper()}!!") == [*ev, sd1.bos, *marks]
+        assert sd1.encode(f"{BOS}{EOS}") == [sd1.bos, sd1.eos]
+        assert sd1.eos not in sd1.encode(EOS.upper())
+
+    def test_markers_are_found_before_the_text_is_normalised(self):
+        """Nothing composes or joins across one, and nothing becomes one by lower case."""
+        assert OFFICIAL.encode(f"e{EOS}\u0301") == [
+            *OFFICIAL.encode("e"),
+            OFFICIAL.eos,
+            *OFFICIAL.encode("\u0301"),
+        ]
+        padded = Tokenizer(GARDEN.vocab, GARDEN.merges, pad_token="k")
+        assert padded.encode("kK") == [padded.pad, padded.vocab["k</w>"]]
+        padded = Tokenizer(GARDEN.vocab, GARDEN.merges, pad_token="k", any_case="k")
+        assert padded.encode("kK") == [padded.pad, padded.pad]
+
+    def test_the_longest_marker_counts(self):
+        vocab = {**GARDEN.vocab, f"{EOS}!": GARDEN.vocab_size}
+        longer = Tokenizer(vocab, GARDEN.merges, pad_token=f"{EOS}!")
+        assert longer.encode(f"{EOS}!{EOS}") == [longer.pad, longer.eos]
+
+    def test_cut_names_words_and_markers_after_the_cut(self):
+        tokenizer = Tokenizer(GARDEN.vocab, GARDEN.merges, length=4, any_case=[BOS])
+        assert tokenizer.cut(f"red red RED{EOS} house {BOS.upper()}red") == (
+            f"red {EOS} house {BOS} red"
+        )
+
+    @pytest.mark.parametrize("any_case", [["!"], ["<|pad|>"], [BOS, "ev</w>"]])
+    def test_only_a_marker_counts_in_any_case(self, any_case):
+        with pytest.raises(ValueError, match="is no marker"):
+            Tokenizer(GARDEN.vocab, GARDEN.merges, any_case=any_case)
+
+    @pytest.mark.parametrize("pad_token", ["", " "])
+    def test_refuses_an_empty_padding_token(self, pad_token):
+        vocab = {**GARDEN.vocab, pad_token: GARDEN.vocab_size}
+        with pytest.raises(ValueError, match="padding token is empty"):
+            Tokenizer(vocab, GARDEN.merges, pad_token=pad_token)
+
+    @pytest.mark.parametrize(
+        ("text", "seen"),
+        [
+            ("q\u07fd\u0334", "q\u07fd\u0334"),  # an accent of Unicode 11 stays where it is
+            ("q\u0301\u0334", "q\u0334\u0301"),  # an old one gives way to its class
+            ("\U00011935\U00011930", "\U00011935\U00011930"),  # composed since Unicode 13
+            ("\u0915\u093c", "\u0915\u093c"),  # excluded from composition
+            ("\u1c89\ua7cb\U00010d50\U00016ea0", "\u1c8a\u0264\U00010d70\U00016ebb"),
+        ],
+    )
+    def test_characters_are_read_by_the_unicode_versions_of_the_reference(self, text, seen):
+        assert normalise(text) == seen
+
+    @pytest.mark.parametrize("letter", ["\u0558", "\U000323b0", "\U0003fc3f"])
+    def test_later_letters_are_no_letters(self, letter):
+        assert WORD.findall(f"a{letter}1{letter}!") == ["a", letter, "1", letter + "!"]
 
     def test_a_padding_token_in_a_prompt_is_the_padding_number(self):
         assert STABLE_DIFFUSION_2.encode("ev! !!") == [*OFFICIAL.encode("ev"), 0, 0, 0]
@@ -299,7 +383,15 @@ class TestBatch:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("tokenizer", [GARDEN, STABLE_DIFFUSION_2])
+    @pytest.mark.parametrize(
+        "tokenizer",
+        [
+            GARDEN,
+            STABLE_DIFFUSION_2,
+            Tokenizer(GARDEN.vocab, GARDEN.merges, any_case=[EOS]),
+            Tokenizer(GARDEN.vocab, GARDEN.merges, pad_token="!", any_case=["!"]),
+        ],
+    )
     def test_save_and_load_bit_for_bit(self, tmp_path, tokenizer):
         tokenizer.save(tmp_path / "one")
         loaded = Tokenizer.load(tmp_path / "one")
@@ -312,6 +404,7 @@ class TestFiles:
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
         np.testing.assert_array_equal(loaded(["İKİ EV!"]), tokenizer(["İKİ EV!"]))
         assert loaded.fold_dotted_i == tokenizer.fold_dotted_i
+        assert loaded.any_case == tokenizer.any_case
 
     def test_length_is_kept(self, tmp_path):
         Tokenizer.train(CAPTIONS, 600, length=32).save(tmp_path)
@@ -332,11 +425,56 @@ class TestFiles:
             ({"pad_token": EOS}, {"pad_token": "!", "added_tokens_decoder": {}}, 0),
             ({}, {"pad_token": None}, 514),
             ({"pad_token": EOS}, {"model_max_length": 10**30}, 514),
+            ({"pad_token": "!"}, {"added_tokens_decoder": {}}, 514),  # the newer kind
         ],
     )
     def test_padding_token_where_the_files_name_it(self, tmp_path, special, config, pad):
         tokenizer = Tokenizer.load(write_folder(tmp_path, ["e v</w>"], special, config))
         assert tokenizer("ev")[0, 3:].tolist() == [pad] * 74
+
+    @pytest.mark.parametrize(
+        ("special", "config", "any_case"),
+        [
+            (None, None, set()),
+            ({"bos_token": flagged(BOS), "eos_token": flagged(EOS), "pad_token": EOS}, None, {BOS}),
+            ({"eos_token": flagged(EOS), "unk_token": flagged(EOS), "pad_token": "!"}, None, {EOS}),
+            ({"eos_token": flagged(EOS, False), "unk_token": flagged(EOS)}, None, set()),
+            (
+                {
+                    "eos_token": flagged(EOS, False),
+                    "unk_token": flagged(EOS),
+                    "pad_token": flagged(EOS, False),
+                },
+                None,
+                {EOS},
+            ),
+            ({"pad_token": flagged("!")}, None, {"!"}),
+            (None, {"bos_token": {"__type": "AddedToken", **flagged(BOS)}}, {BOS}),
+            ({"bos_token": BOS}, {"bos_token": flagged(BOS)}, set()),
+            (
+                {"bos_token": flagged(BOS)},
+                {"added_tokens_decoder": {"515": flagged(EOS), "514": flagged(BOS, False)}},
+                {EOS},
+            ),
+        ],
+    )
+    def test_markers_in_any_case_as_transformers_takes_them(
+        self, tmp_path, special, config, any_case
+    ):
+        tokenizer = Tokenizer.load(write_folder(tmp_path, ["e v</w>"], special, config))
+        assert tokenizer.any_case == any_case
+
+    @pytest.mark.parametrize(
+        ("special", "message"),
+        [
+            ({"bos_token": "<s>"}, "the markers are .*<s>"),
+            ({"additional_special_tokens": ["<cat>"]}, "added tokens are not supported: <cat>"),
+            ({"eos_token": {"content": EOS, "lstrip": True}}, "flags of a marker"),
+        ],
+    )
+    def test_unsupported_markers_are_named(self, tmp_path, special, message):
+        with pytest.raises(ValueError, match=f"{message}.*train tokenizer"):
+            Tokenizer.load(write_folder(tmp_path, ["e v</w>"], special))
 
     @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
     def test_missing_file_is_named(self, tmp_path, name):
@@ -372,6 +510,90 @@ class TestFiles:
         assert (tmp_path / name).read_bytes() != whole
         with pytest.raises(ValueError, match=f"{name}.*train tokenizer"):
             Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize("merges", [[["e", "v</w>"]], ["e v</w>"]])
+    def test_one_file(self, tmp_path, merges):
+        tokenizer = Tokenizer.load(write_one_file(tmp_path, merges=merges))
+        assert tokenizer.encode("EV") == [512]
+        assert (tokenizer.pad, tokenizer.any_case) == (514, {EOS})
+
+    def test_one_file_gives_way_to_the_pair(self, tmp_path):
+        GARDEN.save(write_one_file(tmp_path))
+        assert Tokenizer.load(tmp_path).vocab == GARDEN.vocab
+        (tmp_path / "merges.txt").unlink()
+        assert Tokenizer.load(tmp_path).vocab_size == 515
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"type": "WordPiece"}, "not supported: type = 'WordPiece' in place of 'BPE'"),
+            ({"type": "Unigram", "vocab": [["a", -1.0]]}, "not supported: a model 'Unigram'"),
+            ({"end_of_word_suffix": None}, "not supported: end_of_word_suffix = None"),
+            ({"continuing_subword_prefix": "##"}, "not supported: continuing_subword_prefix"),
+            ({"byte_fallback": True}, "not supported: byte_fallback"),
+            ({"ignore_merges": True}, "not supported: ignore_merges"),
+            ({"dropout": 0.1}, "not supported: dropout"),
+            ({"vocab": None}, "damaged .no model"),
+            ({"merges": {}}, "damaged .no model"),
+            ({"merges": [["e", "v", "!"]]}, "damaged .merge 0 is no pair"),
+            ({"merges": ["e v</w>", 3]}, "damaged .merge 1 is no pair"),
+            ({"merges": [["e", ["v</w>"]]]}, "damaged .merge 0 is no pair"),
+            ({"merges": [["q", "q"]]}, "do not fit together: the merge 'q' . 'q'"),
+            ({"vocab": {"!": 0}}, "do not fit together"),
+        ],
+    )
+    def test_one_file_that_is_none_of_ours_is_refused(self, tmp_path, changes, message):
+        write_one_file(tmp_path, **changes)
+        with pytest.raises(ValueError, match=f"tokenizer.json.*{message}.*train tokenizer"):
+            Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("added", "message"),
+        [
+            ([{"id": 513, **flagged(BOS)}, {"id": 515, **flagged("<cat>")}], "added tokens are"),
+            ([{"id": 7, **flagged(BOS)}], "do not fit together"),
+            ([{"id": "no", **flagged(BOS)}], "do not fit together"),
+            ([{"id": 513}], "damaged .in added_tokens"),
+            ([{"id": 513, "content": [BOS]}], "damaged .in added_tokens"),
+            ([BOS], "damaged .in added_tokens"),
+            (BOS, "damaged .in added_tokens"),
+            (None, "damaged .in added_tokens"),
+        ],
+    )
+    def test_added_tokens_of_one_file(self, tmp_path, added, message):
+        path = write_one_file(tmp_path) / "tokenizer.json"
+        data = json.loads(path.read_text("utf-8")) | {"added_tokens": added}
+        path.write_text(json.dumps(data), encoding="utf-8")
+        with pytest.raises(ValueError, match=f"{message}.*train tokenizer"):
+            Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize("model", [None, [], "BPE", {}, {"type": 7}])
+    def test_one_file_without_a_model(self, tmp_path, model):
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"tokenizer\.json is damaged .no model"):
+            Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+    def test_a_file_that_is_too_large_is_not_read(self, tmp_path, name):
+        GARDEN.save(tmp_path)
+        with open(tmp_path / name, "ab") as file:
+            file.truncate(LARGEST_FILE + 1)  # a sparse file: no disk is filled
+        with pytest.raises(ValueError, match=f"{name} is no part .*64 MiB"):
+            Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize("absurd", ["[" * 200_000, '{"a":' * 200_000, '{"!": ' + "9" * 5000])
+    @pytest.mark.parametrize("name", ["vocab.json", "tokenizer_config.json"])
+    def test_absurd_json_is_damaged(self, tmp_path, name, absurd):
+        GARDEN.save(tmp_path)
+        (tmp_path / name).write_text(absurd)
+        with pytest.raises(ValueError, match=f"{name} is damaged .no JSON"):
+            Tokenizer.load(tmp_path)
+
+    @pytest.mark.parametrize("decoder", [[BOS], {"0": BOS}, {"0": {}}, 7, None])
+    def test_damaged_added_tokens_decoder(self, tmp_path, decoder):
+        folder = write_folder(tmp_path, ["e v</w>"], None, {"added_tokens_decoder": decoder})
+        with pytest.raises(ValueError, match=r"tokenizer_config.json.*do not fit together"):
+            Tokenizer.load(folder)
 
     @pytest.mark.parametrize("pad_token", ["<pad>", 7, {"text": "!"}, [1]])
     def test_unknown_padding_token_is_refused(self, tmp_path, pad_token):

@@ -70,7 +70,7 @@ class UNetDown(nnx.Module):
 
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         widths = config.block_out_channels
-        self.conv_in = Conv2d(config.latent_channels, widths[0], rngs=rngs)
+        self.conv_in = Conv2d(config.in_channels, widths[0], rngs=rngs)
         self.blocks = nnx.List(
             DownBlock(config, level, widths[max(level - 1, 0)], rngs=rngs)
             for level in range(len(widths))

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from diffusion.replacing import replacing
 from diffusion.weights.files import Params
-from diffusion.weights.folder import read_json, write_json
+from diffusion.weights.files import read_json
+from diffusion.weights.folder import write_json
 
 Batch = Any  # a pytree of arrays with the batch as first axis
 Metrics = dict[str, jax.Array]

@@ -14,20 +14,19 @@ from typing import Any
 
 import jax
 
-from diffusion import config as presets
-from diffusion.config import ModelConfig, override
+from diffusion.config import ModelConfig, garden, override
 from diffusion.training import text_encoder, unet, vae
 from diffusion.training.loop import TrainConfig, train
 from diffusion.training.tokenizer import train_tokenizer
-from diffusion.weights import folder as files
+from diffusion.weights import folder
+from diffusion.weights.configs import INDEX
+from diffusion.weights.files import read_json
 
 PARTS = ("tokenizer", "text", "vae", "unet")
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
 
-def train_part(
-    part: str, output: Path, settings: Sequence[str] = (), preset: str = "garden"
-) -> None:
+def train_part(part: str, output: Path, settings: Sequence[str] = ()) -> None:
     """Train one part, or all of them in order, into the model folder `output`.
 
     A part that was interrupted goes on; one that is finished is only written again. Checkpoints,
@@ -44,23 +43,23 @@ def train_part(
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}, all")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
-    config = _model_config(output, preset, model_settings)
+    config = _model_config(output, model_settings)
     for name in PARTS if part == "all" else (part,):
         TRAINERS[name](output, config, train_settings)
-        config = files.load_config(output)
+        config = folder.load_config(output)
 
 
-def _model_config(output: Path, preset: str, settings: Sequence[str]) -> ModelConfig:
+def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
     """The configuration that the folder remembers, or a new one."""
-    if (output / "config.json").exists():
-        config = files.load_config(output)
+    if (output / INDEX).exists():
+        config = folder.load_config(output)
         if override(config, settings) != config:
             raise ValueError(
                 f"{output} holds a model with another configuration; name another --output"
             )
         return config
-    config = override(getattr(presets, preset)(), settings)
-    files.save_config(output, config)
+    config = override(garden(), settings)
+    folder.save_config(output, config)
     return config
 
 
@@ -77,30 +76,36 @@ def _train_tokenizer(output: Path, config: ModelConfig, settings: Sequence[str])
 
 
 def _train_text(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
-    _require(output, "text", tokenizer="tokenizer/vocab.json")
-    task = text_encoder.TextTask(config, files.load_tokenizer(output))
+    _require(output, "text", tokenizer=output / "tokenizer" / "vocab.json")
+    task = text_encoder.TextTask(config, folder.load_tokenizer(output))
     params = _run(task, text_encoder.preset(), settings, output)
-    files.save_part(output, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
+    folder.save_part(output, config, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
 
 
 def _train_vae(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
     params = _run(vae.VAETask(config), vae.preset(), settings, output)
-    files.save_part(output, "vae", params, DTYPE)
-    scale = vae.measure_scale(config, files.load_part(output, config, "vae")[1])
+    folder.save_part(output, config, "vae", params, DTYPE)
+    scale = vae.measure_scale(config, folder.load_part(output, config, "vae")[1])
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
-    files.save_config(output, dataclasses.replace(config, vae=scaled))
+    folder.save_config(output, dataclasses.replace(config, vae=scaled))
 
 
 def _train_unet(output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
-    _require(output, "unet", tokenizer="tokenizer/vocab.json",
-             text="text_encoder.safetensors", vae="vae.safetensors")  # fmt: skip
+    _require(
+        output,
+        "unet",
+        tokenizer=output / "tokenizer" / "vocab.json",
+        text=folder.part_file(output, "text_encoder"),
+        vae=folder.part_file(output, "vae"),
+    )
     task = unet.UNetTask(
         config,
-        files.load_tokenizer(output),
-        files.load_part(output, config, "text_encoder")[1],
-        files.load_part(output, config, "vae")[1],
+        folder.load_tokenizer(output),
+        folder.load_part(output, config, "text_encoder")[1],
+        folder.load_part(output, config, "vae")[1],
     )
-    files.save_part(output, "unet", _run(task, unet.preset(), settings, output), DTYPE)
+    params = _run(task, unet.preset(), settings, output)
+    folder.save_part(output, config, "unet", params, DTYPE)
 
 
 TRAINERS: dict[str, Callable[[Path, ModelConfig, Sequence[str]], None]] = {
@@ -111,9 +116,9 @@ TRAINERS: dict[str, Callable[[Path, ModelConfig, Sequence[str]], None]] = {
 }
 
 
-def _require(output: Path, part: str, **needed: str) -> None:
+def _require(output: Path, part: str, **needed: Path) -> None:
     for name, path in needed.items():
-        if not (output / path).exists():
+        if not path.exists():
             raise ValueError(
                 f"{part} needs the {name} of {output}: run `diffusion train {name} --output "
                 f"{output}` first, or `diffusion train all`"
@@ -122,11 +127,11 @@ def _require(output: Path, part: str, **needed: str) -> None:
 
 def _run(task: Any, preset: TrainConfig, settings: Sequence[str], output: Path) -> Any:
     config = override(preset, settings)
-    folder = output / "training" / task.name
+    place = output / "training" / task.name
     model = dataclasses.asdict(task.model)
     model["vae"].pop("scaling_factor")  # a result of training, not a setting
-    params = train(task, config, folder, {"model": model})
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    params = train(task, config, place, {"model": model})
+    rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     summary = dataclasses.asdict(config) | {"minutes": round(rows[-1]["seconds"] / 60, 1)}
     last = rows[-10:]
     for name in rows[-1].keys() - {"step", "seconds"}:
@@ -138,7 +143,7 @@ def _run(task: Any, preset: TrainConfig, settings: Sequence[str], output: Path) 
 def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
     """Add how a part was trained to training.json, the machine's half of the model's card."""
     path = output / "training.json"
-    card = files.read_json(path) if path.exists() else {}
+    card = read_json(path) if path.exists() else {}
     if summary.items() <= card.get(part, {}).items():
         return  # finished before, perhaps elsewhere and long ago
     card[part] = summary | {
@@ -148,4 +153,4 @@ def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
         f"({os.cpu_count()} cores, {platform.machine()})",
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "numpy")},
     }
-    files.write_json(path, card)
+    folder.write_json(path, card)

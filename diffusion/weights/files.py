@@ -1,23 +1,47 @@
-"""One module's parameters in one safetensors file, by their path in the module."""
+"""The parameters of one network in safetensors files: found, checked, streamed in, written.
+
+A model folder may come from anywhere. Only safetensors are read, in which nothing can run; what a
+file claims is compared with what the network needs before a single number is read; and no link or
+name leads out of the folder.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from diffusion.replacing import replacing
+from diffusion.weights.names import IGNORED, NameMap, from_file, theirs, to_file, today
 
 # Nested plain dicts of arrays: the fastest thing to hand to a jitted function.
 Params = dict[str, Any]
+
+DTYPES: Mapping[str, Any] = {
+    "float32": np.float32,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float16": np.float16,
+}
+IN_FILES = ("F64", "F32", "F16", "BF16")
+LARGEST_JSON = 16 * 2**20  # bytes; the index of the largest model has a hundredth of it
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+ALIGNMENT = 64  # bytes; JAX uses host memory that is aligned like this without a copy
+AGAIN = "copy the model folder again"
+
+Adjust = Callable[[str, np.ndarray], np.ndarray]  # official name and value -> value
 
 
 class SameKey(nnx.Rngs):
@@ -30,63 +54,271 @@ class SameKey(nnx.Rngs):
         return jax.random.key(0)
 
 
+def shapes(create: Any) -> tuple[nnx.GraphDef[Any], Params]:
+    """Structure and parameter shapes of the module that `create()` makes, without making it."""
+    structure, state = nnx.split(nnx.eval_shape(create))
+    return structure, nnx.to_pure_dict(state)
+
+
 def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], Params]:
     """A module as its structure and its parameters, the latter as plain nested dicts."""
     structure, state = nnx.split(module)
     return structure, nnx.to_pure_dict(state)
 
 
-def save_params(path: Path, params: Params, dtype: str = "float32") -> None:
-    """Write parameters as safetensors, all in `dtype`; the file appears whole or not at all."""
-    flat = {
-        ".".join(str(part) for part in name): np.asarray(value, dtype=dtype)
-        for name, value in flatten_dict(params).items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, draft)
+def regular(root: Path, path: Path) -> Path:
+    """`path`, if it is an ordinary file that lies in the model folder `root`.
+
+    A link may lead to another place of the folder, or of the Hugging Face cache that it is part of.
+    Raises FileNotFoundError, or ValueError for a way out of the folder.
+    """
+    home = root.resolve()
+    if home.parent.name == "snapshots":  # there the files are links to ../../blobs
+        home = home.parent.parent
+    if not path.resolve().is_relative_to(home):
+        raise ValueError(f"{path} is a link that leads out of {root}; put the file itself there")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing or no file; {AGAIN}")
+    return path
 
 
-def load_params(path: Path, like: Params) -> Params:
-    """Read parameters as float32.
+def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """The object in a JSON file, which must lie in `root` (else: in its folder) as `regular` says.
+
+    Raises FileNotFoundError, or ValueError where the file holds no JSON object.
+    """
+    size = regular(root or path.parent, path).stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"{path} has {size:,} bytes, too many for a configuration; {AGAIN}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {AGAIN}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds no JSON object; {AGAIN}")
+    return data
+
+
+def find(root: Path, folder: str, stem: str) -> list[Path]:
+    """The safetensors files of one network: one, or the shards that an index names.
+
+    Files in full precision come before the half-sized `fp16` variant.
+    Raises FileNotFoundError, or ValueError where there is only a pickle or a senseless index.
+    """
+    place = root / folder
+    for variant in ("", ".fp16"):
+        single = place / f"{stem}{variant}.safetensors"
+        if single.exists():
+            return [regular(root, single)]
+        for index in (
+            place / f"{stem}.safetensors.index{variant}.json",
+            place / f"{stem}{variant}.safetensors.index.json",
+        ):
+            if index.exists():
+                return _shards(root, index)
+    pickles = sorted(p.name for p in place.glob("*") if p.suffix in PICKLES)
+    if pickles:
+        raise ValueError(
+            f"{place / pickles[0]} is a pickle, which can run any program when it is read; take "
+            f"{stem}.safetensors of the same model, or convert it where nothing can be harmed: "
+            "`DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW)` of diffusers does it"
+        )
+    raise FileNotFoundError(f"{place / stem}.safetensors is missing; {AGAIN}")
+
+
+def _shards(root: Path, index: Path) -> list[Path]:
+    weight_map = read_json(index, root).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map; {AGAIN}")
+    for name in weight_map.values():
+        if (
+            not isinstance(name, str)
+            or not name.endswith(".safetensors")
+            or Path(name).name != name
+            or "\\" in name
+        ):
+            raise ValueError(f"{index} names a file outside of its folder; {AGAIN}")
+    return [regular(root, index.parent / name) for name in sorted(set(weight_map.values()))]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One parameter, where it is in the files and what it will be here."""
+
+    file: Path
+    key: str  # its name in the file
+    stored: tuple[int, ...]  # its shape in the file
+    name: str  # our name
+    shape: tuple[int, ...]  # our shape
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of one network, checked against what the network needs; nothing is read yet."""
+
+    tensors: tuple[Tensor, ...]
+    names: NameMap
+
+    @classmethod
+    def open(cls, paths: list[Path], like: Params, names: NameMap) -> Weights:
+        """Compare what the files say that they hold with what is needed.
+
+        Args:
+            like: the expected nesting, with anything that has a `.shape` at its leaves.
+            names: the name map of the network.
+
+        Raises ValueError that lists what is missing, left over, mis-shaped or of no use.
+        """
+        expected = {theirs(name, names): (name, shape) for name, shape in _flat_shapes(like)}
+        found: dict[str, Tensor] = {}
+        twice, useless, misshapen = [], [], []
+        for path in paths:
+            for key, stored, dtype in _contents(path):
+                official = today(key)
+                if IGNORED.search(official):
+                    continue
+                if official in found:
+                    twice.append(official)
+                if dtype not in IN_FILES:
+                    useless.append(f"{official} of {dtype}")
+                name, shape = expected.get(official, ("", ()))
+                found[official] = Tensor(path, key, stored, name, shape)
+                needed = _stored_shape(name, shape)
+                if official in expected and stored not in (needed, (*needed, 1, 1)):
+                    misshapen.append(f"{official} of {stored} instead of {needed}")
+        problems = {
+            "missing": sorted(expected.keys() - found.keys()),
+            "left over": sorted(found.keys() - expected.keys()),
+            "wrong shape": misshapen,
+            "no fractions": useless,
+            "twice": twice,
+        }
+        if any(problems.values()):
+            files = ", ".join(str(path) for path in paths)
+            raise ValueError(
+                f"{files} does not fit the config.json beside it ({_listed(problems)}); "
+                "use the files of one model"
+            )
+        tensors = list(found.values())
+        # The largest first: the copies that are on the way add least where the memory is fullest.
+        tensors.sort(key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
+        return cls(tuple(tensors), names)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The official names of all parameters, and their shapes in the layout of the files."""
+        return {theirs(t.name, self.names): _stored_shape(t.name, t.shape) for t in self.tensors}
+
+    def read(self, dtype: str = "float32", adjusts: Sequence[Adjust] = ()) -> Params:
+        """Read all parameters, a few at a time.
+
+        Args:
+            dtype: one of `DTYPES`, the precision in memory.
+            adjusts: change values on the way, in the layout of the files (LoRA does).
+
+        Raises ValueError that names a parameter that is not finite, or a damaged file.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+
+        def read(tensor: Tensor) -> Array:
+            return self._read_one(tensor, np.dtype(DTYPES[dtype]), adjusts)
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as workers:
+            values = list(workers.map(read, self.tensors))
+        flat = {t.name: value for t, value in zip(self.tensors, values, strict=True)}
+        return unflatten_dict({_path(name): value for name, value in flat.items()})
+
+    def _read_one(self, tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Array:
+        try:
+            with safe_open(tensor.file, "numpy") as file:
+                value = file.get_tensor(tensor.key)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{tensor.file} is damaged ({error}); {AGAIN}") from error
+        value = value.reshape(_stored_shape(tensor.name, tensor.shape))
+        for adjust in adjusts:
+            value = adjust(theirs(tensor.name, self.names), value)
+        value = from_file(value, tensor.name)
+        filled = _aligned(tensor.shape, dtype)
+        with np.errstate(over="ignore"):
+            for i in range(0, max(value.shape[-1:], default=0), 128):  # stripes that fit the cache
+                filled[..., i : i + 128] = value[..., i : i + 128]
+            if not value.shape:
+                filled[...] = value
+        if not _finite(filled):
+            raise ValueError(
+                f"{tensor.file}: {tensor.key} holds values that are not finite in {dtype}; {AGAIN}"
+                + (", or load it in float32" if dtype.itemsize == 2 else "")
+            )
+        return jax.device_put(filled)
+
+
+def save_params(
+    path: Path,
+    params: Params,
+    names: NameMap,
+    *,
+    dtype: str | None = None,
+    linear_projection: bool = True,
+) -> None:
+    """Write parameters under their official names; the file appears whole or not at all.
 
     Args:
-        like: the expected nesting, with anything that has a `.shape` at its leaves.
-
-    Raises FileNotFoundError, or ValueError that lists what is missing, left over or mis-shaped.
+        dtype: one of `DTYPES`; None keeps the precision that they have.
+        linear_projection: see `names.to_file`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} is missing; copy the model folder again")
+    flat = {}
+    for parts, value in flatten_dict(params).items():
+        name = ".".join(map(str, parts))
+        laid = to_file(np.asarray(value), name, linear_projection)
+        laid = laid if dtype is None else laid.astype(DTYPES[dtype])
+        flat[theirs(name, names)] = np.ascontiguousarray(laid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        save_file(flat, draft, metadata={"format": "pt"})
+
+
+def _listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
+    return "; ".join(
+        f"{len(names)} {problem}: " + ", ".join(names[:shown]) + ", ..." * (len(names) > shown)
+        for problem, names in problems.items()
+        if names
+    )
+
+
+def _contents(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
     try:
-        found = load_file(path)
+        with safe_open(path, "numpy") as file:
+            slices = [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118
+            return [(key, tuple(s.get_shape()), s.get_dtype()) for key, s in slices]
     except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"weights file {path} is damaged ({error}); copy the model folder again"
-        ) from error
-    expected = {".".join(map(str, name)): (name, leaf) for name, leaf in flatten_dict(like).items()}
-    problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"left over {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {found[name].shape} instead of {leaf.shape}"
-        for name, (_, leaf) in expected.items()
-        if name in found and found[name].shape != leaf.shape
-    ]
-    problems += [
-        f"{name} holds values that are not finite"
-        for name, value in found.items()
-        if not np.isfinite(value).all()
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (" ..." if len(problems) > 5 else "")
-        raise ValueError(
-            f"weights file {path} does not fit config.json beside it "
-            f"({len(problems)} problems: {shown}); use the two files of one model"
-        )
-    flat = {name: jnp.asarray(found[key], jnp.float32) for key, (name, _) in expected.items()}
-    return unflatten_dict(flat)
+        raise ValueError(f"weights file {path} is damaged ({error}); {AGAIN}") from error
 
 
-def shapes(create: Any) -> tuple[nnx.GraphDef[Any], Params]:
-    """Structure and parameter shapes of the module that `create()` makes, without making it."""
-    structure, state = nnx.split(nnx.eval_shape(create))
-    return structure, nnx.to_pure_dict(state)
+def _flat_shapes(like: Params) -> list[tuple[str, tuple[int, ...]]]:
+    flat = flatten_dict(like)
+    return [(".".join(map(str, path)), tuple(leaf.shape)) for path, leaf in flat.items()]
+
+
+def _path(name: str) -> tuple[str | int, ...]:
+    """`down.blocks.0` -> ("down", "blocks", 0): Flax numbers the modules of a list."""
+    return tuple(int(part) if part.isdigit() else part for part in name.split("."))
+
+
+def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return to_file(np.broadcast_to(np.float32(0), shape), name).shape
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _finite(values: np.ndarray) -> bool:
+    if values.dtype.itemsize != 2:
+        return bool(np.isfinite(values).all())
+    # Infinities and NaN have all bits of the exponent set; NumPy looks at halves one by one.
+    exponent = np.uint16(0x7C00 if values.dtype == np.float16 else 0x7F80)
+    return not np.any((values.view(np.uint16) & exponent) == exponent)

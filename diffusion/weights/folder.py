@@ -1,35 +1,55 @@
-"""A model on disk: config.json, tokenizer/, and one safetensors file a network.
+"""A model on disk, in the layout of Hugging Face's `diffusers`, ours and everybody's alike.
 
-config.json                 `ModelConfig` as JSON, the measured latent scale included
-tokenizer/                  vocab.json, merges.txt, tokenizer_config.json
-text_encoder.safetensors    stage 1
-unet.safetensors            stages 3A, 3B and 4
-vae.safetensors             stage 5
-training.json               how each part was trained (written by `diffusion train`)
+model_index.json                        which pipeline; our name and guidance of the model
+tokenizer/                              vocab.json, merges.txt, or tokenizer.json
+text_encoder/config.json                and model.safetensors: stage 1
+unet/config.json                        and diffusion_pytorch_model.safetensors: 3A, 3B and 4
+vae/config.json                         and diffusion_pytorch_model.safetensors: stage 5
+scheduler/scheduler_config.json         the noise schedule
+training.json                           how each part was trained (only of `diffusion train`)
+
+Other folders (safety_checker, feature_extractor) are not read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
-from diffusion.config import ModelConfig, from_dict
+from diffusion.config import ModelConfig
 from diffusion.replacing import replacing
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
 from diffusion.tokenizer import Tokenizer
-from diffusion.weights.files import Params, SameKey, load_params, save_params, shapes
+from diffusion.weights import configs, files
+from diffusion.weights.files import Params, SameKey, Weights, save_params, shapes
+from diffusion.weights.names import NAME_MAPS
 
-PARTS: dict[str, Callable[[ModelConfig], nnx.Module]] = {
-    "text_encoder": lambda config: TextEncoder(config.text_encoder, rngs=SameKey(0)),
-    "unet": lambda config: UNet(config.unet, rngs=SameKey(0)),
-    "vae": lambda config: VAE(config.vae, rngs=SameKey(0)),
+WAY_OUT = (
+    "a model folder has model_index.json, tokenizer/, text_encoder/, unet/, vae/ and scheduler/; a "
+    "single file becomes such a folder by `StableDiffusionPipeline.from_single_file(FILE)"
+    ".save_pretrained(FOLDER)` of diffusers"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network: how to make it, and what its file is called."""
+
+    create: Callable[[ModelConfig], nnx.Module]
+    stem: str
+
+
+PARTS: dict[str, Part] = {
+    "text_encoder": Part(lambda c: TextEncoder(c.text_encoder, rngs=SameKey(0)), "model"),
+    "unet": Part(lambda c: UNet(c.unet, rngs=SameKey(0)), "diffusion_pytorch_model"),
+    "vae": Part(lambda c: VAE(c.vae, rngs=SameKey(0)), "diffusion_pytorch_model"),
 }
 
 
@@ -37,35 +57,22 @@ def find(model: str | Path) -> Path:
     """The folder of a model: the name of one that ships with the package, or a path.
 
     A folder that has the name of a shipped model is reached as a path: `./garden`.
-    Raises FileNotFoundError that lists the names that ship.
+    Raises FileNotFoundError that lists the names that ship, ValueError for a single file.
     """
     package = Path(__file__).parents[1]
     shelves = [package / "data", package.parent / "data"]  # in a wheel, and in a clone
     for shelf in shelves:
-        if Path(model).name == str(model) and (shelf / model / "config.json").is_file():
+        if Path(model).name == str(model) and (shelf / model / configs.INDEX).is_file():
             return shelf / model
     if Path(model).is_dir():
         return Path(model)
-    names = sorted({path.parent.name for shelf in shelves for path in shelf.glob("*/config.json")})
+    if Path(model).is_file():
+        raise ValueError(f"model {str(model)!r} is a file; {WAY_OUT}")
+    found = {path.parent.name for shelf in shelves for path in shelf.glob(f"*/{configs.INDEX}")}
     raise FileNotFoundError(
         f"model {str(model)!r} is neither a folder nor one that ships with diffusion "
-        f"({', '.join(names) or 'none is installed'})"
+        f"({', '.join(sorted(found)) or 'none is installed'})"
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises FileNotFoundError, or ValueError where the file holds no JSON object."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; copy the model folder again")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); copy the model folder again"
-        ) from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object; copy the model folder again")
-    return data
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -75,26 +82,75 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
         draft.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_config(folder: Path) -> ModelConfig:
+def load_config(root: Path) -> ModelConfig:
+    """Raises FileNotFoundError or ValueError that names the file, and what in it is the matter."""
+    if not (root / configs.INDEX).exists():
+        raise FileNotFoundError(f"{root / configs.INDEX} is missing; {WAY_OUT}")
     try:
-        return from_dict(ModelConfig, read_json(folder / "config.json"))
+        index = files.read_json(root / configs.INDEX, root)
+        configs.check_index(index)
+        parts = {path: files.read_json(root / path, root) for path in configs.FILES.values()}
+        return configs.read({configs.INDEX: index, **parts}, root.resolve().name)
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+        raise ValueError(f"model {root}: {error}") from error
 
 
-def save_config(folder: Path, config: ModelConfig) -> None:
-    write_json(folder / "config.json", dataclasses.asdict(config))
+def save_config(root: Path, config: ModelConfig) -> None:
+    """Everything but weights and tokenizer."""
+    for path, data in configs.write(config).items():
+        write_json(root / path, data)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder / "tokenizer")
+def load_tokenizer(root: Path) -> Tokenizer:
+    """Raises as `Tokenizer.load`."""
+    for path in (root / "tokenizer").glob("*"):
+        files.regular(root, path)
+    return Tokenizer.load(root / "tokenizer")
 
 
-def load_part(folder: Path, config: ModelConfig, part: str) -> tuple[nnx.GraphDef[Any], Params]:
-    """Structure and parameters of one of `PARTS`. Raises as `load_params`."""
-    structure, like = shapes(lambda: PARTS[part](config))
-    return structure, load_params(folder / f"{part}.safetensors", like)
+def structure_of(config: ModelConfig, part: str) -> tuple[nnx.GraphDef[Any], Params]:
+    """One of `PARTS` without its numbers: its structure, and the shapes of its parameters."""
+    return shapes(lambda: PARTS[part].create(config))
 
 
-def save_part(folder: Path, part: str, params: Params, dtype: str) -> None:
-    save_params(folder / f"{part}.safetensors", params, dtype)
+def open_part(root: Path, part: str, like: Params) -> Weights:
+    """The checked files of one of `PARTS`. Raises as `files.find` and `Weights.open`."""
+    return Weights.open(files.find(root, part, PARTS[part].stem), like, NAME_MAPS[part])
+
+
+def load_part(
+    root: Path, config: ModelConfig, part: str, dtype: str = "float32"
+) -> tuple[nnx.GraphDef[Any], Params]:
+    """Structure and parameters of one of `PARTS`. Raises as `open_part` and `Weights.read`."""
+    structure, like = structure_of(config, part)
+    return structure, open_part(root, part, like).read(dtype)
+
+
+def save_part(
+    root: Path, config: ModelConfig, part: str, params: Params, dtype: str | None = None
+) -> None:
+    """Write one of `PARTS`; see `files.save_params`. Raises as `check_empty`."""
+    check_empty(root, part)
+    save_params(
+        part_file(root, part),
+        params,
+        NAME_MAPS[part],
+        dtype=dtype,
+        linear_projection=config.unet.linear_projection,
+    )
+
+
+def part_file(root: Path, part: str) -> Path:
+    """Where we write one of `PARTS`."""
+    return root / part / f"{PARTS[part].stem}.safetensors"
+
+
+def check_empty(root: Path, part: str) -> None:
+    """Raises ValueError where a place holds weights under another name than `part_file`.
+
+    Half precision variants and shards would be left beside ours, and some readers prefer them.
+    """
+    ours = part_file(root, part)
+    for path in ours.parent.glob("*"):
+        if path != ours and (".safetensors" in path.name or path.suffix in files.PICKLES):
+            raise ValueError(f"{path} belongs to another model; save to a new folder")

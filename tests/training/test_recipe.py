@@ -15,7 +15,7 @@ from diffusion import cli
 from diffusion.pictures import read_settings
 from diffusion.training import recipe, tokenizer
 from diffusion.training.recipe import PARTS, train_part
-from diffusion.weights import folder as files
+from diffusion.weights import folder
 
 TINY = [
     "model.image_size=16",
@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
+    return {str(path): path.read_bytes() for path in output.glob("*/*.safetensors")}
 
 
 def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
@@ -74,16 +74,16 @@ def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
 
 
 def test_weights_are_finite_float16(trained):
-    assert weights(trained).keys() == {f"{part}.safetensors" for part in files.PARTS}
+    assert weights(trained).keys() == {str(folder.part_file(trained, p)) for p in folder.PARTS}
     for name in weights(trained):
-        for value in load_file(trained / name).values():
+        for value in load_file(name).values():
             assert value.dtype == np.float16
             assert np.isfinite(value).all()
 
 
 def test_the_latent_scale_is_measured_on_the_weights_of_the_file(trained):
-    config = files.load_config(trained)
-    scale = recipe.vae.measure_scale(config, files.load_part(trained, config, "vae")[1])
+    config = folder.load_config(trained)
+    scale = recipe.vae.measure_scale(config, folder.load_part(trained, config, "vae")[1])
     assert config.vae.scaling_factor == round(scale, 5)
     assert config.vae.scaling_factor != 1.0
 
@@ -101,7 +101,7 @@ def test_the_card_says_how_each_part_was_trained(trained):
 
 def test_the_same_command_again_changes_nothing(trained, monkeypatch):
     before = weights(trained)
-    config = (trained / "config.json").read_bytes()
+    config = (trained / "vae" / "config.json").read_bytes()
     logs = {path: path.read_bytes() for path in trained.rglob("log.jsonl")}
 
     def no_step(*_: object) -> None:
@@ -110,7 +110,7 @@ def test_the_same_command_again_changes_nothing(trained, monkeypatch):
     monkeypatch.setattr("diffusion.training.loop.make_step", lambda *_: no_step)
     assert cli.main(["train", "all", "--output", str(trained), *COMMAND]) == 0
     assert weights(trained) == before
-    assert (trained / "config.json").read_bytes() == config
+    assert (trained / "vae" / "config.json").read_bytes() == config
     assert {path: path.read_bytes() for path in trained.rglob("log.jsonl")} == logs
 
 
@@ -130,7 +130,7 @@ def test_parts_need_those_before_them(tmp_path):
     train_part("tokenizer", tmp_path)
     with pytest.raises(ValueError, match=r"unet needs the text .*`diffusion train text --output"):
         train_part("unet", tmp_path)
-    (tmp_path / "text_encoder.safetensors").touch()
+    folder.part_file(tmp_path, "text_encoder").touch()
     with pytest.raises(ValueError, match=r"unet needs the vae .*`diffusion train vae --output"):
         train_part("unet", tmp_path)
 

@@ -1,62 +1,147 @@
+"""A model folder: there and back, and every way in which one can be broken."""
+
 import dataclasses
 import json
 import os
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+import diffusion
 from diffusion.weights import folder
+
+CONFIGS = (
+    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json",
+    "unet/config.json", "vae/config.json",
+)  # fmt: skip
+WEIGHTS = (
+    "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)  # fmt: skip
+VOCABULARY = ("tokenizer/vocab.json", "tokenizer/merges.txt")
+
+
+@pytest.fixture
+def broken(tiny_folder, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "broken"))
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_configuration_survives(tmp_path, tiny):
     config = dataclasses.replace(tiny, name="küçük", guidance=2.25)
-    folder.save_config(tmp_path / "new" / "model", config)
-    assert folder.load_config(tmp_path / "new" / "model") == config
-    assert os.listdir(tmp_path / "new" / "model") == ["config.json"]
+    place = tmp_path / "new" / "model"
+    folder.save_config(place, config)
+    assert folder.load_config(place) == config
+    written = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    assert tuple(written) == CONFIGS
 
 
+def test_a_model_without_a_name_is_called_like_its_folder(broken):
+    edit(broken / "model_index.json", _diffusion={})
+    config = folder.load_config(broken)
+    assert (config.name, config.guidance) == ("broken", 7.5)
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *WEIGHTS, *VOCABULARY])
+def test_a_file_that_is_missing_is_named(broken, path):
+    (broken / path).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"{Path(path).name}.* is missing|no file .*{path}"
+    ):
+        diffusion.load(broken)
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *WEIGHTS, *VOCABULARY])
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "damage",
     [
-        (lambda data: data["unet"].update(colour=3), "colour"),
-        (lambda data: data["vae"].update(norm_groups="8"), r"vae\.norm_groups"),
-        (lambda data: data["unet"].update(heads=[2, 3]), r"unet\.heads"),
-        (lambda data: data.update(unet=[1, 2]), "unet"),
-        (lambda data: data.update(image_size=17), "image_size"),
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"\xff\xfe" + content,
+        lambda content: b"[]",
+        lambda content: content.replace(b"a", b"\x00"),
     ],
+    ids=["half", "empty", "bytes", "list", "zeros"],
 )
-def test_a_wrong_configuration_is_refused_by_name(tmp_path, tiny, change, message):
-    folder.save_config(tmp_path, tiny)
-    data = json.loads((tmp_path / "config.json").read_text())
-    change(data)
-    (tmp_path / "config.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
-        folder.load_config(tmp_path)
+def test_a_file_that_is_damaged_is_named(broken, path, damage):
+    (broken / path).write_bytes(damage((broken / path).read_bytes()))
+    with pytest.raises(ValueError, match=Path(path).name):
+        diffusion.load(broken)
 
 
-def test_entries_left_out_have_the_values_of_stable_diffusion(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    assert folder.load_config(tmp_path).name == "sd-v1"
+@pytest.mark.parametrize("path", [*CONFIGS, *WEIGHTS, *VOCABULARY])
+def test_links_that_lead_out_are_refused(broken, path, tmp_path):
+    (broken / path).rename(tmp_path / "elsewhere")
+    (broken / path).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{path} is a link that leads out of"):
+        diffusion.load(broken)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "is not valid JSON"),
-        (b"\xff", "is not valid JSON"),
-        (b"[]", "holds no JSON object"),
-    ],
-)
-def test_a_damaged_configuration(tmp_path, content, message):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"config\.json {message}"):
-        folder.load_config(tmp_path)
+@pytest.mark.parametrize("path", [*CONFIGS, *WEIGHTS])
+def test_a_folder_in_the_place_of_a_file(broken, path):
+    (broken / path).unlink()
+    (broken / path).mkdir()
+    with pytest.raises(FileNotFoundError, match=Path(path).name):
+        diffusion.load(broken)
 
 
-def test_a_missing_configuration(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
-        folder.load_config(tmp_path)
+@pytest.mark.parametrize("path", WEIGHTS)
+def test_tensors_that_do_not_fit_are_named(broken, path):
+    tensors = load_file(broken / path)
+    name = sorted(tensors)[3]
+    lacking = {key: value for key, value in tensors.items() if key != name}
+    spoilt = np.where(np.arange(tensors[name].size) == 1, np.nan, tensors[name].ravel())
+    for changed, message in (
+        (lacking, f"1 missing: {name}"),
+        (tensors | {"extra.weight": tensors[name]}, r"1 left over: extra\.weight"),
+        (tensors | {name: tensors[name][..., :-1].copy()}, f"1 wrong shape: {name}"),
+        (tensors | {name: tensors[name].astype(np.int32)}, f"1 no fractions: {name} of I32"),
+        (
+            tensors | {name: spoilt.astype(np.float32).reshape(tensors[name].shape)},
+            f"{name} holds values that are not finite",
+        ),
+    ):
+        save_file(changed, broken / path)
+        with pytest.raises(ValueError, match=message):
+            diffusion.load(broken)
+
+
+@pytest.mark.parametrize("path", WEIGHTS)
+def test_pickles_are_refused(broken, path):
+    (broken / path).rename((broken / path).with_suffix(".bin"))
+    with pytest.raises(ValueError, match=r"\.bin is a pickle, which can run any program"):
+        diffusion.load(broken)
+
+
+def test_tokenizer_and_text_encoder_of_two_models(broken):
+    edit(broken / "tokenizer" / "tokenizer_config.json", model_max_length=77)
+    with pytest.raises(ValueError, match=r"rows of 77, .*config\.json says \d+ and 16"):
+        diffusion.load(broken)
+
+
+def test_a_single_file_is_no_model_folder(tmp_path):
+    for name in ("v1-5.safetensors", "v1-5.ckpt"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"{name}' is a file; .*from_single_file"):
+            diffusion.load(tmp_path / name)
+    with pytest.raises(
+        FileNotFoundError, match=r"model_index\.json is missing; a model folder has"
+    ):
+        diffusion.load(tmp_path)
+
+
+def test_other_folders_are_not_read(broken):
+    (broken / "safety_checker").mkdir()
+    (broken / "safety_checker" / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
+    assert diffusion.load(broken).config.name == "tiny"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -68,7 +153,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OSError, match="no space"):
         folder.write_json(tmp_path / "notes.json", {"ağaç": 2})
-    assert folder.read_json(tmp_path / "notes.json") == {"ağaç": 1}
+    assert json.loads((tmp_path / "notes.json").read_text(encoding="utf-8")) == {"ağaç": 1}
     assert os.listdir(tmp_path) == ["notes.json"]
 
 
@@ -82,7 +167,7 @@ def test_find_takes_a_folder_or_lists_the_names(tmp_path, monkeypatch):
     for shelf in (package / "data", tmp_path / "data"):  # of a wheel, and of a clone
         for name in ("garden", f"{shelf.parent.name}-only"):
             (shelf / name).mkdir(parents=True)
-            (shelf / name / "config.json").write_text("{}")
+            (shelf / name / "model_index.json").write_text("{}")
     assert folder.find("garden") == package / "data" / "garden"
     assert folder.find(f"{tmp_path.name}-only") == tmp_path / "data" / f"{tmp_path.name}-only"
     names = ", ".join(sorted({"garden", "diffusion-only", f"{tmp_path.name}-only"}))
@@ -91,18 +176,29 @@ def test_find_takes_a_folder_or_lists_the_names(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("part", folder.PARTS)
-def test_a_part_survives(tiny_folder, tmp_path, part):
+@pytest.mark.parametrize("linear", [True, False])
+def test_a_part_survives(tiny_folder, tmp_path, part, linear):
     config = folder.load_config(tiny_folder)
+    config = dataclasses.replace(
+        config, unet=dataclasses.replace(config.unet, linear_projection=linear)
+    )
     structure, params = folder.load_part(tiny_folder, config, part)
-    folder.save_part(tmp_path, part, params, "float32")
+    folder.save_part(tmp_path, config, part, params)
     again_structure, again = folder.load_part(tmp_path, config, part)
     assert again_structure == structure
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert len(jax.tree.leaves(params)) > 30
+    stored = load_file(folder.part_file(tmp_path, part))
+    name = "mid_block.attentions.0.proj_in.weight"
+    assert name not in stored or stored[name].ndim == (2 if linear else 4)
 
 
-def test_a_part_of_another_size_is_refused(tiny_folder):
-    config = folder.load_config(tiny_folder)
-    wider = dataclasses.replace(config.vae, block_out_channels=(4, 16))
-    with pytest.raises(ValueError, match=r"vae\.safetensors does not fit.*has shape"):
-        folder.load_part(tiny_folder, dataclasses.replace(config, vae=wider), "vae")
+def test_nothing_of_another_model_is_left_beside_what_is_written(broken):
+    artist = diffusion.load(broken)
+    for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"):
+        stranger = broken / "unet" / name
+        stranger.write_bytes(b"")
+        with pytest.raises(ValueError, match=f"{name} belongs to another model"):
+            artist.save(broken)
+        stranger.unlink()
+    artist.save(broken)

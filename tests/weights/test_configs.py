@@ -1,0 +1,171 @@
+"""Official configuration files are understood; what we do not paint with is named."""
+
+import copy
+
+import pytest
+
+from diffusion.config import garden, sd_v1, sd_v2, sd_v2_base
+from diffusion.weights import configs
+
+CROSS_DOWN, CROSS_UP = ["CrossAttnDownBlock2D"] * 3, ["CrossAttnUpBlock2D"] * 3
+INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.2.2"}
+UNET_1 = {  # the options of 2022, when SD 1.4 came out
+    "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False,
+    "cross_attention_dim": 768, "down_block_types": [*CROSS_DOWN, "DownBlock2D"],
+    "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4,
+    "layers_per_block": 2, "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32,
+    "out_channels": 4, "sample_size": 64, "up_block_types": ["UpBlock2D", *CROSS_UP],
+}  # fmt: skip
+UNET_2 = UNET_1 | {
+    "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "sample_size": 96,
+    "use_linear_projection": True, "upcast_attention": True, "num_class_embeds": None,
+    "dual_cross_attention": False, "only_cross_attention": [False] * 4, "dropout": 0.0,
+}  # fmt: skip
+VAE = {
+    "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "in_channels": 3, "latent_channels": 4,
+    "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3, "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}  # fmt: skip
+TEXT_1 = {
+    "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "vocab_size": 49408,
+    "hidden_act": "quick_gelu", "hidden_size": 768, "intermediate_size": 3072,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "max_position_embeddings": 77,
+    "layer_norm_eps": 1e-05, "pad_token_id": 1, "return_dict": True, "projection_dim": 768,
+}  # fmt: skip
+TEXT_2 = TEXT_1 | {
+    "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_attention_heads": 16, "num_hidden_layers": 23,
+}  # fmt: skip
+SCHEDULE_1 = {
+    "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": False,
+    "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None, "clip_sample": False,
+}  # fmt: skip
+SCHEDULE_2 = SCHEDULE_1 | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+
+
+SAYS = {  # where the message names something else than the option
+    "attention_head_dim": "heads|attention_head_dim",
+    "cross_attention_dim": "context_width",
+    "_class_name": r"FlowMatchEulerDiscreteScheduler|\['a'\]",
+    "_diffusion": "guidance|colour",
+}
+
+
+def files(**changes):
+    """The files of SD 1.4, some of them with other entries."""
+    contents = {"model_index": INDEX, "text": TEXT_1, "unet": UNET_1, "vae": VAE}
+    contents |= {"schedule": SCHEDULE_1}
+    contents = {name: content | changes.get(name, {}) for name, content in contents.items()}
+    paths = (configs.INDEX, *configs.FILES.values())
+    return dict(zip(paths, contents.values(), strict=True))
+
+
+def test_stable_diffusion_1():
+    assert configs.read(files(), "sd-v1") == sd_v1()
+
+
+def test_stable_diffusion_2():
+    changed = {"text": TEXT_2, "unet": UNET_2, "schedule": SCHEDULE_2}
+    assert configs.read(files(**changed), "sd-v2") == sd_v2()
+    base = changed | {"unet": UNET_2 | {"sample_size": 64}, "schedule": SCHEDULE_1}
+    assert configs.read(files(**base), "sd-v2-base") == sd_v2_base()
+
+
+def test_options_that_are_absent_have_the_reference_s_defaults():
+    bare = {path: {} for path in (configs.INDEX, *configs.FILES.values())}
+    bare["text_encoder/config.json"] = TEXT_1
+    bare["scheduler/scheduler_config.json"] = SCHEDULE_1
+    bare["vae/config.json"] = VAE
+    assert configs.read(bare, "sd-v1") == sd_v1()
+
+
+def test_inpainting_models_have_nine_channels():
+    config = configs.read(files(unet={"in_channels": 9}), "inpainting")
+    assert config.inpaints
+    assert configs.write(config)[configs.INDEX]["_class_name"] == "StableDiffusionInpaintPipeline"
+
+
+@pytest.mark.parametrize("config", [garden(), sd_v1(), sd_v2_base(), sd_v2()], ids=lambda c: c.name)
+def test_what_is_written_is_read(config):
+    written = configs.write(config)
+    configs.check_index(written[configs.INDEX])
+    assert configs.read(written, "another") == config
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "value"),
+    [
+        ("unet", "norm_eps", 1e-6),
+        ("unet", "act_fn", "gelu"),
+        ("unet", "flip_sin_to_cos", False),
+        ("unet", "freq_shift", 1),
+        ("unet", "downsample_padding", 0),
+        ("unet", "transformer_layers_per_block", [1, 2, 10]),
+        ("unet", "addition_embed_type", "text_time"),
+        ("unet", "class_embed_type", "timestep"),
+        ("unet", "num_class_embeds", 1000),
+        ("unet", "dual_cross_attention", True),
+        ("unet", "only_cross_attention", [False, True, False, False]),
+        ("unet", "time_cond_proj_dim", 256),
+        ("unet", "an_option_of_next_year", 1),
+        ("unet", "in_channels", 8),
+        ("unet", "in_channels", "4"),
+        ("unet", "layers_per_block", 10**9),
+        ("unet", "layers_per_block", [2, 2, 2, 2]),
+        ("unet", "block_out_channels", [320] * 1000),
+        ("unet", "block_out_channels", "320"),
+        ("unet", "block_out_channels", [320, 640.5]),
+        ("unet", "attention_head_dim", True),
+        ("unet", "attention_head_dim", [5, 10]),
+        ("unet", "down_block_types", ["AttnDownBlock2D", *CROSS_DOWN]),
+        ("unet", "down_block_types", 3),
+        ("unet", "up_block_types", [*CROSS_UP, "UpBlock2D"]),
+        ("unet", "cross_attention_dim", 2048),
+        ("unet", "sample_size", 1.5),
+        ("vae", "down_block_types", ["AttnDownEncoderBlock2D"] * 4),
+        ("vae", "latent_channels", 16),
+        ("vae", "shift_factor", 0.1159),
+        ("vae", "use_quant_conv", False),
+        ("vae", "scaling_factor", "0.18"),
+        ("vae", "scaling_factor", 0),
+        ("vae", "in_channels", 1),
+        ("text", "model_type", "t5"),
+        ("text", "hidden_act", "relu"),
+        ("text", "num_hidden_layers", 10**9),
+        ("text", "layer_norm_eps", None),
+        ("schedule", "_class_name", "FlowMatchEulerDiscreteScheduler"),
+        ("schedule", "_class_name", ["a"]),
+        ("schedule", "beta_schedule", "linear"),
+        ("schedule", "beta_start", "0.1"),
+        ("schedule", "prediction_type", "sample"),
+        ("schedule", "rescale_betas_zero_snr", True),
+        ("schedule", "timestep_spacing", "trailing"),
+        ("schedule", "trained_betas", [0.1, 0.2]),
+        ("schedule", "set_alpha_to_one", True),
+        ("schedule", "num_train_timesteps", -1),
+        ("model_index", "_diffusion", {"guidance": "loud"}),
+        ("model_index", "_diffusion", {"colour": 1}),
+    ],
+)
+def test_what_is_not_supported_is_named(part, option, value):
+    with pytest.raises(ValueError, match=SAYS.get(option, option)):
+        configs.read(files(**{part: {option: value}}), "odd")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
+        ({"_class_name": "StableDiffusion3Pipeline"}, "StableDiffusion3Pipeline"),
+        ({"_class_name": None}, "None"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "text_encoder_2"),
+        ({"transformer": ["diffusers", "SD3Transformer2DModel"]}, "transformer"),
+    ],
+)
+def test_other_pipelines_are_named(change, name):
+    with pytest.raises(ValueError, match=name):
+        configs.check_index(INDEX | change)
+    configs.check_index(copy.deepcopy(INDEX) | {"image_encoder": [None, None]})
