@@ -11,6 +11,10 @@ from jaxtyping import Array, Bool, Float
 from diffusion.layers.normalisation import GroupNorm
 
 
+WHOLE = 1024 * 1024  # as many logits of a head are computed at once
+CHUNK = 512  # queries at a time where there are more
+
+
 def attention(
     query: Float[Array, "b n c"],
     key: Float[Array, "b m c"],
@@ -20,24 +24,45 @@ def attention(
 ) -> Float[Array, "b n c"]:
     """softmax(Q K' / sqrt(d)) V in each head, d = c / heads (eq. 1); softmax in float32.
 
+    The logits of a large map (4,096 x 4,096 a head at 512x512 pixels) would need gigabytes and be
+    written to memory and read again; a head and some queries at a time, they stay in the cache.
+
     Args:
         mask: True where query n may look at key m; None: everywhere.
     """
-    b, _, c = query.shape
+    b, n, c = query.shape
     d = c // heads
 
     def apart(x: Float[Array, "b n c"]) -> Float[Array, "bh n d"]:
         return x.reshape(b, -1, heads, d).swapaxes(1, 2).reshape(b * heads, -1, d)
 
     query, key, value = apart(query * d**-0.5), apart(key), apart(value)
-    logits = jnp.matmul(query, key.swapaxes(1, 2), preferred_element_type=jnp.float32)
+    if n * key.shape[1] <= WHOLE or mask is not None:
+        mixed = _mix(query, key, value, mask)
+    else:
+        rows = next(rows for rows in range(min(n, CHUNK), 0, -1) if n % rows == 0)
+        chunks = query.reshape(b * heads, n // rows, rows, d)
+        mixed = lax.map(
+            lambda head: lax.map(lambda chunk: _mix(chunk, head[1], head[2]), head[0]),
+            (chunks, key, value),
+        )
+    return mixed.reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
+
+
+def _mix(
+    query: Float[Array, "*b n d"],
+    key: Float[Array, "*b m d"],
+    value: Float[Array, "*b m d"],
+    mask: Bool[Array, "n m"] | None = None,
+) -> Float[Array, "*b n d"]:
+    """For each query, the mean of the values, weighted by how well their keys match."""
+    logits = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
     if mask is not None:
-        logits = jnp.where(mask[None], logits, -jnp.inf)
+        logits = jnp.where(mask, logits, -jnp.inf)
     # Dividing by the sum after the product with V, not before it, saves a pass over (n, m).
     weights = jnp.exp(logits - lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
     mixed = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-    mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
-    return mixed.reshape(b, heads, -1, d).swapaxes(1, 2).reshape(b, -1, c)
+    return (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
 
 
 class Attention(nnx.Module):

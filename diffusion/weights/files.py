@@ -196,7 +196,7 @@ class Weights:
         if any(problems.values()):
             files = ", ".join(str(path) for path in paths)
             raise ValueError(
-                f"{files} does not fit the config.json beside it ({_listed(problems)}); "
+                f"{files} does not fit the config.json beside it ({listed(problems)}); "
                 "use the files of one model"
             )
         tensors = list(found.values())
@@ -278,7 +278,7 @@ def save_params(
         save_file(flat, draft, metadata={"format": "pt"})
 
 
-def _listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
+def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
     return "; ".join(
         f"{len(names)} {problem}: " + ", ".join(names[:shown]) + ", ..." * (len(names) > shown)
         for problem, names in problems.items()

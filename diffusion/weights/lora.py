@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from diffusion.weights.files import IN_FILES, PICKLES, Adjust, _listed
+from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
 
 # What stands before the name of a layer, and what stands for the dots in it.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
@@ -285,6 +285,6 @@ def _named(name: str, pattern: str) -> bool:
 def _refuse(path: Path, problems: Problems) -> None:
     if any(problems.values()):
         raise ValueError(
-            f"LoRA {path} does not fit the model ({_listed(problems)}); use one that was made for "
+            f"LoRA {path} does not fit the model ({listed(problems)}); use one that was made for "
             "this kind of model (SD 1.x and SD 2.x differ)"
         )

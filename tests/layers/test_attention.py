@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -177,3 +178,19 @@ def test_spatial_transformer_listens_to_its_own_words_only(build):
     np.testing.assert_allclose(other[0], y[0], atol=1e-6)
     assert jnp.abs(other[1] - y[1]).max() > 1e-3
     assert layer.norm.eps == 1e-6
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 12), (7, 3), (9, 5)])
+def test_large_maps_are_attended_to_in_chunks(monkeypatch, n, m):
+    """The same numbers, forward and backward, whatever fits into the cache at once."""
+    q, k, v = draw(2, n, 6), draw(2, m, 6, seed=1), draw(2, m, 6, seed=2)
+
+    def run():
+        gradient = jax.grad(lambda *x: jnp.sum(attention(*x, 2) ** 2), (0, 1, 2))
+        return attention(q, k, v, 2), gradient(q, k, v)
+
+    whole = run()
+    monkeypatch.setattr("diffusion.layers.attention.WHOLE", 0)
+    monkeypatch.setattr("diffusion.layers.attention.CHUNK", 4)
+    chunked = run()
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), chunked, whole)

@@ -1,0 +1,1 @@
+"""Agreement with the PyTorch reference (`diffusers`, `transformers`), measured block by block."""
