@@ -224,8 +224,9 @@ class Artist:
         """
         if image is not None and (height, width) not in ((None, None), image.shape[:2]):
             raise ValueError("height and width are those of the image; leave them out")
-        own = self.config.image_size
-        rows, columns = image.shape[:2] if image is not None else (height or own, width or own)
+        own = (self.config.image_size,) * 2 if image is None else image.shape[:2]
+        rows = own[0] if height is None else height
+        columns = own[1] if width is None else width
         unit = self.config.unit
         for name, side in (("height", rows), ("width", columns)):
             if side % unit or not unit <= side <= LARGEST_SIDE:

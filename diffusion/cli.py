@@ -175,9 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="precision of the weights: float32, bfloat16 or float16 (%(default)s)",
     )
-    add(
-        "--zoom", type=int, metavar="N", help="enlarge each pixel N times (4; 1 if large)"
-    )
+    add("--zoom", type=int, metavar="N", help="enlarge each pixel N times (4; 1 if large)")
     add(
         "--strip",
         action="store_true",

@@ -109,19 +109,31 @@ def build() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tiny: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model folder with `random_params`. Copy it before you change it."""
-    place = tmp_path_factory.mktemp("models") / "tiny"
-    captions = ["a red house with two old trees", "a house at night", "kırmızı çatılı ev, iki ağaç"]
-    tokenizer = Tokenizer.train(captions, vocab_size=600, length=tiny.text_encoder.length)
-    text_encoder = dataclasses.replace(tiny.text_encoder, vocab_size=tokenizer.vocab_size)
-    config = dataclasses.replace(tiny, text_encoder=text_encoder)
-    folder.save_config(place, config)
-    tokenizer.save(place / "tokenizer")
-    for seed, part in enumerate(folder.PARTS):
-        _, like = folder.structure_of(config, part)
-        folder.save_part(place, config, part, random_params(like, seed))
-    return place
+def write_model() -> Callable[..., Path]:
+    """`write_model(place, config)` writes a complete model folder with `random_params`."""
+
+    def write_model(place: Path, config: ModelConfig) -> Path:
+        captions = ["a red house with two old trees", "a house at night", "kırmızı çatılı ev"]
+        length = config.text_encoder.length
+        tokenizer = Tokenizer.train(captions, vocab_size=600, length=length)
+        text = dataclasses.replace(config.text_encoder, vocab_size=tokenizer.vocab_size)
+        config = dataclasses.replace(config, text_encoder=text)
+        folder.save_config(place, config)
+        tokenizer.save(place / "tokenizer")
+        for seed, part in enumerate(folder.PARTS):
+            _, like = folder.structure_of(config, part)
+            folder.save_part(place, config, part, random_params(like, seed))
+        return place
+
+    return write_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tiny: ModelConfig, write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model in a folder. Copy it before you change it."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny", tiny)
 
 
 @pytest.fixture(scope="session")

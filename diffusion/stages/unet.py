@@ -25,7 +25,7 @@ class UNet(nnx.Module):
 
     def __call__(
         self,
-        latents: Float[Array, "b h w z"],
+        latents: Float[Array, "b h w c"],  # of an inpainting model: and what lies beside them
         timesteps: Int[Array, " b"],
         context: Float[Array, "b n d"],
     ) -> Float[Array, "b h w z"]:

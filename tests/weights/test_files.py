@@ -6,7 +6,6 @@ import struct
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
@@ -132,11 +131,14 @@ def test_position_ids_and_a_prefix_are_no_obstacle(path, toy):
     [
         ({"one.bias": None}, r"1 missing: one\.bias"),
         ({"extra.weight": np.zeros(2, np.float32)}, r"1 left over: extra\.weight"),
-        ({"one.weight": np.zeros((4, 5), np.float32)}, r"1 wrong shape: one\.weight of \(4, 5\) instead of \(4, 3\)"),
+        (
+            {"one.weight": np.zeros((4, 5), np.float32)},
+            r"1 wrong shape: one\.weight of \(4, 5\) instead of \(4, 3\)",
+        ),
         ({"one.weight": np.zeros((4, 3), np.int32)}, r"no fractions: one\.weight of I32"),
         ({"text_model.one.bias": np.zeros(4, np.float32)}, r"1 twice: one\.bias"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_listed(path, changes, message):
     rewrite(path, **changes)
     with pytest.raises(ValueError, match=rf"toy\.safetensors does not fit.*{message}"):
@@ -181,11 +183,11 @@ def header(length, text=b"{}"):
         header(100, b"{}"),
         header(2, b"[]"),
         header(4, b"nope"),
-        header(60, json.dumps({"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 8]}}).encode()),
+        header(66, b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}}'),
         header(6000, b"[" * 6000),
     ],
     ids=["empty", "short", "absurd", "huge", "cut", "list", "words", "shape", "deep"],
-)  # fmt: skip
+)
 def test_damaged_files_are_named(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights file .*toy\.safetensors is damaged"):
@@ -237,7 +239,7 @@ def test_shards_and_their_index(path, toy, variant, index):
 def test_half_a_model(path):
     shard(path)
     (path.parent / "toy-00002-of-00002.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="toy-00002-of-00002.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=r"toy-00002-of-00002\.safetensors is missing"):
         read(path)
 
 

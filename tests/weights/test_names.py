@@ -17,7 +17,10 @@ def names(config, part):
     [
         ("down.conv_in.kernel", "conv_in.weight"),
         ("time_embedding.linear2.bias", "time_embedding.linear_2.bias"),
-        ("down.blocks.1.residuals.0.shortcut.kernel", "down_blocks.1.resnets.0.conv_shortcut.weight"),
+        (
+            "down.blocks.1.residuals.0.shortcut.kernel",
+            "down_blocks.1.resnets.0.conv_shortcut.weight",
+        ),
         (
             "up.blocks.3.transformers.2.block.cross_attention.out.bias",
             "up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_out.0.bias",
@@ -26,7 +29,7 @@ def names(config, part):
         ("down.blocks.0.downsample.conv.bias", "down_blocks.0.downsamplers.0.conv.bias"),
         ("up.norm_out.scale", "conv_norm_out.weight"),
     ],
-)  # fmt: skip
+)
 def test_the_unet_is_called_as_in_official_files(ours, official):
     assert theirs(ours, NAME_MAPS["unet"]) == official
 
@@ -36,13 +39,25 @@ def test_the_unet_is_called_as_in_official_files(ours, official):
     [
         ("text_encoder", "position_embedding", "embeddings.position_embedding.weight"),
         ("text_encoder", "token_embedding.embedding", "embeddings.token_embedding.weight"),
-        ("text_encoder", "layers.11.attention.query.kernel", "encoder.layers.11.self_attn.q_proj.weight"),
+        (
+            "text_encoder",
+            "layers.11.attention.query.kernel",
+            "encoder.layers.11.self_attn.q_proj.weight",
+        ),
         ("text_encoder", "final_norm.bias", "final_layer_norm.bias"),
-        ("vae", "encoder.middle.attention.attention.out.kernel", "encoder.mid_block.attentions.0.to_out.0.weight"),
-        ("vae", "decoder.levels.2.change.conv.kernel", "decoder.up_blocks.2.upsamplers.0.conv.weight"),
+        (
+            "vae",
+            "encoder.middle.attention.attention.out.kernel",
+            "encoder.mid_block.attentions.0.to_out.0.weight",
+        ),
+        (
+            "vae",
+            "decoder.levels.2.change.conv.kernel",
+            "decoder.up_blocks.2.upsamplers.0.conv.weight",
+        ),
         ("vae", "quant_conv.bias", "quant_conv.bias"),
     ],
-)  # fmt: skip
+)
 def test_text_encoder_and_vae_are_called_as_in_official_files(part, ours, official):
     assert theirs(ours, NAME_MAPS[part]) == official
 
@@ -64,13 +79,19 @@ def test_a_module_has_a_name_too():
     ("old", "new"),
     [
         ("text_model.encoder.layers.0.mlp.fc1.bias", "encoder.layers.0.mlp.fc1.bias"),
-        ("encoder.mid_block.attentions.0.query.weight", "encoder.mid_block.attentions.0.to_q.weight"),
+        (
+            "encoder.mid_block.attentions.0.query.weight",
+            "encoder.mid_block.attentions.0.to_q.weight",
+        ),
         ("decoder.mid_block.attentions.0.key.bias", "decoder.mid_block.attentions.0.to_k.bias"),
         ("decoder.mid_block.attentions.0.value.bias", "decoder.mid_block.attentions.0.to_v.bias"),
-        ("decoder.mid_block.attentions.0.proj_attn.bias", "decoder.mid_block.attentions.0.to_out.0.bias"),
+        (
+            "decoder.mid_block.attentions.0.proj_attn.bias",
+            "decoder.mid_block.attentions.0.to_out.0.bias",
+        ),
         ("down_blocks.0.attentions.0.proj_in.bias", "down_blocks.0.attentions.0.proj_in.bias"),
     ],
-)  # fmt: skip
+)
 def test_old_spellings(old, new):
     assert today(old) == new
 

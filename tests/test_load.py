@@ -1,0 +1,104 @@
+"""A loaded model: its precision, its memory, and its way back to a folder."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import diffusion
+from diffusion.weights import folder
+
+PROMPT = "a red house"
+NETWORKS = ("text_encoder", "unet", "vae")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_in_the_networks_float32_around_them(tiny_folder, artist, dtype):
+    half = diffusion.load(tiny_folder, dtype=dtype)
+    for name in NETWORKS:
+        leaves = jax.tree.leaves(getattr(half, name).params)
+        assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
+    glances = list(half.glances(PROMPT, steps=3))
+    full = list(artist.glances(PROMPT, steps=3))
+    rough = {"bfloat16": 0.1, "float16": 0.02}[dtype]
+    for ours, exact in zip(glances, full, strict=True):
+        assert {x.dtype for x in (ours.prediction, ours.x0, ours.latents)} == {jnp.dtype("float32")}
+        assert 0 < np.abs(ours.prediction - exact.prediction).max() < rough
+    tokens = jnp.asarray(half.tokenizer([PROMPT]))
+    assert half.text_encoder(tokens).dtype == jnp.float32
+    images = half.vae.decode(full[-1].latents)
+    np.testing.assert_allclose(images, artist.vae.decode(full[-1].latents), atol=10 * rough)
+
+
+def test_an_unknown_precision_is_refused(tiny_folder):
+    with pytest.raises(ValueError, match="dtype is 'float8'; choose one of float32, bfloat16"):
+        diffusion.load(tiny_folder, dtype="float8")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_released_network_gives_its_memory_back_and_can_be_used_again(tiny_folder, name):
+    artist = diffusion.load(tiny_folder)
+    before = artist.paint(PROMPT, steps=2)
+    gc.collect()
+    with_it = sum(x.nbytes for x in jax.live_arrays())
+    network = getattr(artist, name)
+    size = sum(x.nbytes for x in jax.tree.leaves(network.params))
+    network.release()
+    network.release()
+    gc.collect()
+    assert with_it - sum(x.nbytes for x in jax.live_arrays()) >= size > 1000
+    np.testing.assert_array_equal(artist.paint(PROMPT, steps=2), before)
+
+
+def test_what_is_saved_is_what_was_loaded(tiny_folder, artist, tmp_path):
+    artist.save(tmp_path / "copy")
+    for part in folder.PARTS:
+        stored = load_file(folder.part_file(tiny_folder, part))
+        copied = load_file(folder.part_file(tmp_path / "copy", part))
+        assert stored.keys() == copied.keys()
+        for name, value in stored.items():
+            assert value.dtype == copied[name].dtype
+            np.testing.assert_array_equal(copied[name], value)
+    copy = diffusion.load(tmp_path / "copy")
+    assert copy.config == artist.config
+    np.testing.assert_array_equal(copy.paint(PROMPT, steps=2), artist.paint(PROMPT, steps=2))
+
+
+def test_half_the_size_in_the_file(tiny_folder, artist, tmp_path):
+    artist.save(tmp_path / "half", "float16")
+    values = load_file(folder.part_file(tmp_path / "half", "unet")).values()
+    assert {value.dtype for value in values} == {np.dtype(np.float16)}
+    assert (
+        diffusion.load(tmp_path / "half").unet.params["down"]["conv_in"]["bias"].dtype == "float32"
+    )
+
+
+def test_saving_into_the_folder_it_came_from(tiny_folder, artist, tmp_path):
+    artist.save(tmp_path / "copy")
+    copy = diffusion.load(tmp_path / "copy")
+    copy.save(tmp_path / "copy")
+    np.testing.assert_array_equal(
+        diffusion.load(tmp_path / "copy").paint(PROMPT, steps=2), artist.paint(PROMPT, steps=2)
+    )
+
+
+def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    rng = np.random.default_rng(0)
+    down, up = rng.standard_normal((2, 8)), rng.standard_normal((8, 2))
+    path = tmp_path / "style.safetensors"
+    save_file({f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}, path)
+    changed = diffusion.load(tiny_folder, loras={str(path): 0.5})
+
+    def query(artist):
+        block = artist.unet.params["down"]["blocks"][0]["transformers"][0]["block"]
+        return np.asarray(block["self_attention"]["query"]["kernel"])
+
+    np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
+    unet = artist.unet.params["up"], changed.unet.params["up"]
+    jax.tree.map(np.testing.assert_array_equal, *unet)
+    changed.unet.release()
+    np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)

@@ -1,0 +1,163 @@
+"""Other sizes, a picture to begin with, a mask: what is given and what is left as it is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion
+from diffusion import samplers, schedule
+from diffusion.images import from_uint8
+from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.stages.vae import Posterior
+
+PROMPT = "a red house"
+IMAGE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+MASK = np.zeros((16, 24), bool)
+MASK[4:10, 3:16] = True
+PAINTED = np.zeros((8, 12), bool)
+PAINTED[2:5, 1:8] = True  # of 2x2 pixels each: where any of them is in the mask
+
+
+@pytest.fixture(scope="module")
+def inpainter(tiny, write_model, tmp_path_factory):
+    """The tiny model with a U-Net of nine channels."""
+    unet = dataclasses.replace(tiny.unet, in_channels=9)
+    place = tmp_path_factory.mktemp("models") / "inpainter"
+    return diffusion.load(write_model(place, dataclasses.replace(tiny, name="i", unet=unet)))
+
+
+def latents_of(artist, image, seed):
+    posterior = Posterior(*artist.vae.encode(jnp.asarray(image)[None]))
+    return posterior.sample(jax.random.key(seed)) * artist.config.vae.scaling_factor
+
+
+def noise(seed, h=8, w=12):
+    return canvas(picture_keys(seed, jnp.arange(1)), (h, w, 4))
+
+
+def test_pictures_of_other_shapes(artist):
+    assert artist.paint(PROMPT, steps=1, height=8, width=24).shape == (1, 8, 24, 3)
+    assert artist.paint(PROMPT, steps=1, width=24).shape == (1, 16, 24, 3)
+    assert artist.size() == (16, 16)
+    assert artist.size(image=IMAGE) == artist.size(16, 24, IMAGE) == (16, 24)
+    first = next(artist.glances(PROMPT, height=8, width=24, seed=3))
+    np.testing.assert_array_equal(first.canvas, noise(3, 4, 12))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 20}, "height is 20; give a multiple of 8 up to 8192, such as 16 or 24"),
+        ({"width": 3}, "width is 3; give a multiple of 8 up to 8192, such as 8 or 16"),
+        ({"width": 0}, "width is 0"),
+        ({"height": -8}, "height is -8"),
+        ({"width": 10**9}, "width is 1000000000; .* such as 8192 or 8192"),
+        ({"image": IMAGE, "height": 8}, "height and width are those of the image"),
+        ({"image": IMAGE[:15]}, "height is 15"),
+        ({"image": IMAGE.astype(np.float32)}, "image must be a uint8 array"),
+        ({"image": IMAGE[..., 0]}, "image must be a uint8 array"),
+        ({"image": "picture.png"}, "image must be a uint8 array"),
+        ({"mask": MASK}, "mask and strength belong to an image"),
+        ({"strength": 0.5}, "mask and strength belong to an image"),
+        ({"image": IMAGE, "mask": MASK[:8]}, "mask must be a boolean array of the image's"),
+        ({"image": IMAGE, "mask": MASK.astype(int)}, "mask must be a boolean array"),
+        ({"image": IMAGE, "mask": np.zeros_like(MASK)}, "true somewhere"),
+        ({"image": IMAGE, "strength": 0.0}, "strength must be above 0"),
+        ({"image": IMAGE, "strength": 1.1}, "strength must be above 0"),
+        ({"image": IMAGE, "strength": float("nan")}, "strength must be above 0"),
+        ({"image": IMAGE, "strength": 0.1, "steps": 5}, "less than one step"),
+    ],
+)
+def test_what_makes_no_sense_is_named(artist, settings, message):
+    with pytest.raises(ValueError, match=message):
+        artist.paint(PROMPT, **settings)
+    with pytest.raises(ValueError, match=message):
+        next(artist.glances(PROMPT, **settings))
+
+
+def test_a_picture_is_sent_part_of_the_way_back_to_noise(artist):
+    settings = {"image": IMAGE, "strength": 0.5, "steps": 6, "seed": 7}
+    glances = list(artist.glances(PROMPT, **settings))
+    plan = samplers.plan("dpm++2m", artist.config.schedule, 6, strength=0.5)
+    assert [glance.timestep for glance in glances] == plan.timestep.tolist()
+    assert [glance.step for glance in glances] == [3, 4, 5]
+    alpha_bar = schedule.alpha_bars(artist.config.schedule)[plan.timestep[0]]
+    latents = latents_of(artist, from_uint8(IMAGE), 7)
+    expected = np.sqrt(alpha_bar) * latents + np.sqrt(1 - alpha_bar) * noise(7)
+    np.testing.assert_allclose(glances[0].canvas, expected, atol=1e-5)
+    usual = list(artist.glances(PROMPT, image=IMAGE, steps=10))
+    assert usual[0].step == 2  # strength 0.8
+
+
+def test_several_pictures_from_one(artist):
+    both = artist.paint(PROMPT, image=IMAGE, steps=3, count=2, strength=0.7)
+    assert both.shape == (2, 16, 24, 3)
+    assert (both[0] != both[1]).mean() > 0.1
+
+
+@pytest.mark.parametrize("sampler", ["dpm++2m", "heun", "ddpm"])
+def test_outside_of_the_mask_the_canvas_is_the_picture_under_noise(artist, sampler):
+    settings = {"image": IMAGE, "mask": MASK, "steps": 3, "seed": 7, "sampler": sampler}
+    glances = list(artist.glances(PROMPT, **settings))
+    free = list(artist.glances(PROMPT, height=16, width=24, steps=3, seed=7, sampler=sampler))
+    np.testing.assert_array_equal(glances[0].canvas, noise(7))  # strength 1: from pure noise
+    known = latents_of(artist, from_uint8(IMAGE), 7)
+    arriving = [glance.timestep for glance in glances[1:]]
+    alpha_bars = [*schedule.alpha_bars(artist.config.schedule)[arriving], 1.0]
+    for glance, alpha_bar in zip(glances, alpha_bars, strict=True):
+        expected = np.sqrt(alpha_bar) * known + np.sqrt(1 - alpha_bar) * noise(7)
+        np.testing.assert_allclose(glance.latents[0, ~PAINTED], expected[0, ~PAINTED], atol=1e-5)
+        assert np.abs(glance.latents - expected)[0, PAINTED].max() > 0.01
+    np.testing.assert_allclose(
+        glances[0].latents[0, PAINTED], free[0].latents[0, PAINTED], atol=1e-5
+    )
+
+
+def test_what_is_not_masked_stays_to_the_pixel(artist):
+    painted = artist.paint(PROMPT, image=IMAGE, mask=MASK, steps=3, count=2)
+    for picture in painted:
+        np.testing.assert_array_equal(picture[~MASK], IMAGE[~MASK])
+        assert (picture[MASK] != IMAGE[MASK]).mean() > 0.5
+
+
+def test_part_of_the_way_back_within_the_mask(artist):
+    settings = {"image": IMAGE, "mask": MASK, "steps": 4, "seed": 7, "strength": 0.5}
+    glances = list(artist.glances(PROMPT, **settings))
+    without = next(artist.glances(PROMPT, **(settings | {"mask": None})))
+    assert len(glances) == 2
+    np.testing.assert_array_equal(glances[0].canvas, without.canvas)
+
+
+def test_an_inpainting_network_sees_mask_and_what_is_kept(inpainter):
+    settings = {"image": IMAGE, "mask": MASK, "steps": 2, "seed": 7, "guidance": 2.0}
+    glance = next(inpainter.glances(PROMPT, **settings))
+    kept = from_uint8(IMAGE) * ~MASK[..., None]  # grey where it is to be painted
+    mask = jnp.asarray(PAINTED, jnp.float32)[None, ..., None]
+    seen = jnp.concatenate([noise(7), mask, latents_of(inpainter, kept, 7)], axis=-1)
+    context = inpainter.text_encoder(jnp.asarray(inpainter.tokenizer(["", PROMPT])))
+    timesteps = jnp.full(2, glance.timestep)
+    without, told = inpainter.unet(jnp.concatenate([seen, seen]), timesteps, context)[:, None]
+    expected = samplers.guide(without, told, 2.0)
+    np.testing.assert_allclose(glance.prediction, expected, atol=1e-5)
+    picture = inpainter.paint(PROMPT, **settings)[0]
+    np.testing.assert_array_equal(picture[~MASK], IMAGE[~MASK])
+
+
+def test_an_inpainting_network_paints_from_nothing_too(inpainter):
+    glance = next(inpainter.glances(PROMPT, steps=2, seed=7, guidance=1.0))
+    nothing = latents_of(inpainter, np.zeros((16, 16, 3), np.float32), 7)
+    seen = jnp.concatenate([noise(7, 8, 8), jnp.ones((1, 8, 8, 1)), nothing], axis=-1)
+    context = inpainter.text_encoder(jnp.asarray(inpainter.tokenizer([PROMPT])))
+    expected = inpainter.unet(seen, jnp.full(1, glance.timestep), context)
+    np.testing.assert_allclose(glance.prediction, expected, atol=1e-5)
+
+
+def test_a_picture_or_a_mask_compiles_nothing_new(artist):
+    artist.paint(PROMPT, steps=2, height=16, width=24)
+    before = artist._glance.function._cache_size()
+    artist.paint(PROMPT, steps=4, image=IMAGE, strength=0.5)
+    artist.paint(PROMPT, steps=2, image=IMAGE, mask=MASK, sampler="ddpm")
+    assert artist._glance.function._cache_size() == before
