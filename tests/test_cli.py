@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 import diffusion
 from diffusion import cli
 from diffusion.art_class import Artist
+from diffusion.config import garden, sd_v1
 from diffusion.pictures import KEY, Settings, read_settings
 from diffusion.weights.folder import PARTS, part_file
 
@@ -188,6 +189,18 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--output", "/proc/none/picture.png"], "/proc/none"),
         (["--output", "/proc/picture.png"], "/proc"),
         (["--again", "picture.png"], "--again"),
+        (["--width", 20], "width is 20"),
+        (["--height", 0], "height is 0"),
+        (["--width", 10**9], "width is 1000000000"),
+        (["--strength", "0.5"], "strength"),
+        (["--mask", "picture.png"], "--from"),
+        (["--from", "absent.png"], "absent.png"),
+        (["--from", "file"], "file cannot be read"),
+        (["--from", "."], "."),
+        (["--dtype", "int4"], "int4"),
+        (["--lora", "absent.safetensors=0.5"], "absent.safetensors"),
+        (["--lora", "file"], "LoRA file is damaged"),
+        (["--lora", "old.ckpt=nan"], "strength nan"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(paint, capsys, arguments, named):
@@ -198,6 +211,86 @@ def test_a_mistake_is_named_and_nothing_is_written(paint, capsys, arguments, nam
     assert named in refusal(capsys)
     assert files() == ["file", "picture.png"]
     assert Path("picture.png").read_text() == "old"
+
+
+SOURCE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+
+
+@pytest.fixture
+def source() -> str:
+    """A picture in the working folder that fits the tiny model as it is."""
+    Image.fromarray(SOURCE).save("source.png")
+    return "source.png"
+
+
+def test_a_picture_of_another_shape(paint, artist):
+    assert paint("a red house", "--width", 24, "--height", 8, "--count", 1, "--output", "wide") == 0
+    expected = artist.paint("a red house", steps=2, width=24, height=8)
+    np.testing.assert_array_equal(pixels("wide/0000.png"), expected[0])
+
+
+def test_a_picture_from_a_picture(paint, artist, source):
+    arguments = ["--from", source, "--strength", "0.5", "--steps", 4, "--output", "new"]
+    assert paint("a red house", *arguments) == 0
+    expected = artist.paint("a red house", steps=4, image=SOURCE, strength=0.5, count=2)
+    for i, name in enumerate(["new/0000.png", "new/0001.png"]):
+        np.testing.assert_array_equal(pixels(name), expected[i])
+    assert cli.main(["paint", "--again", "new/0001.png", "--output", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == Path("new/0001.png").read_bytes()
+
+
+def test_a_source_is_fitted_to_the_size_that_is_asked_for(paint, source):
+    arguments = ["--from", source, "--width", 8, "--height", 16, "--strip", "--output", "new"]
+    assert paint("a red house", *arguments) == 0
+    assert pixels("new/0000.png").shape[0] == 2 * (16 + cli.GAP) + cli.GAP
+
+
+def test_only_the_white_of_the_mask_is_painted(paint, source):
+    mask = np.zeros((16, 24), np.uint8)
+    mask[4:12, 4:20] = 255
+    Image.fromarray(mask).save("mask.png")
+    assert paint("a red house", "--from", source, "--mask", "mask.png", "--output", "new") == 0
+    picture = pixels("new/0000.png")
+    np.testing.assert_array_equal(picture[mask == 0], SOURCE[mask == 0])
+    assert (picture[mask > 0] != SOURCE[mask > 0]).mean() > 0.5
+
+
+def test_again_notices_that_the_source_has_changed(paint, capsys, source):
+    assert paint("a red house", "--from", source) == 0
+    capsys.readouterr()
+    Image.fromarray(SOURCE[::-1]).save(source)
+    assert cli.main(["paint", "--again", "picture.png", "--output", "again.png"]) == 1
+    assert "files that have changed since: source.png" in refusal(capsys)
+    Path(source).unlink()
+    assert cli.main(["paint", "--again", "picture.png", "--output", "again.png"]) == 1
+    assert "source.png cannot be read" in refusal(capsys)
+    assert not Path("again.png").exists()
+
+
+def test_lora_and_precision_are_remembered(paint, tiny_folder):
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_{}.weight"
+    factors = {name.format(letter): np.ones((16, 16), np.float32) for letter in "AB"}
+    save_file(factors, "a=b.safetensors")
+    arguments = ["--lora", "a=b.safetensors=0.5", "--dtype", "bfloat16", "--output", "one.png"]
+    assert paint("a red house", *arguments) == 0
+    settings = read_settings(Path("one.png"))
+    assert (settings.loras, settings.dtype) == ({"a=b.safetensors": 0.5}, "bfloat16")
+    assert cli.main(["paint", "--again", "one.png", "--output", "two.png"]) == 0
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert cli.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
+
+
+def test_large_models_paint_one_picture_at_a_time_unless_asked(monkeypatch, tmp_path):
+    options = cli.build_parser().parse_args(["paint", "a castle"])
+
+    class Large:
+        config = sd_v1()
+
+    settings = cli.choose(options, Large(), {})
+    assert (settings.count, settings.zoom, settings.guidance) == (1, 1, 7.5)
+    Large.config = garden()
+    settings = cli.choose(options, Large(), {})
+    assert (settings.count, settings.zoom, settings.guidance) == (4, 4, 3.0)
 
 
 def test_a_prompt_is_needed(paint, capsys):

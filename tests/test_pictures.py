@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffusion.pictures import KEY, Settings, check_writable, read_settings, save
+from diffusion.pictures import (
+    KEY,
+    Settings,
+    check_writable,
+    digest,
+    read_mask,
+    read_settings,
+    read_source,
+    save,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
 EVERYTHING = Settings(
@@ -23,6 +32,14 @@ EVERYTHING = Settings(
     guidance=-0.1,
     sampler="ddim",
     eta=0.3,
+    height=24,
+    width=16,
+    source="holiday.jpg",
+    mask="hole.png",
+    strength=0.7,
+    loras={"style.safetensors": 0.5, "other.safetensors": -1.0},
+    dtype="bfloat16",
+    digest="0123",
     zoom=2,
     strip=True,
     index=8,
@@ -133,3 +150,88 @@ def test_check_writable_refuses_by_name_what_cannot_be_written(tmp_path):
         with pytest.raises(OSError, match=f"{place} cannot be written .*--output"):
             check_writable(place)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def colours(height, width):
+    """A picture whose left half is red and whose right half is blue."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2, 0] = image[:, width // 2 :, 2] = 255
+    return Image.fromarray(image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "asked", "expected"),
+    [
+        ((32, 32), (None, None), (16, 16)),
+        ((64, 128), (None, None), (16, 32)),
+        ((128, 64), (None, None), (32, 16)),
+        ((100, 90), (None, None), (16, 16)),
+        ((10, 1000), (None, None), (16, 1600)),
+        ((64, 128), (24, None), (24, 48)),
+        ((64, 128), (None, 24), (16, 24)),
+        ((64, 128), (40, 24), (40, 24)),
+    ],
+)
+def test_a_source_is_scaled_and_cut_to_whole_units(tmp_path, shape, asked, expected):
+    colours(*shape).save(tmp_path / "source.png")
+    image = read_source(tmp_path / "source.png", *asked, side=16, unit=8)
+    assert image.shape == (*expected, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_allclose(image[:, :2].mean(axis=(0, 1)), (255, 0, 0), atol=1)
+    np.testing.assert_allclose(image[:, -2:].mean(axis=(0, 1)), (0, 0, 255), atol=1)
+
+
+def test_a_transparent_source_lies_on_white_paper_and_a_photo_stands_upright(tmp_path):
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "glass.png")
+    assert (read_source(tmp_path / "glass.png", None, None, 16, 8) == 255).all()
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    colours(16, 16).save(tmp_path / "photo.png", exif=exif)
+    assert tuple(read_source(tmp_path / "photo.png", None, None, 16, 8)[0, 0]) == (0, 0, 255)
+
+
+def test_a_mask_is_true_where_it_is_white(tmp_path):
+    grey = np.zeros((32, 64), np.uint8)
+    grey[:, 32:] = 255
+    Image.fromarray(grey).save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", 16, 32)
+    assert mask.shape == (16, 32)
+    assert mask[:, 16:].all()
+    assert not mask[:, :16].any()
+    Image.fromarray(grey[:, :32]).save(tmp_path / "black.png")
+    with pytest.raises(ValueError, match=r"black\.png is black everywhere"):
+        read_mask(tmp_path / "black.png", 16, 32)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n broken"])
+def test_what_is_no_picture_is_named(tmp_path, content):
+    path = tmp_path / "source.png"
+    path.write_bytes(content)
+    for read in (lambda: read_source(path, None, None, 16, 8), lambda: read_mask(path, 16, 16)):
+        with pytest.raises(ValueError, match=r"source\.png cannot be read as a picture"):
+            read()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"source\.png does not exist"):
+        read_source(path, None, None, 16, 8)
+
+
+def test_a_picture_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    colours(16, 16).save(tmp_path / "source.png")
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        read_source(tmp_path / "source.png", None, None, 16, 8)
+
+
+def test_a_digest_tells_whether_the_files_are_the_same(tmp_path):
+    source, style = tmp_path / "source.png", tmp_path / "style.safetensors"
+    source.write_bytes(b"1")
+    style.write_bytes(b"2")
+    settings = Settings("", source=str(source), loras={str(style): 0.5})
+    before = digest(settings)
+    assert before == digest(settings) != digest(Settings("", source=str(source)))
+    style.write_bytes(b"3")
+    assert digest(settings) != before
+    assert digest(Settings("")) is None
+    style.unlink()
+    with pytest.raises(ValueError, match=r"style\.safetensors cannot be read"):
+        digest(settings)
