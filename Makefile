@@ -6,7 +6,7 @@ PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
 
-.PHONY: paint test check train figures clean
+.PHONY: paint test check parity parity-full train figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -19,6 +19,12 @@ check: $(VENV)/installed-dev  ## style, types, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -x -q $(ARGS)
+
+parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and transformers, block by block
+	$(BIN)/python -m parity $(ARGS)
+
+parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (20 GiB of memory)
+	$(BIN)/python -m parity --full $(ARGS)
 
 train: $(VENV)/installed  ## train every part from nothing into runs/garden
 	$(BIN)/diffusion train all --output runs/garden $(ARGS)
@@ -37,6 +43,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-reference: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[reference]'
 	touch $@ $(VENV)/installed
 
 figures: $(VENV)/installed  ## the pictures of README and model card, from the shipped weights

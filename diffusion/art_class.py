@@ -28,6 +28,7 @@ from diffusion.config import ModelConfig
 from diffusion.images import from_uint8, to_uint8
 from diffusion.samplers import Plan
 from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.stages.tiles import decode_in_tiles, whole_decode_bytes
 from diffusion.stages.vae import Posterior
 from diffusion.tokenizer import Tokenizer
 from diffusion.weights import folder
@@ -146,6 +147,12 @@ class VAEStages(Network):
         super().__init__(structure, read)
         self.encode = self.compiled(lambda vae, images: vae.encode(images))
         self.decode = self.compiled(lambda vae, latents: vae.decode(latents))
+
+    def decode_in_tiles(self, latents: Latents) -> Float[np.ndarray, "b H W k"]:
+        """The same as `decode` in less memory and more time; see `diffusion.stages.tiles`."""
+        dtype = jax.tree.leaves(self.params)[0].dtype
+        vae = nnx.merge(self.structure, self.params)
+        return decode_in_tiles(vae, np.asarray(latents, dtype)).astype(np.float32)
 
 
 class Artist:
@@ -400,8 +407,15 @@ class Artist:
         return max(1, min(count, BATCH, PIXELS // (height * width)))
 
     def hang(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
-        """Finished latents, as pictures."""
-        return to_uint8(self.vae.decode(latents / self.config.vae.scaling_factor))
+        """Finished latents, as pictures; large ones in tiles where memory is short."""
+        b, *sides, _ = latents.shape
+        height, width = (side * self.config.vae.downscale for side in sides)
+        decode = self.vae.decode
+        if whole_decode_bytes(self.config.vae, height, width) > free_memory() // 2:
+            decode = self.vae.decode_in_tiles
+        latents = latents / self.config.vae.scaling_factor
+        turns = range(0, b, batch := self.side_by_side(b, height, width))
+        return np.concatenate([to_uint8(decode(latents[i : i + batch])) for i in turns])
 
     def save(self, place: str | Path, dtype: str | None = None) -> None:
         """Write the whole model as a folder that `load` and the PyTorch reference read.
@@ -419,6 +433,14 @@ class Artist:
         for part, network in networks.items():
             folder.save_part(place, self.config, part, network.params, dtype)
         folder.save_config(place, self.config)
+
+
+def free_memory() -> int:
+    """Bytes that are free where the networks run: on the accelerator, or in the machine."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is None:
+        return psutil.virtual_memory().available
+    return stats["bytes_limit"] - stats["bytes_in_use"]
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

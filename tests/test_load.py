@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import diffusion
+from diffusion import art_class
 from diffusion.weights import folder
 
 PROMPT = "a red house"
@@ -102,3 +103,38 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *unet)
     changed.unet.release()
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_where_memory_is_short_the_same_picture_is_hung_in_tiles(tiny_folder, monkeypatch, dtype):
+    artist = diffusion.load(tiny_folder, dtype=dtype)
+    *_, last = artist.glances(PROMPT, steps=1, height=8, width=24, count=3)
+    whole = artist.hang(last.latents)
+    monkeypatch.setattr(art_class, "free_memory", lambda: 1000)
+    monkeypatch.setattr(artist.vae, "decode", None)
+    tiles = artist.hang(last.latents)
+    assert tiles.shape == (3, 8, 24, 3)
+    difference = np.abs(tiles.astype(int) - whole)
+    assert difference.max() <= {"float32": 1, "bfloat16": 8}[dtype]
+
+
+def test_large_pictures_are_hung_one_by_one(artist, monkeypatch):
+    latents = jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
+    together = artist.hang(latents)
+    monkeypatch.setattr(art_class, "PIXELS", 16 * 16)
+    decode, seen = artist.vae.decode, []
+    monkeypatch.setattr(artist.vae, "decode", lambda z: (seen.append(len(z)), decode(z))[1])
+    alone = artist.hang(latents)
+    assert seen == [1, 1, 1]
+    assert np.abs(alone.astype(int) - together).max() <= 1
+
+
+def test_free_memory_is_that_of_the_machine_or_of_its_accelerator(monkeypatch):
+    assert 2**20 < art_class.free_memory() < 2**50
+
+    class Accelerator:
+        def memory_stats(self):
+            return {"bytes_limit": 1000, "bytes_in_use": 400}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
+    assert art_class.free_memory() == 600

@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.layers.normalisation import GroupNorm
 
-
 WHOLE = 1024 * 1024  # as many logits of a head are computed at once
 CHUNK = 512  # queries at a time where there are more
 

@@ -26,8 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion.replacing import replacing
-from diffusion.weights.files import Params
-from diffusion.weights.files import read_json
+from diffusion.weights.files import Params, read_json
 from diffusion.weights.folder import write_json
 
 Batch = Any  # a pytree of arrays with the batch as first axis

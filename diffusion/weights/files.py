@@ -35,10 +35,11 @@ DTYPES: Mapping[str, Any] = {
     "bfloat16": ml_dtypes.bfloat16,
     "float16": np.float16,
 }
-IN_FILES = ("F64", "F32", "F16", "BF16")
+IN_FILES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 LARGEST_JSON = 16 * 2**20  # bytes; the index of the largest model has a hundredth of it
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 ALIGNMENT = 64  # bytes; JAX uses host memory that is aligned like this without a copy
+STRIPE = 128  # columns at a time: turning axes is fast where both sides stay in the cache
 AGAIN = "copy the model folder again"
 
 Adjust = Callable[[str, np.ndarray], np.ndarray]  # official name and value -> value
@@ -147,7 +148,8 @@ class Tensor:
 
     file: Path
     key: str  # its name in the file
-    stored: tuple[int, ...]  # its shape in the file
+    kind: str  # one of `IN_FILES`
+    start: int  # of its bytes in the file
     name: str  # our name
     shape: tuple[int, ...]  # our shape
 
@@ -173,16 +175,16 @@ class Weights:
         found: dict[str, Tensor] = {}
         twice, useless, misshapen = [], [], []
         for path in paths:
-            for key, stored, dtype in _contents(path):
+            for key, stored, kind, start in _contents(path):
                 official = today(key)
                 if IGNORED.search(official):
                     continue
                 if official in found:
                     twice.append(official)
-                if dtype not in IN_FILES:
-                    useless.append(f"{official} of {dtype}")
+                if kind not in IN_FILES:
+                    useless.append(f"{official} of {kind}")
                 name, shape = expected.get(official, ("", ()))
-                found[official] = Tensor(path, key, stored, name, shape)
+                found[official] = Tensor(path, key, kind, start, name, shape)
                 needed = _stored_shape(name, shape)
                 if official in expected and stored not in (needed, (*needed, 1, 1)):
                     misshapen.append(f"{official} of {stored} instead of {needed}")
@@ -230,21 +232,20 @@ class Weights:
         return unflatten_dict({_path(name): value for name, value in flat.items()})
 
     def _read_one(self, tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Array:
+        stored = _stored_shape(tensor.name, tensor.shape)
         try:
-            with safe_open(tensor.file, "numpy") as file:
-                value = file.get_tensor(tensor.key)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{tensor.file} is damaged ({error}); {AGAIN}") from error
-        value = value.reshape(_stored_shape(tensor.name, tensor.shape))
+            value: np.ndarray = np.memmap(
+                tensor.file, IN_FILES[tensor.kind], "r", tensor.start, stored
+            )
+        except (ValueError, OSError) as error:
+            raise ValueError(f"weights file {tensor.file} is damaged ({error}); {AGAIN}") from error
         for adjust in adjusts:
             value = adjust(theirs(tensor.name, self.names), value)
         value = from_file(value, tensor.name)
         filled = _aligned(tensor.shape, dtype)
         with np.errstate(over="ignore"):
-            for i in range(0, max(value.shape[-1:], default=0), 128):  # stripes that fit the cache
-                filled[..., i : i + 128] = value[..., i : i + 128]
-            if not value.shape:
-                filled[...] = value
+            for i in range(0, value.shape[-1], STRIPE):
+                filled[..., i : i + STRIPE] = value[..., i : i + STRIPE]
         if not _finite(filled):
             raise ValueError(
                 f"{tensor.file}: {tensor.key} holds values that are not finite in {dtype}; {AGAIN}"
@@ -286,13 +287,21 @@ def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
     )
 
 
-def _contents(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+def _contents(path: Path) -> list[tuple[str, tuple[int, ...], str, int]]:
+    """Of each tensor in a file: name, shape, type, and where its bytes start."""
     try:
-        with safe_open(path, "numpy") as file:
-            slices = [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118
-            return [(key, tuple(s.get_shape()), s.get_dtype()) for key, s in slices]
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, "numpy"):  # compares all that the header claims with the file
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"weights file {path} is damaged ({error}); {AGAIN}") from error
+    header.pop("__metadata__", None)
+    return [
+        (key, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
+        for key, entry in header.items()
+    ]
 
 
 def _flat_shapes(like: Params) -> list[tuple[str, tuple[int, ...]]]:

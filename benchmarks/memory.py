@@ -1,0 +1,162 @@
+"""How much memory does each stage need at full size, and how long does loading take?
+
+`python -m benchmarks.memory` writes a folder with the architecture of SD 1.5 and random weights (4
+GiB, in a temporary place; `--model FOLDER` takes another), and measures in a process of its own for
+each line: the parameters, and the peak of resident memory beyond what Python, JAX and the
+parameters take (scratch; compilation included). `--size` is the picture's side in pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffusion
+from diffusion.art_class import TextEncoderStage, UNetStages, VAEStages
+from diffusion.config import ModelConfig, sd_v1
+from diffusion.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
+from diffusion.weights import folder
+from diffusion.weights.files import Params
+
+MEBIBYTE = 2**20
+LOADING = "all, loading"
+
+
+def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable[[Any], Any]]]:
+    """What is measured: part of the model, class of its stages, and a call of it."""
+    h, z = size // config.vae.downscale, config.unet.latent_channels
+    n, d = config.text_encoder.length, config.text_encoder.width
+    both = (
+        jnp.zeros((2, h, h, config.unet.in_channels)),
+        jnp.full(2, 500),
+        jnp.zeros((2, n, d)),
+    )
+    image, latents = jnp.zeros((1, size, size, 3)), jnp.zeros((1, h, h, z))
+    return {
+        "text encoder, two prompts": (
+            "text_encoder", TextEncoderStage, lambda stage: stage(jnp.zeros((2, n), jnp.int32))
+        ),
+        "U-Net, both branches of guidance": ("unet", UNetStages, lambda stage: stage(*both)),
+        "VAE encoder": ("vae", VAEStages, lambda stage: stage.encode(image)),
+        "VAE decoder": ("vae", VAEStages, lambda stage: stage.decode(latents)),
+
+    }  # fmt: skip
+
+
+def peak() -> float:
+    """The most resident memory that this process ever had, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
+
+
+def size_of(params: Params) -> float:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / MEBIBYTE
+
+
+def write_random_model(place: Path, config: ModelConfig) -> None:
+    """A folder like an official one: every parameter random, a vocabulary of the right size."""
+    draw = np.random.default_rng(0)
+    for part in folder.PARTS:
+        _, like = folder.structure_of(config, part)
+        params = jax.tree.map(
+            lambda leaf: (
+                draw.standard_normal(leaf.shape, np.float32)
+                * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+            ),
+            like,
+        )
+        folder.save_part(place, config, part, params)
+    inside, ends = BASE_TOKENS[:256], BASE_TOKENS
+    count = config.text_encoder.vocab_size - len(BASE_TOKENS) - 2
+    merges = list(itertools.islice(itertools.product(inside, ends), count))
+    tokens = (*BASE_TOKENS, *map("".join, merges), BOS, EOS)
+    vocab = {token: number for number, token in enumerate(tokens)}
+    Tokenizer(vocab, merges, length=config.text_encoder.length).save(place / "tokenizer")
+    folder.save_config(place, config)
+
+
+def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
+    """Print the parameters and the scratch of one stage in MiB, and the seconds of a second call."""
+    config = folder.load_config(model)
+    part, kind, call = stages(config, size)[name]
+    structure, like = folder.structure_of(config, part)
+    weights = folder.open_part(model, part, like)
+    stage = kind(structure, partial(weights.read, dtype))
+    parameters = size_of(stage.params)
+    before = peak()
+    jax.block_until_ready(call(stage))
+    began = time.perf_counter()
+    jax.block_until_ready(call(stage))
+    print(parameters, peak() - before, time.perf_counter() - began)
+
+
+def measure_loading(model: Path, dtype: str) -> None:
+    """Print the parameters and what loading needs beyond them in MiB, and its seconds."""
+    before = peak()
+    began = time.perf_counter()
+    artist = diffusion.load(model, dtype=dtype)
+    seconds = time.perf_counter() - began
+    size = sum(
+        size_of(network.params) for network in (artist.text_encoder, artist.unet, artist.vae)
+    )
+    print(size, peak() - before - size, seconds)
+
+
+def seconds_to_read(model: Path) -> float:
+    """Reading the bytes of all weights into memory, file after file, and nothing else."""
+    began = time.perf_counter()
+    for path in model.glob("*/*.safetensors"):
+        path.read_bytes()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--only", nargs=2, metavar=("DTYPE", "STAGE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        dtype, name = arguments.only
+        if name == LOADING:
+            measure_loading(arguments.model, dtype)
+        else:
+            measure_stage(arguments.model, dtype, name, arguments.size)
+        return
+    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {arguments.size} pixels")
+    print(", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy")))
+    with tempfile.TemporaryDirectory() as temporary:
+        model = arguments.model or Path(temporary) / "sd-v1"
+        if arguments.model is None:
+            write_random_model(model, sd_v1())
+        print(f"reading the files and nothing else: {seconds_to_read(model):.2f} s")
+        print(f"{'':44}{'parameters':>12}{'scratch':>12}{'seconds':>9}")
+        names = (LOADING, *stages(folder.load_config(model), arguments.size))
+        for dtype, name in itertools.product(arguments.dtypes, names):
+            command = [sys.executable, "-m", "benchmarks.memory", "--model", str(model)]
+            command += ["--size", str(arguments.size), "--only", dtype, name]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            parameters, scratch, seconds = map(float, output.split())
+            print(f"{dtype:10}{name:34}{parameters:8.0f} MiB{scratch:8.0f} MiB{seconds:9.2f}")
+
+
+if __name__ == "__main__":
+    main()
