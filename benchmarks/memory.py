@@ -56,6 +56,7 @@ def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable
         "U-Net, both branches of guidance": ("unet", UNetStages, lambda stage: stage(*both)),
         "VAE encoder": ("vae", VAEStages, lambda stage: stage.encode(image)),
         "VAE decoder": ("vae", VAEStages, lambda stage: stage.decode(latents)),
+        "VAE decoder in tiles": ("vae", VAEStages, lambda stage: stage.decode_in_tiles(latents)),
 
     }  # fmt: skip
 
@@ -93,7 +94,7 @@ def write_random_model(place: Path, config: ModelConfig) -> None:
 
 
 def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
-    """Print the parameters and the scratch of one stage in MiB, and the seconds of a second call."""
+    """Print parameters and scratch of one stage in MiB, and the seconds of a second call."""
     config = folder.load_config(model)
     part, kind, call = stages(config, size)[name]
     structure, like = folder.structure_of(config, part)

@@ -30,7 +30,7 @@ from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.stages.vae import VAE, ImageAttention
 
-Row: TypeAlias = Float[np.ndarray, "w c"]
+Row: TypeAlias = Float[np.ndarray, "_ _"]  # one row of a map: (width, channels)
 Window: TypeAlias = Float[Array, "h w c"]  # a tile and its halo of one; zero outside of the picture
 Inside: TypeAlias = Bool[Array, "h w 1"]  # which positions of a window are in the picture
 Affine: TypeAlias = tuple[Float[Array | np.ndarray, " c"], Float[Array | np.ndarray, " c"]]
@@ -39,18 +39,18 @@ Heard: TypeAlias = tuple[Float[Array, "n 1"], Float[Array, "n 1"], Float[Array, 
 
 
 def decode_in_tiles(
-    vae: VAE, latents: Float[Array | np.ndarray, "b h w z"], tile: int = 64
+    vae: VAE, latents: Float[Array | np.ndarray, "b h w z"], tile: int = 32
 ) -> Float[np.ndarray, "b H W k"]:
     """`vae.decode(latents)` in less memory: unscaled latents (b, h, w, 4) -> (b, f h, f w, 3).
 
-    It differs from the whole decode by what float32 rounds otherwise, some 1e-6. The number of
-    compiled programs, and what they need, depend on `tile` and not on the picture. Measured with
-    the VAE of SD 1.x on two cores (2026-11-23), one picture at a time:
+    It differs from the whole decode by what float32 rounds, measured 5e-6. How many programs
+    are compiled, and what they need, depends on `tile` and not on the picture. The VAE of SD 1.x
+    on two cores, beside other work (2026-11-23):
 
-                    the process grows by        seconds
-                    whole       tiles           whole       tiles
-        512x512     TBD
-        1024x1024   TBD
+                    the process grows by     processor seconds
+                    whole       tiles        whole    tiles
+        512x512     1.15 GiB    0.46 GiB        29       33
+        1024x1024   3.89 GiB    1.27 GiB       149      154
 
     Args:
         latents: any size; pictures are decoded one after the other.
@@ -58,20 +58,20 @@ def decode_in_tiles(
 
     Raises ValueError where the tile has no positions.
     """
-    if not (isinstance(tile, int) and tile > 0):
-        raise ValueError(f"tile is {tile!r}; give a whole number of positions, such as 64")
+    if tile < 1:
+        raise ValueError(f"tile is {tile}; give 1 position or more, such as 32")
     return np.stack([_decode(vae, np.asarray(picture), tile) for picture in latents])
 
 
 def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:
     """What `VAE.decode` needs besides its parameters for one picture of height x width pixels.
 
-    XLA's scratch on a CPU is four maps at the finest resolution: three of the width with which
-    the last level begins and one of that with which it ends (`memory_analysis`, jax 0.10.2: equal
-    for the VAEs of SD and of the garden at every size from 128x128 to 2560x2560 and 64x64 to
-    512x512). A process grew by up to 1.22 times as much, at 512x512 by 1.07 GiB and at 1024x1024 by
-    3.8 GiB, hence the quarter more here. A backend that holds the logits of the attention, which
-    XLA on a CPU does not, needs 4 (h w)^2 bytes more for latents of h x w.
+    XLA's scratch on a CPU is four maps at the finest resolution: three of the width with which the
+    last level begins and one of that with which it ends. So says `memory_analysis` of jax 0.10.2,
+    to the byte, for SD from 128x128 to 2560x2560 and for the garden from 64x64 to 512x512. The
+    process grew by up to 1.22 times as much (at 512x512 by 1093 MiB, at 1024x1024 by 3892 MiB,
+    compiling apart): hence a quarter more here. XLA on a CPU does not hold the logits of the
+    attention; a backend that does needs 4 (h w)^2 bytes more for latents of h x w.
     """
     last, before = (config.block_out_channels * 2)[:2]
     return height * width * (3 * before + last) * 4 * 5 // 4
@@ -120,12 +120,15 @@ def _in_tiles(
         height = len(rows[:tile])
         above = rows[tile - 1 : tile]
         del rows[:tile]
-        tiles = []
         for left in range(0, width, tile):
             window = np.s_[:, left : left + tile + 2]
-            tiles.append(np.asarray(layer(*arguments, band[window], inside[window])))
-        scale = len(tiles[0]) // tile
-        done.extend(np.concatenate(tiles, axis=1)[: scale * height, : scale * width])
+            y = np.asarray(layer(*arguments, band[window], inside[window]))
+            scale = len(y) // tile
+            if left == 0:
+                shape = (scale * width, y.shape[2])
+                done += [np.empty(shape, y.dtype) for _ in range(scale * height)]
+            for row, part in zip(done[-scale * height :], y, strict=False):
+                row[scale * left : scale * (left + tile)] = part[: scale * (width - left)]
     return done
 
 
@@ -135,7 +138,8 @@ def _affine(norm: GroupNorm, rows: list[Row]) -> Affine:
     c = len(scale)
     shape = (len(rows), norm.groups, c // norm.groups)
     mean = np.stack([row[:, :c].mean(axis=0, dtype=np.float64) for row in rows]).reshape(shape)
-    variance = np.stack([row[:, :c].var(axis=0) for row in rows]).astype(np.float64).reshape(shape)
+    variance = np.stack([row[:, :c].astype(np.float32).var(axis=0) for row in rows])
+    variance = variance.astype(np.float64).reshape(shape)
 
     # Law of total variance: within the rows and channels of a group, and between their means.
     group_mean = mean.mean(axis=(0, 2), keepdims=True)
@@ -179,7 +183,8 @@ def _convolve(conv: Conv2d, x: Window) -> Float[Array, "h2 w2 d"]:
 def _norm_silu(affine: Affine, x: Window, inside: Inside) -> Window:
     """The convolution's padding is zero after the norm, not before it."""
     scale, shift = affine
-    return jnp.where(inside, jax.nn.silu(x * scale[None, None] + shift[None, None]), 0.0)
+    normed = (x * scale[None, None] + shift[None, None]).astype(x.dtype)
+    return jnp.where(inside, jax.nn.silu(normed), 0.0)
 
 
 @jax.jit
@@ -197,7 +202,9 @@ def _first_half(block: ResidualBlock, affine: Affine, x: Window, inside: Inside)
 
 
 @jax.jit
-def _second_half(block: ResidualBlock, affine: Affine, x: Window, inside: Inside) -> Array:
+def _second_half(
+    block: ResidualBlock, affine: Affine, x: Float[Array, "h w 2*c"], inside: Inside
+) -> Array:
     h, kept = jnp.split(x, 2, axis=-1)
     return _convolve(block.conv2, _norm_silu(affine, h, inside)) + kept[1:-1, 1:-1]
 
@@ -218,8 +225,8 @@ def _ask(
 ) -> tuple[Float[Array, "n c"], Heard]:
     """The queries of a part, and that nothing has been heard yet."""
     query = attention.attention.query(_normed(affine, x)) * x.shape[1] ** -0.5
-    total = jnp.zeros((len(x), 1), x.dtype)
-    return query, (jnp.full_like(total, -jnp.inf), total, jnp.zeros_like(x))
+    total = jnp.zeros((len(x), 1), jnp.float32)
+    return query, (jnp.full_like(total, -jnp.inf), total, jnp.zeros(x.shape, jnp.float32))
 
 
 @jax.jit
@@ -235,19 +242,23 @@ def _listen(
     highest, total, mixed = heard
     normed = _normed(affine, x)
     key, value = attention.attention.key(normed), attention.attention.value(normed)
-    logits = jnp.where(inside[None], query @ key.T, -jnp.inf)
+    logits = jnp.matmul(query, key.T, preferred_element_type=jnp.float32)
+    logits = jnp.where(inside[None], logits, -jnp.inf)
     higher = jnp.maximum(highest, logits.max(axis=1, keepdims=True))
     weights, fade = jnp.exp(logits - higher), jnp.exp(highest - higher)
     total = total * fade + weights.sum(axis=1, keepdims=True)
-    return higher, total, mixed * fade + weights @ value
+    weights = weights.astype(value.dtype)
+    return higher, total, mixed * fade + jnp.matmul(
+        weights, value, preferred_element_type=jnp.float32
+    )
 
 
 @jax.jit
 def _answer(attention: ImageAttention, x: Float[Array, "n c"], heard: Heard) -> Array:
     _, total, mixed = heard
-    return x + attention.attention.out(mixed / total)
+    return x + attention.attention.out((mixed / total).astype(x.dtype))
 
 
 def _normed(affine: Affine, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
     scale, shift = affine
-    return x * scale[None] + shift[None]
+    return (x * scale[None] + shift[None]).astype(x.dtype)

@@ -276,7 +276,10 @@ def save_params(
         flat[theirs(name, names)] = np.ascontiguousarray(laid)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
+        draft.touch()
+        mode = draft.stat().st_mode
         save_file(flat, draft, metadata={"format": "pt"})
+        draft.chmod(mode)  # safetensors makes a file that nobody else may read
 
 
 def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:

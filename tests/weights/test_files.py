@@ -80,6 +80,8 @@ def test_the_file_has_official_names_and_axes_and_nothing_else(path, toy):
     }  # fmt: skip
     np.testing.assert_array_equal(stored["one.weight"], toy.first.kernel[...].T)
     assert os.listdir(path.parent) == [path.name]
+    (path.parent / "usual").touch()
+    assert path.stat().st_mode == (path.parent / "usual").stat().st_mode
 
 
 @pytest.mark.parametrize("dtype", files.DTYPES)
