@@ -1,0 +1,52 @@
+"""`python -m parity.golden` writes what the tests compare with, so that they need no PyTorch.
+
+tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
+tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
+tests/golden/{sd1,sd2}/painted.safetensors  a canvas, and the reference's final latents for it
+tests/golden/{samplers,tokenizer}.*         see those modules of this package
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.numpy import save_file
+
+import diffusion
+from diffusion.weights import folder
+from parity import pipeline, reference, samplers, tokenizer
+from parity.blocks import save_record
+
+GOLDEN = Path(__file__).parents[1] / "tests/golden"
+SEED = 0
+
+
+def write(place: Path) -> None:
+    """Write all fixtures, in place of those that are there."""
+    place.mkdir(parents=True, exist_ok=True)
+    for family, model in reference.TINY.items():
+        root = place / family
+        shutil.rmtree(root, ignore_errors=True)
+        reference.build(model, SEED, tiny=True).to(torch.float16).save_pretrained(root / "model")
+        loaded = StableDiffusionPipeline.from_pretrained(root / "model", dtype=torch.float32)
+        for part in folder.PARTS:
+            inputs = reference.inputs(model, part, SEED)
+            record = reference.record(getattr(loaded, part), part, inputs)
+            save_record(root / f"{part}.safetensors", record)
+        artist = diffusion.load(root / "model")
+        noise, _ = pipeline.noise(artist, SEED)
+        arrays = {"canvas": np.ascontiguousarray(noise.numpy())}
+        for sampler in pipeline.EXACT:
+            arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()
+        save_file(arrays, root / "painted.safetensors")
+    samplers.write_golden(place)
+    tokenizer.write_golden(place)
+
+
+if __name__ == "__main__":
+    reference.quiet()
+    write(GOLDEN)

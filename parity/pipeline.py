@@ -1,0 +1,193 @@
+"""The finished picture: the reference's pipelines beside `Artist.glances`, from the same noise.
+
+Both load one folder, and both ways: one that the reference wrote, and one that we wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+
+import diffusion
+from diffusion.art_class import Artist
+from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.weights.folder import find
+from parity import reference
+from parity.blocks import nhwc
+from parity.rows import Row, compare
+from parity.samplers import CLASSES
+
+BOUND = 5e-5  # every step hands its rounding on to the next, and guidance makes it louder
+EXACT = ("ddim", "euler", "heun", "dpm++2m")  # draw no noise on the way
+PROMPT = "a red house with two old trees and yellow flowers"
+NEGATIVE = "night"
+STEPS = 6
+GUIDANCE = 7.5
+# Where the reference's pipelines and its VAE draw their noise.
+DRAWN = (
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img.randn_tensor",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint.randn_tensor",
+)
+DRAWN_BY_VAE = "diffusers.models.autoencoders.vae.randn_tensor"
+
+
+def sections(seed: int) -> Iterator[tuple[str, Iterable[Row]]]:
+    """Titles and rows: a folder of the reference in both families, then folders of ours."""
+    for family, model in reference.TINY.items():
+        yield f"{family}, tiny: finished pictures", _pictures(model, seed)
+    yield "sd1, tiny, U-Net with nine channels: inpainting", _nine_channels(seed)
+    yield "folders that we write, loaded by the reference", _ours_in_reference(seed)
+
+
+def _pictures(model: reference.Model, seed: int) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as place:
+        pipeline = reference.build(model, seed, tiny=True)
+        pipeline.save_pretrained(place)
+        artist = diffusion.load(place)
+        for sampler in EXACT:
+            yield from _compare(f"{sampler}, from noise", artist, pipeline, sampler, seed)
+        image, mask = _image(artist, seed)
+        for sampler in EXACT:
+            given = {"image": image, "strength": 0.6}
+            yield from _compare(
+                f"{sampler}, from a picture", artist, pipeline, sampler, seed, given
+            )
+            for strength in (1.0, 0.6):
+                given = {"image": image, "mask": mask, "strength": strength}
+                name = f"{sampler}, with a mask, strength {strength}"
+                yield from _compare(name, artist, pipeline, sampler, seed, given)
+
+
+def _nine_channels(seed: int) -> Iterator[Row]:
+    model = reference.TINY["sd1"]
+    model = dataclasses.replace(model, unet=model.unet | {"in_channels": 9})
+    with tempfile.TemporaryDirectory() as place:
+        pipeline = reference.build(model, seed, tiny=True)
+        pipeline.save_pretrained(place)
+        artist = diffusion.load(place)
+        image, mask = _image(artist, seed)
+        for sampler in EXACT:
+            given = {"image": image, "mask": mask, "strength": 1.0}
+            yield from _compare(f"{sampler}, with a mask", artist, pipeline, sampler, seed, given)
+
+
+def _ours_in_reference(seed: int) -> Iterator[Row]:
+    garden = diffusion.load("garden")
+    shipped = StableDiffusionPipeline.from_pretrained(find("garden"), dtype=torch.float32)
+    yield from _compare("the shipped garden", garden, shipped, "ddim", seed)
+    with tempfile.TemporaryDirectory() as place:
+        theirs, ours = Path(place) / "theirs", Path(place) / "ours"
+        for family, model in reference.TINY.items():
+            reference.build(model, seed, tiny=True).save_pretrained(theirs / family)
+            artist = diffusion.load(theirs / family)
+            artist.save(ours / family)
+            loaded = StableDiffusionPipeline.from_pretrained(ours / family, dtype=torch.float32)
+            yield from _compare(f"{family}, saved by us", artist, loaded, "ddim", seed)
+
+
+def _compare(
+    name: str,
+    artist: Artist,
+    pipeline: StableDiffusionPipeline,
+    sampler: str,
+    seed: int,
+    given: dict[str, Any] | None = None,
+) -> Iterator[Row]:
+    settings = {"seed": seed, "steps": STEPS, "guidance": GUIDANCE, "sampler": sampler}
+    *_, last = artist.glances(PROMPT, negative=NEGATIVE, **settings, **(given or {}))
+    latents = paint(artist, pipeline, sampler, seed, given)
+    yield compare(f"{name}: latents", np.asarray(last.latents), nhwc(latents.numpy()), BOUND)
+    scale = artist.config.vae.scaling_factor
+    with torch.no_grad():
+        theirs = pipeline.vae.decode(latents / scale).sample.numpy()
+    picture = np.asarray(artist.vae.decode(last.latents / scale))
+    yield compare(f"{name}: picture", picture, nhwc(theirs), BOUND)
+
+
+def paint(
+    artist: Artist,
+    pipeline: StableDiffusionPipeline,
+    sampler: str,
+    seed: int,
+    given: dict[str, Any] | None = None,
+) -> torch.Tensor:
+    """The final latents of the reference, (1, 4, h, w), from the noise that `artist` would draw.
+
+    Args:
+        given: image, mask and strength, as `Artist.glances` takes them.
+    """
+    given = given or {}
+    kind = StableDiffusionPipeline
+    options = {}
+    if given:
+        kind = StableDiffusionInpaintPipeline if "mask" in given else StableDiffusionImg2ImgPipeline
+        options = {"image": Image.fromarray(given["image"]), "strength": given["strength"]}
+    if "mask" in given:
+        options["mask_image"] = Image.fromarray(given["mask"])
+    canvas_noise, of_vae = noise(artist, seed)
+    if not given:
+        options["latents"] = canvas_noise
+    elif "mask" in given:
+        options |= dict(zip(("height", "width"), given["mask"].shape, strict=True))
+    scheduler = getattr(diffusers, CLASSES[sampler]).from_config(pipeline.scheduler.config)
+    parts = pipeline.components | {"scheduler": scheduler}
+    painter = kind(**parts, requires_safety_checker=False)
+    painter.set_progress_bar_config(disable=True)
+    with _drawing(canvas_noise, of_vae):
+        return painter(
+            PROMPT,
+            negative_prompt=NEGATIVE,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            output_type="latent",
+            **options,
+        ).images
+
+
+@contextmanager
+def _drawing(noise: torch.Tensor, of_vae: torch.Tensor) -> Iterator[None]:
+    """Let the reference draw our noise."""
+    with ExitStack() as patches:
+        for place in DRAWN:
+            patches.enter_context(mock.patch(place, return_value=noise))
+        patches.enter_context(mock.patch(DRAWN_BY_VAE, return_value=of_vae))
+        yield
+
+
+def noise(artist: Artist, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The canvas of a seed, and the noise upon what the VAE sees in a picture: (1, 4, h, w)."""
+    side = artist.config.latent_size
+    size = (side, side, artist.config.unet.latent_channels)
+    begin = canvas(picture_keys(seed, jnp.zeros(1, jnp.uint32)), size)
+    of_vae = jax.random.normal(jax.random.key(seed), (1, *size))
+    return _nchw(begin), _nchw(of_vae)
+
+
+def _nchw(x: jax.Array) -> torch.Tensor:
+    return torch.from_numpy(np.array(x.transpose(0, 3, 1, 2)))
+
+
+def _image(artist: Artist, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture, and a mask whose border lies between latents: there all masks mean the same."""
+    side = artist.config.image_size
+    picture = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    mask = np.zeros((side, side), bool)
+    mask[side // 4 :, : side // 2] = True
+    return picture, mask

@@ -1,0 +1,222 @@
+"""Every block does what the reference's does, recorded by `parity.golden`; and mistakes show."""
+
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+import diffusion
+from diffusion import art_class
+from diffusion.layers import time_embedding
+from diffusion.stages.text_encoder import exact_gelu, quick_gelu
+from diffusion.weights import folder
+from parity import blocks
+from parity.rows import compare, table
+
+GOLDEN = Path(__file__).parent / "golden"
+FAMILIES = ("sd1", "sd2")
+PAINTED_BOUND = 5e-5
+PROMPTS = {"prompt": "a red house with two old trees and yellow flowers", "negative": "night"}
+
+
+@cache
+def loaded(family, part):
+    root = GOLDEN / family / "model"
+    return folder.load_part(root, folder.load_config(root), part)
+
+
+def network(family, part):
+    """A new one each time: the mistakes below are made in it."""
+    return nnx.merge(*loaded(family, part))
+
+
+def record(family, part):
+    return blocks.load_record(GOLDEN / family / f"{part}.safetensors")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("part", folder.PARTS)
+def test_every_block_and_the_whole(family, part):
+    rows = list(blocks.rows(network(family, part), part, record(family, part)))
+    breaches = [row for row in rows if not row.ok]
+    assert not breaches, f"\n{table(breaches)}"
+    assert len(rows) == len(record(family, part))
+
+
+def test_both_sides_must_have_the_same_blocks():
+    calls = record("sd1", "text_encoder")
+    del calls["encoder.layers.1"]
+    with pytest.raises(ValueError, match=r"only one side has the blocks encoder\.layers\.1"):
+        next(blocks.rows(network("sd1", "text_encoder"), "text_encoder", calls))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def artist(request):
+    artist = diffusion.load(GOLDEN / request.param / "model")
+    return artist, load_file(GOLDEN / request.param / "painted.safetensors")
+
+
+def painted(artist, sampler):
+    """The comparison of the final latents."""
+    artist, golden = artist
+    glances = list(artist.glances(**PROMPTS, sampler=sampler, steps=6, guidance=7.5))
+    np.testing.assert_allclose(glances[0].canvas, blocks.nhwc(golden["canvas"]), atol=1e-6)
+    latents = np.asarray(glances[-1].latents)
+    return compare(sampler, latents, blocks.nhwc(golden[sampler]), PAINTED_BOUND)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "dpm++2m"])
+def test_the_pipeline_ends_with_the_same_latents(artist, sampler):
+    row = painted(artist, sampler)
+    assert row.ok, row
+
+
+# Known mistakes of other ports. Each is made in a network of ours, and the block must breach.
+
+
+def eps_of_the_transformer(unet):
+    unet.down.blocks[0].transformers[0].norm.eps = 1e-5
+
+
+def eps_of_the_residual_block(unet):
+    unet.down.blocks[0].residuals[0].norm1.eps = 1e-6
+
+
+def eps_of_the_layer_norm(unet):
+    unet.down.blocks[0].transformers[0].block.norm1.epsilon = 1e-6
+
+
+def head_width_for_their_number(unet):
+    """`attention_head_dim` is the number of heads: two, not heads that are two wide."""
+    unet.down.blocks[2].transformers[0].block.self_attention.heads = 6
+
+
+def gate_before_value(unet):
+    linear = unet.down.blocks[1].transformers[0].block.feed_forward.linear1
+    for parameter in (linear.kernel, linear.bias):
+        parameter[...] = jnp.roll(parameter[...], parameter.shape[-1] // 2, axis=-1)
+
+
+def padding_at_two_sides(unet):
+    unet.down.blocks[0].downsample.conv.padding = ((0, 1), (0, 1))
+
+
+def eps_of_the_vae(vae):
+    vae.encoder.levels[0].residuals[0].norm1.eps = 1e-5
+
+
+def eps_of_the_vaes_attention(vae):
+    vae.decoder.middle.attention.norm.eps = 1e-5
+
+
+def padding_at_four_sides(vae):
+    vae.encoder.levels[0].change.conv.padding = ((1, 1), (1, 1))
+
+
+def eps_of_the_text_encoder(text_encoder):
+    text_encoder.layers[0].norm1.epsilon = 1e-6
+
+
+def exact_for_quick_gelu(text_encoder):
+    text_encoder.layers[0].activation = exact_gelu
+
+
+def quick_for_exact_gelu(text_encoder):
+    text_encoder.layers[0].activation = quick_gelu
+
+
+MISTAKES = [  # family, part, the block of the reference
+    (eps_of_the_transformer, "sd1", "unet", "down_blocks.0.attentions.0"),
+    (eps_of_the_transformer, "sd2", "unet", "down_blocks.0.attentions.0"),
+    (eps_of_the_residual_block, "sd1", "unet", "down_blocks.0.resnets.0"),
+    (eps_of_the_layer_norm, "sd1", "unet", "down_blocks.0.attentions.0"),
+    (head_width_for_their_number, "sd1", "unet", "down_blocks.2.attentions.0"),
+    (gate_before_value, "sd1", "unet", "down_blocks.1.attentions.0"),
+    (padding_at_two_sides, "sd1", "unet", "down_blocks.0.downsamplers.0"),
+    (eps_of_the_vae, "sd1", "vae", "encoder.down_blocks.0.resnets.0"),
+    (eps_of_the_vaes_attention, "sd1", "vae", "decoder.mid_block.attentions.0"),
+    (padding_at_four_sides, "sd1", "vae", "encoder.down_blocks.0.downsamplers.0"),
+    (eps_of_the_text_encoder, "sd1", "text_encoder", "encoder.layers.0"),
+    (exact_for_quick_gelu, "sd1", "text_encoder", "encoder.layers.0"),
+    (quick_for_exact_gelu, "sd2", "text_encoder", "encoder.layers.0"),
+]
+
+
+def row_of(module, family, part, block):
+    [row] = blocks.rows(module, part, record(family, part), lambda name: name == block)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("mistake", "family", "part", "block"),
+    MISTAKES,
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_mistake_in_a_block_shows(mistake, family, part, block):
+    wrong = network(family, part)
+    mistake(wrong)
+    assert not row_of(wrong, family, part, block).ok
+
+
+def test_tanh_gelu_shows(monkeypatch):
+    gelu = jax.nn.gelu
+    monkeypatch.setattr(jax.nn, "gelu", lambda x, approximate: gelu(x, approximate=True))
+    assert not row_of(network("sd1", "unet"), "sd1", "unet", "down_blocks.1.attentions.0").ok
+
+
+def test_sine_before_cosine_shows(monkeypatch):
+    sinusoids = time_embedding.sinusoids
+    monkeypatch.setattr(
+        time_embedding, "sinusoids", lambda t, width: jnp.roll(sinusoids(t, width), width // 2, 1)
+    )
+    assert not row_of(network("sd1", "unet"), "sd1", "unet", "time_embedding").ok
+
+
+def test_a_text_encoder_that_sees_what_comes_shows(monkeypatch):
+    monkeypatch.setattr(jnp, "tril", lambda mask: mask)
+    whole = row_of(network("sd1", "text_encoder"), "sd1", "text_encoder", "text_encoder")
+    assert not whole.ok
+
+
+def padded_with_the_other_mark(tokenizer, texts):
+    """SD 1.x pads with the mark of the end, SD 2.x with "!", whose number is 0."""
+    tokens = tokenizer(texts)
+    end = tokens.max()
+    after = np.cumsum(tokens == end, axis=1) - (tokens == end) > 0
+    return np.where(after, 0 if tokens[0, -1] == end else end, tokens)
+
+
+def test_wrong_padding_shows(artist, monkeypatch):
+    right = artist[0].tokenizer
+    wrong = partial(padded_with_the_other_mark, right)
+    monkeypatch.setattr(artist[0], "tokenizer", wrong)
+    assert not painted(artist, "ddim").ok
+
+
+def bfloat16(plan):
+    """The sampler's arithmetic in half precision."""
+
+    def rounded(column):
+        if column.dtype != np.float32:
+            return column
+        return np.asarray(column).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+    return plan._replace(**{name: rounded(getattr(plan, name)) for name in plan._fields})
+
+
+def one_timestep_off(plan):
+    return plan._replace(timestep=plan.timestep - 1)
+
+
+@pytest.mark.parametrize("mistake", [bfloat16, one_timestep_off])
+def test_a_wrong_plan_shows(artist, monkeypatch, mistake):
+    plan = art_class.samplers.plan
+    wrong = lambda *settings, **options: mistake(plan(*settings, **options))  # noqa: E731
+    monkeypatch.setattr(art_class.samplers, "plan", wrong)
+    assert not painted(artist, "ddim").ok
