@@ -9,7 +9,6 @@ parameters take (scratch; compilation included). `--size` is the picture's side 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import platform
 import resource
@@ -27,16 +26,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 
 import diffusion
 from diffusion.art_class import TextEncoderStage, UNetStages, VAEStages
 from diffusion.config import ModelConfig, sd_v1
-from diffusion.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
 from diffusion.weights import folder
 from diffusion.weights.files import Params
+from parity.full_size import synthetic_tokenizer
 
 MEBIBYTE = 2**20
-LOADING = "all, loading"
+READING, LOADING = "reading all bytes, nothing else", "loading the model"
+REPEATS = 5  # of reading and loading, in turns; the median is shown
 
 
 def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable[[Any], Any]]]:
@@ -59,6 +60,11 @@ def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable
         "VAE decoder in tiles": ("vae", VAEStages, lambda stage: stage.decode_in_tiles(latents)),
 
     }  # fmt: skip
+
+
+def resident() -> float:
+    """The memory that this process has now, in MiB."""
+    return psutil.Process().memory_info().rss / MEBIBYTE
 
 
 def peak() -> float:
@@ -84,12 +90,8 @@ def write_random_model(place: Path, config: ModelConfig) -> None:
             like,
         )
         folder.save_part(place, config, part, params)
-    inside, ends = BASE_TOKENS[:256], BASE_TOKENS
-    count = config.text_encoder.vocab_size - len(BASE_TOKENS) - 2
-    merges = list(itertools.islice(itertools.product(inside, ends), count))
-    tokens = (*BASE_TOKENS, *map("".join, merges), BOS, EOS)
-    vocab = {token: number for number, token in enumerate(tokens)}
-    Tokenizer(vocab, merges, length=config.text_encoder.length).save(place / "tokenizer")
+    text = config.text_encoder
+    synthetic_tokenizer(text.vocab_size, text.length).save(place / "tokenizer")
     folder.save_config(place, config)
 
 
@@ -101,7 +103,7 @@ def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
     weights = folder.open_part(model, part, like)
     stage = kind(structure, partial(weights.read, dtype))
     parameters = size_of(stage.params)
-    before = peak()
+    before = resident()
     jax.block_until_ready(call(stage))
     began = time.perf_counter()
     jax.block_until_ready(call(stage))
@@ -110,7 +112,7 @@ def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
 
 def measure_loading(model: Path, dtype: str) -> None:
     """Print the parameters and what loading needs beyond them in MiB, and its seconds."""
-    before = peak()
+    before = resident()
     began = time.perf_counter()
     artist = diffusion.load(model, dtype=dtype)
     seconds = time.perf_counter() - began
@@ -120,12 +122,12 @@ def measure_loading(model: Path, dtype: str) -> None:
     print(size, peak() - before - size, seconds)
 
 
-def seconds_to_read(model: Path) -> float:
-    """Reading the bytes of all weights into memory, file after file, and nothing else."""
+def measure_reading(model: Path) -> None:
+    """Print the size of all weights in MiB, 0, and the seconds to read their bytes into memory."""
     began = time.perf_counter()
-    for path in model.glob("*/*.safetensors"):
-        path.read_bytes()
-    return time.perf_counter() - began
+    contents = [path.read_bytes() for path in sorted(model.glob("*/*.safetensors"))]
+    seconds = time.perf_counter() - began
+    print(sum(map(len, contents)) / MEBIBYTE, 0, seconds)
 
 
 def main() -> None:
@@ -137,7 +139,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         dtype, name = arguments.only
-        if name == LOADING:
+        if name == READING:
+            measure_reading(arguments.model)
+        elif name == LOADING:
             measure_loading(arguments.model, dtype)
         else:
             measure_stage(arguments.model, dtype, name, arguments.size)
@@ -148,15 +152,28 @@ def main() -> None:
         model = arguments.model or Path(temporary) / "sd-v1"
         if arguments.model is None:
             write_random_model(model, sd_v1())
-        print(f"reading the files and nothing else: {seconds_to_read(model):.2f} s")
         print(f"{'':44}{'parameters':>12}{'scratch':>12}{'seconds':>9}")
-        names = (LOADING, *stages(folder.load_config(model), arguments.size))
-        for dtype, name in itertools.product(arguments.dtypes, names):
-            command = [sys.executable, "-m", "benchmarks.memory", "--model", str(model)]
-            command += ["--size", str(arguments.size), "--only", dtype, name]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            parameters, scratch, seconds = map(float, output.split())
-            print(f"{dtype:10}{name:34}{parameters:8.0f} MiB{scratch:8.0f} MiB{seconds:9.2f}")
+        names = stages(folder.load_config(model), arguments.size)
+        for dtype in arguments.dtypes:
+            both = [
+                [run(model, dtype, name) for name in (READING, LOADING)] for _ in range(REPEATS)
+            ]
+            for name, runs in zip((READING, LOADING), zip(*both, strict=True), strict=True):
+                show(dtype, name, np.median(runs, axis=0))
+            for name in names:
+                show(dtype, name, run(model, dtype, name, arguments.size))
+
+
+def run(model: Path, dtype: str, name: str, size: int = 512) -> np.ndarray:
+    """One line of the table, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--model", str(model)]
+    command += ["--size", str(size), "--only", dtype, name]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return np.array(output.split(), float)
+
+
+def show(dtype: str, name: str, line: np.ndarray) -> None:
+    print(f"{dtype:10}{name:34}{line[0]:8.0f} MiB{line[1]:8.0f} MiB{line[2]:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from flax import nnx
 
 from diffusion.weights import folder
-from parity import blocks, lora, pipeline, reference, samplers, tokenizer
+from parity import blocks, full_size, lora, pipeline, reference, samplers, tokenizer
 from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
@@ -45,6 +45,8 @@ def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> It
                 title = f"{family}, {'tiny' if tiny else 'full size'}: {part}"
                 yield title, blocks.rows(network, part, record)
                 del record, network
+            if not tiny:
+                yield f"{family}, full size: painting and saving", full_size.rows(Path(place))
 
 
 def sections(full: bool, seed: int) -> Iterator[Section]:
