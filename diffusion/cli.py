@@ -82,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"diffusion: {error}")
         return 1
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        say(f"diffusion: out of memory or device failure; lower --count or --zoom ({error})")
+        say(
+            "diffusion: out of memory or device failure; choose a lower --count, --width, --height "
+            f"or --zoom; on an accelerator also --dtype bfloat16 ({error})"
+        )
         return 1
     except KeyboardInterrupt:
         say("diffusion: stopped")
