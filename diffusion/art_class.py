@@ -24,8 +24,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 
 from diffusion import samplers, schedule
-from diffusion.config import ModelConfig
+from diffusion.config import LARGEST_GUIDANCE, LARGEST_SIDE, ModelConfig
 from diffusion.images import from_uint8, to_uint8
+from diffusion.replacing import replacing
 from diffusion.samplers import Plan
 from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.stages.tiles import decode_in_tiles, whole_decode_bytes
@@ -37,8 +38,6 @@ from diffusion.weights.lora import LoRA
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
-LARGEST_SIDE = 8192  # pixels
-LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
 Latents: TypeAlias = Float[Array, "b h w z"]
 Picture: TypeAlias = UInt8[np.ndarray, "H W 3"]
@@ -60,9 +59,19 @@ class Glance:
 class Given(NamedTuple):
     """What lies on the canvas before the painting begins."""
 
-    latents: Latents  # of the picture that is there; zeros if there is none
+    latents: Float[Array, "1 h w z"]  # of the picture that is there; zeros if there is none
     paint: Bool[Array, "1 h w 1"]  # where to paint; elsewhere the picture shall stay
     beside: Float[Array, "1 h w c"]  # what an inpainting network sees beside the canvas; c = 0 or 5
+
+
+class Start(NamedTuple):
+    """All that a painting begins with, but for the noise."""
+
+    context: Float[Array, "2 n d"]  # of the prompt and of the negative prompt
+    guidance: np.float32
+    seed: np.uint32
+    given: Given
+    noisy: bool  # is the given picture what the canvas shows first, under noise?
 
 
 class Network:
@@ -324,47 +333,77 @@ class Artist:
             mask=mask,
             strength=strength,
         )
-        guidance = self.config.guidance if guidance is None else guidance
+        start = self._start(
+            prompt,
+            negative=negative,
+            seed=seed,
+            guidance=guidance,
+            height=height,
+            width=width,
+            image=image,
+            mask=mask,
+            strength=strength,
+        )
+        yield from self._turn(plan, start, first, count)
+
+    def _start(
+        self,
+        prompt: str,
+        *,
+        negative: str = "",
+        seed: int = 0,
+        guidance: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        image: Picture | None = None,
+        mask: Mask | None = None,
+        strength: float | None = None,
+        **_: Any,  # the settings that the plan knows about
+    ) -> Start:
         tokens = jnp.asarray(self.tokenizer([prompt, negative]))
-        context = self.text_encoder(tokens)
+        return Start(
+            self.text_encoder(tokens),
+            np.float32(self.config.guidance if guidance is None else guidance),
+            np.uint32(seed),
+            self._given(image, mask, self.size(height, width, image), seed),
+            noisy=image is not None and (mask is None or (strength or 1.0) < 1.0),
+        )
 
-        down = self.config.vae.downscale
-        rows, columns = (side // down for side in self.size(height, width, image))
+    def _turn(self, plan: Plan, start: Start, first: int, count: int) -> Iterator[Glance]:
+        """`count` pictures side by side, from the canvas to the last glance."""
+        given = start.given
         indices = first + np.arange(count, dtype=np.uint32)
-        size = (rows, columns, self.config.unet.latent_channels)
-        keys, noise = self._canvas(np.uint32(seed), indices, size)
-        given = self._given(image, mask, noise.shape, seed)
+        keys, noise = self._canvas(start.seed, indices, given.latents.shape[1:])
         z = noise
-        if image is not None and (mask is None or (strength or 1.0) < 1.0):
-            z = schedule.add_noise(given.latents, noise, jnp.full(count, plan.alpha_bar[0]))
-
+        if start.noisy:
+            latents = jnp.broadcast_to(given.latents, z.shape)
+            z = schedule.add_noise(latents, noise, jnp.full(count, plan.alpha_bar[0]))
         memory = jnp.zeros_like(z)
         arrives = np.append(plan.alpha_bar[1:], np.float32(1.0))
         for call in range(len(plan.timestep)):
             row = Plan(*(column[call] for column in plan))
             seen = z
             prediction, x0, z, memory = self._glance(
-                z, memory, context, np.float32(guidance), row, np.uint32(call), keys,
+                z, memory, start.context, start.guidance, row, np.uint32(call), keys,
                 given, noise, arrives[call],
             )  # fmt: skip
             yield Glance(int(row.step), int(row.timestep), seen, prediction, x0, z)
 
     def _given(
-        self, image: Picture | None, mask: Mask | None, shape: tuple[int, ...], seed: int
+        self, image: Picture | None, mask: Mask | None, size: tuple[int, int], seed: int
     ) -> Given:
-        _, h, w, _ = shape
-        latents = jnp.zeros(shape)
+        side = self.config.vae.downscale
+        h, w = size[0] // side, size[1] // side
+        latents = jnp.zeros((1, h, w, self.config.unet.latent_channels))
         paint: np.ndarray = np.ones((1, h, w, 1), bool)
         if mask is not None:  # a latent is painted where any of its pixels is
-            side = self.config.vae.downscale
             paint = np.asarray(mask.reshape(h, side, w, side).any(axis=(1, 3)))[None, ..., None]
         if image is not None:
-            latents = jnp.broadcast_to(self._latents_of(from_uint8(image), seed), shape)
+            latents = self._latents_of(from_uint8(image), seed)
         beside = jnp.zeros((1, h, w, 0))
         if self.config.inpaints:
-            full = (h * self.config.vae.downscale, w * self.config.vae.downscale)
-            kept = np.zeros((*full, 3), np.float32) if image is None else from_uint8(image)
-            kept = kept * ~(np.ones(full, bool) if mask is None else mask)[..., None]
+            kept = np.zeros((*size, 3), np.float32) if image is None else from_uint8(image)
+            kept = kept * ~(np.ones(size, bool) if mask is None else mask)[..., None]
             beside = jnp.concatenate([paint.astype(np.float32), self._latents_of(kept, seed)], -1)
             paint = np.ones_like(paint)  # the network itself leaves the rest as it is
         return Given(latents, jnp.asarray(paint), beside)
@@ -388,12 +427,13 @@ class Artist:
         Args:
             on_glance: called after every glance, for progress bars and previews.
         """
-        self.plan(prompt, count=count, **settings)
+        plan = self.plan(prompt, count=count, **settings)
+        start = self._start(prompt, **settings)
         size = {name: settings.get(name) for name in ("height", "width", "image")}
         batch = self.side_by_side(count, *self.size(**size))
         latents = []
         for first in range(0, count, batch):
-            for glance in self.glances(prompt, count=batch, first=first, **settings):
+            for glance in self._turn(plan, start, first, batch):
                 if on_glance is not None:
                     on_glance(glance)
             latents.append(glance.latents)
@@ -410,11 +450,12 @@ class Artist:
         """Finished latents, as pictures; large ones in tiles where memory is short."""
         b, *sides, _ = latents.shape
         height, width = (side * self.config.vae.downscale for side in sides)
+        batch = self.side_by_side(b, height, width)
         decode = self.vae.decode
-        if whole_decode_bytes(self.config.vae, height, width) > free_memory() // 2:
+        if batch * whole_decode_bytes(self.config.vae, height, width) > free_memory() // 2:
             decode = self.vae.decode_in_tiles
         latents = latents / self.config.vae.scaling_factor
-        turns = range(0, b, batch := self.side_by_side(b, height, width))
+        turns = range(0, b, batch)
         return np.concatenate([to_uint8(decode(latents[i : i + batch])) for i in turns])
 
     def save(self, place: str | Path, dtype: str | None = None) -> None:
@@ -423,16 +464,21 @@ class Artist:
         Args:
             dtype: "float32", "bfloat16" or "float16"; None keeps the precision in memory.
 
-        Raises ValueError where the folder holds other weights, OSError where it cannot be written.
+        The folder must be new or empty, and appears whole or not at all. Needs memory for a second
+        copy of the largest network.
+
+        Raises ValueError where the folder is not empty, OSError where it cannot be written.
         """
         place = Path(place)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise ValueError(f"{place} is not empty; save to a new folder")
+        place.parent.mkdir(parents=True, exist_ok=True)
         networks = {"text_encoder": self.text_encoder, "unet": self.unet, "vae": self.vae}
-        for part in networks:
-            folder.check_empty(place, part)
-        self.tokenizer.save(place / "tokenizer")
-        for part, network in networks.items():
-            folder.save_part(place, self.config, part, network.params, dtype)
-        folder.save_config(place, self.config)
+        with replacing(place) as draft:
+            self.tokenizer.save(draft / "tokenizer")
+            for part, network in networks.items():
+                folder.save_part(draft, self.config, part, network.params, dtype)
+            folder.save_config(draft, self.config)
 
 
 def free_memory() -> int:
@@ -483,16 +529,17 @@ def _glance(
     beside = jnp.broadcast_to(given.beside, (b, *given.beside.shape[1:]))
     seen = jnp.concatenate([z, beside], axis=-1)
     inputs = (jnp.concatenate([seen, seen]), jnp.repeat(context, b, axis=0))
-    latents, context = _cast(inputs, dtype)
+    twice, context = _cast(inputs, dtype)
     unet = nnx.merge(structure, params)
-    both = unet(latents, jnp.full(2 * b, row.timestep), context).astype(jnp.float32)
+    both = unet(twice, jnp.full(2 * b, row.timestep), context).astype(jnp.float32)
     prediction = samplers.guide(both[b:], both[:b], guidance)
     alpha_bar = jnp.full(b, row.alpha_bar)
     x0 = schedule.to_x0(prediction, z, alpha_bar, config.schedule.prediction)
     noise = samplers.noise_at(keys, call, z.shape[1:])
     z, memory = samplers.update(row, z, x0, memory, noise)
     # Where nothing is to be painted, the given picture, as noisy as the canvas is by now.
-    there = schedule.add_noise(given.latents, canvas_noise, jnp.full(b, arrives))
+    latents = jnp.broadcast_to(given.latents, z.shape)
+    there = schedule.add_noise(latents, canvas_noise, jnp.full(b, arrives))
     return prediction, x0, jnp.where(given.paint, z, there), memory
 
 

@@ -247,7 +247,7 @@ def run_paint(options: argparse.Namespace) -> None:
         unset = vars(build_parser().parse_args(["paint"]))
         for field in dataclasses.fields(Settings):
             if getattr(options, field.name, None) != unset.get(field.name):
-                name = "from" if field.name == "source" else field.name.removesuffix("s")
+                name = {"source": "from", "loras": "lora"}.get(field.name, field.name)
                 raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
         settings = pictures.read_settings(options.again)
         if pictures.digest(settings) != settings.digest:
@@ -328,9 +328,9 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
                 moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
             jax.block_until_ready(glance.latents)
             progress.update()
+            artist.text_encoder.release()  # the story has been told
             if progress.n == calls * turns:
-                artist.text_encoder.release()  # the pictures can have the memory
-                artist.unet.release()
+                artist.unet.release()  # the pictures can have the memory
 
         images = artist.paint(on_glance=on_glance, **arguments)
     if not settings.strip:

@@ -18,6 +18,9 @@ import dacite
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
+LARGEST_SIDE = 8192  # of a picture, in pixels
+
 C = TypeVar("C", bound="DataclassInstance")
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from diffusion.config import from_dict
+from diffusion.config import LARGEST_SIDE, from_dict
 from diffusion.replacing import replacing
 
 KEY = "diffusion"  # of the text chunk in the PNG file
@@ -93,14 +93,15 @@ def digest(settings: Settings) -> str | None:
     """
     paths = [settings.source, settings.mask, *sorted(settings.loras)]
     found = hashlib.sha256()
-    for path in paths:
-        if path is not None:
-            try:
-                with open(path, "rb") as file:
-                    found.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    return None if not any(paths) else found.hexdigest()
+    for path in filter(None, paths):
+        try:
+            if not Path(path).is_file():
+                raise FileNotFoundError(0, "no such file")
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    return found.hexdigest() if any(paths) else None
 
 
 def read_source(
@@ -113,17 +114,19 @@ def read_source(
         side: of the shorter side where neither is given, in pixels.
         unit: sides that follow from the picture's shape are rounded to multiples of this.
 
-    Raises ValueError that names a file that is no picture, or has no pixels to speak of.
+    Raises ValueError that names a file that is no picture, or one that is too long and thin.
     """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image).convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image).convert("RGB")
+        image = _on_paper(image, "white").convert("RGB")
     scale = side / min(image.size)
     if height is not None or width is not None:
         scale = (height or 0) / image.height or (width or 0) / image.width
     height = height or max(round(image.height * scale / unit), 1) * unit
     width = width or max(round(image.width * scale / unit), 1) * unit
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(
+            f"{path} would become {width} pixels wide and {height} high; give --width and --height"
+        )
     return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
@@ -133,11 +136,20 @@ def read_mask(path: Path, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     Raises ValueError that names a file that is no picture, or that is black everywhere.
     """
     with _opened(path) as image:
-        grey = ImageOps.exif_transpose(image).convert("L")
+        grey = _on_paper(image, "black").convert("L")
     fitted = np.asarray(ImageOps.fit(grey, (width, height), Image.Resampling.BOX))
     if not (fitted > 127).any():
         raise ValueError(f"mask {path} is black everywhere; make white what is to be painted")
     return fitted > 127
+
+
+def _on_paper(image: Image.Image, colour: str) -> Image.Image:
+    """A picture of any kind upright, 8 bits a channel, its transparent parts on coloured paper."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image)
 
 
 @contextlib.contextmanager

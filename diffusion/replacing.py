@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to; what lies there takes the place of `path` at the end.
+    """A place near `path` to write to; what lies there takes the place of `path` at the end.
 
-    Where the writing fails, what was at `path` before is still there, and the draft is gone.
+    Where the writing fails, what was at `path` before is still there, and the draft is gone. The
+    draft lies in a new folder with a random name, so that no link can wait for it.
     """
-    draft = path.with_name(f".{path.name}.partial")
-    try:
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
         yield draft
         os.replace(draft, path)
-    finally:
-        with contextlib.suppress(OSError):  # the failure that led here is the one to hear of
-            draft.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """A loaded model: its precision, its memory, and its way back to a folder."""
 
 import gc
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -77,13 +78,34 @@ def test_half_the_size_in_the_file(tiny_folder, artist, tmp_path):
     )
 
 
-def test_saving_into_the_folder_it_came_from(tiny_folder, artist, tmp_path):
-    artist.save(tmp_path / "copy")
-    copy = diffusion.load(tmp_path / "copy")
-    copy.save(tmp_path / "copy")
-    np.testing.assert_array_equal(
-        diffusion.load(tmp_path / "copy").paint(PROMPT, steps=2), artist.paint(PROMPT, steps=2)
-    )
+def test_nothing_is_saved_over(tiny_folder, artist, tmp_path):
+    with pytest.raises(ValueError, match=r"tiny is not empty; save to a new folder"):
+        artist.save(tiny_folder)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ValueError, match="file is not empty"):
+        artist.save(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    artist.save(tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def test_a_failed_save_leaves_nothing(artist, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(folder, "save_config", refuse)
+    with pytest.raises(OSError, match="no space"):
+        artist.save(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_changed_on_disk_are_not_read_again(tiny_folder, tmp_path):
+    place = shutil.copytree(tiny_folder, tmp_path / "model")
+    artist = diffusion.load(place)
+    folder.part_file(place, "vae").touch()
+    artist.vae.release()
+    with pytest.raises(ValueError, match="has changed since; load the model again"):
+        artist.paint(PROMPT, steps=1)
 
 
 def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):

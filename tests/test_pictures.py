@@ -203,6 +203,28 @@ def test_a_mask_is_true_where_it_is_white(tmp_path):
         read_mask(tmp_path / "black.png", 16, 32)
 
 
+def test_a_mask_of_16_bits_or_with_a_transparent_part(tmp_path):
+    deep = np.full((16, 32), 1000, np.uint16)
+    deep[:, 16:] = 65_535
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    glass = np.full((16, 32, 4), 255, np.uint8)
+    glass[:, :16, 3] = 0
+    Image.fromarray(glass).save(tmp_path / "glass.png")
+    for name in ("deep.png", "glass.png"):
+        mask = read_mask(tmp_path / name, 16, 32)
+        assert mask[:, 16:].all(), name
+        assert not mask[:, :16].any(), name
+    source = read_source(tmp_path / "deep.png", None, None, 16, 8)
+    assert (source[0, 0] == 1000 // 257).all()
+    assert (source[0, -1] == 255).all()
+
+
+def test_a_long_thin_picture_is_refused_before_it_is_made(tmp_path):
+    colours(1, 4000).save(tmp_path / "ribbon.png")
+    with pytest.raises(ValueError, match=r"ribbon\.png would become 64000 pixels wide and 16 high"):
+        read_source(tmp_path / "ribbon.png", None, None, 16, 8)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n broken"])
 def test_what_is_no_picture_is_named(tmp_path, content):
     path = tmp_path / "source.png"
@@ -235,3 +257,5 @@ def test_a_digest_tells_whether_the_files_are_the_same(tmp_path):
     style.unlink()
     with pytest.raises(ValueError, match=r"style\.safetensors cannot be read"):
         digest(settings)
+    with pytest.raises(ValueError, match="/dev/zero cannot be read"):
+        digest(Settings("", source="/dev/zero"))

@@ -70,8 +70,7 @@ def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:
     last level begins and one of that with which it ends. So says `memory_analysis` of jax 0.10.2,
     to the byte, for SD from 128x128 to 2560x2560 and for the garden from 64x64 to 512x512. The
     process grew by up to 1.22 times as much (at 512x512 by 1093 MiB, at 1024x1024 by 3892 MiB,
-    compiling apart): hence a quarter more here. XLA on a CPU does not hold the logits of the
-    attention; a backend that does needs 4 (h w)^2 bytes more for latents of h x w.
+    compiling apart): hence a quarter more here.
     """
     last, before = (config.block_out_channels * 2)[:2]
     return height * width * (3 * before + last) * 4 * 5 // 4
@@ -248,8 +247,10 @@ def _listen(
     weights, fade = jnp.exp(logits - higher), jnp.exp(highest - higher)
     total = total * fade + weights.sum(axis=1, keepdims=True)
     weights = weights.astype(value.dtype)
-    return higher, total, mixed * fade + jnp.matmul(
-        weights, value, preferred_element_type=jnp.float32
+    return (
+        higher,
+        total,
+        mixed * fade + jnp.matmul(weights, value, preferred_element_type=jnp.float32),
     )
 
 

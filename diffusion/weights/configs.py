@@ -1,9 +1,10 @@
 """The JSON files of a model folder, and the one configuration that they amount to.
 
 Official configurations have dozens of options, most of them switched off. Each table below says
-which options a reader of ours knows: `SAME` must have the one value that our networks are built
+which options of U-Net and VAE we know: `SAME` must have the one value that our networks are built
 for (an option that is absent has it), `NO_MATTER` changes no picture. What is in no table must be
-off (null or false); else a model would be loaded as something that it is not.
+off (null or false); else a model would be loaded as something that it is not. A scheduler's options
+are mostly about how it samples, which is our own matter; only its noise schedule is looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion.config import (
+    LARGEST_GUIDANCE,
     ModelConfig,
     ScheduleConfig,
     TextEncoderConfig,
@@ -96,10 +98,10 @@ SCHEDULE_SAME: Json = {
     "set_alpha_to_one": False,
     "thresholding": False,
 }
-SCHEDULE_READ = {
-    "beta_end", "beta_start", "num_train_timesteps", "prediction_type", "steps_offset",
-    "timestep_spacing",
-}  # fmt: skip
+SCHEDULE_ABSENT: Mapping[str, Json] = {  # what the reference takes where an option is absent
+    "DDIMScheduler": {"clip_sample": True, "set_alpha_to_one": True},
+    "DDPMScheduler": {"clip_sample": True},
+}
 
 
 def read(files: Mapping[str, Json], name: str) -> ModelConfig:
@@ -111,7 +113,6 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
 
     Raises ValueError that names the file and the option that is not supported or makes no sense.
     """
-    index = files[INDEX]
     parts: dict[str, Any] = {}
     for part, path in FILES.items():
         try:
@@ -121,8 +122,7 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     size = _number(files[FILES["unet"]], "sample_size", 64, 1, 1024)
     plain: Json = {part: dataclasses.asdict(config) for part, config in parts.items()}
     plain |= {"name": name, "image_size": size * parts["vae"].downscale}
-    ours = index.get(OURS, {})
-    return from_dict(ModelConfig, plain | (ours if isinstance(ours, dict) else {}))
+    return from_dict(ModelConfig, plain | _ours(files[INDEX].get(OURS, {})))
 
 
 def check_index(index: Json) -> None:
@@ -136,6 +136,16 @@ def check_index(index: Json) -> None:
         if _off(index.get(name)):
             continue
         raise ValueError(f"{INDEX}: a model with {name} is not supported")
+
+
+def _ours(data: Any) -> Json:
+    """The two things that the official layout has no place for."""
+    if not isinstance(data, dict) or not data.keys() <= {"name", "guidance"}:
+        raise ValueError(f"{INDEX}: {OURS} is {data!r}; it may hold a name and a guidance")
+    guidance = data.get("guidance", 0.0)
+    if not (isinstance(guidance, int | float) and abs(guidance) <= LARGEST_GUIDANCE):
+        raise ValueError(f"{INDEX}: guidance is {guidance!r}; a number up to 100 is needed")
+    return {key: float(value) if key == "guidance" else value for key, value in data.items()}
 
 
 def _unet(data: Json) -> UNetConfig:
@@ -227,8 +237,9 @@ def _schedule(data: Json) -> ScheduleConfig:
     kind = data.get("_class_name", SCHEDULERS[0])
     if kind not in SCHEDULERS:
         raise ValueError(f"{kind} is not supported; known: {', '.join(SCHEDULERS)}")
-    unknown = {name for name in SCHEDULE_SAME if name in data}
-    _check({name: data[name] for name in unknown}, SCHEDULE_SAME, set())
+    absent: Json = {"beta_schedule": "linear", **SCHEDULE_ABSENT.get(kind, {})}
+    data = absent | data
+    _check({name: data[name] for name in SCHEDULE_SAME.keys() & data.keys()}, SCHEDULE_SAME, set())
     if not _off(data.get("trained_betas")):
         raise ValueError("trained_betas is not supported")
     if data.get("timestep_spacing", "leading") == "trailing":

@@ -42,6 +42,7 @@ ALIGNMENT = 64  # bytes; JAX uses host memory that is aligned like this without 
 STRIPE = 128  # columns at a time: turning axes is fast where both sides stay in the cache
 AGAIN = "copy the model folder again"
 
+Stamp = tuple[int, ...]  # size, time of the last change and number of a file
 Adjust = Callable[[str, np.ndarray], np.ndarray]  # official name and value -> value
 
 
@@ -160,6 +161,7 @@ class Weights:
 
     tensors: tuple[Tensor, ...]
     names: NameMap
+    stamps: Mapping[Path, Stamp]  # by which the files are known again
 
     @classmethod
     def open(cls, paths: list[Path], like: Params, names: NameMap) -> Weights:
@@ -171,6 +173,7 @@ class Weights:
 
         Raises ValueError that lists what is missing, left over, mis-shaped or of no use.
         """
+        stamps = {path: _stamp(path) for path in paths}
         expected = {theirs(name, names): (name, shape) for name, shape in _flat_shapes(like)}
         found: dict[str, Tensor] = {}
         twice, useless, misshapen = [], [], []
@@ -204,7 +207,7 @@ class Weights:
         tensors = list(found.values())
         # The largest first: the copies that are on the way add least where the memory is fullest.
         tensors.sort(key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
-        return cls(tuple(tensors), names)
+        return cls(tuple(tensors), names, stamps)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -222,6 +225,9 @@ class Weights:
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        for path, stamp in self.stamps.items():
+            if _stamp(path) != stamp:
+                raise ValueError(f"weights file {path} has changed since; load the model again")
 
         def read(tensor: Tensor) -> Array:
             return self._read_one(tensor, np.dtype(DTYPES[dtype]), adjusts)
@@ -288,6 +294,14 @@ def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
         for problem, names in problems.items()
         if names
     )
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _contents(path: Path) -> list[tuple[str, tuple[int, ...], str, int]]:

@@ -104,7 +104,8 @@ def save_config(root: Path, config: ModelConfig) -> None:
 def load_tokenizer(root: Path) -> Tokenizer:
     """Raises as `Tokenizer.load`."""
     for path in (root / "tokenizer").glob("*"):
-        files.regular(root, path)
+        if not path.is_dir():
+            files.regular(root, path)
     return Tokenizer.load(root / "tokenizer")
 
 
@@ -129,8 +130,7 @@ def load_part(
 def save_part(
     root: Path, config: ModelConfig, part: str, params: Params, dtype: str | None = None
 ) -> None:
-    """Write one of `PARTS`; see `files.save_params`. Raises as `check_empty`."""
-    check_empty(root, part)
+    """Write one of `PARTS`; see `files.save_params`."""
     save_params(
         part_file(root, part),
         params,
@@ -143,14 +143,3 @@ def save_part(
 def part_file(root: Path, part: str) -> Path:
     """Where we write one of `PARTS`."""
     return root / part / f"{PARTS[part].stem}.safetensors"
-
-
-def check_empty(root: Path, part: str) -> None:
-    """Raises ValueError where a place holds weights under another name than `part_file`.
-
-    Half precision variants and shards would be left beside ours, and some readers prefer them.
-    """
-    ours = part_file(root, part)
-    for path in ours.parent.glob("*"):
-        if path != ours and (".safetensors" in path.name or path.suffix in files.PICKLES):
-            raise ValueError(f"{path} belongs to another model; save to a new folder")

@@ -50,7 +50,7 @@ SAYS = {  # where the message names something else than the option
     "attention_head_dim": "heads|attention_head_dim",
     "cross_attention_dim": "context_width",
     "_class_name": r"FlowMatchEulerDiscreteScheduler|\['a'\]",
-    "_diffusion": "guidance|colour",
+    "_diffusion": "guidance|name|_diffusion",
 }
 
 
@@ -80,6 +80,23 @@ def test_options_that_are_absent_have_the_reference_s_defaults():
     bare["scheduler/scheduler_config.json"] = SCHEDULE_1
     bare["vae/config.json"] = VAE
     assert configs.read(bare, "sd-v1") == sd_v1()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("PNDMScheduler", "beta_schedule"),
+        ("DDIMScheduler", "clip_sample"),
+        ("DDIMScheduler", "set_alpha_to_one"),
+        ("DDPMScheduler", "clip_sample"),
+    ],
+)
+def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes(kind, option):
+    contents = files(schedule={"_class_name": kind})
+    assert configs.read(contents, "sd-v1") == sd_v1()
+    del contents[configs.FILES["schedule"]][option]
+    with pytest.raises(ValueError, match=f"{option} .* is not supported"):
+        configs.read(contents, "sd-v1")
 
 
 def test_inpainting_models_have_nine_channels():
@@ -139,6 +156,7 @@ def test_what_is_written_is_read(config):
         ("schedule", "_class_name", "FlowMatchEulerDiscreteScheduler"),
         ("schedule", "_class_name", ["a"]),
         ("schedule", "beta_schedule", "linear"),
+        ("schedule", "clip_sample", True),
         ("schedule", "beta_start", "0.1"),
         ("schedule", "prediction_type", "sample"),
         ("schedule", "rescale_betas_zero_snr", True),
@@ -147,7 +165,10 @@ def test_what_is_written_is_read(config):
         ("schedule", "set_alpha_to_one", True),
         ("schedule", "num_train_timesteps", -1),
         ("model_index", "_diffusion", {"guidance": "loud"}),
-        ("model_index", "_diffusion", {"colour": 1}),
+        ("model_index", "_diffusion", {"guidance": float("nan")}),
+        ("model_index", "_diffusion", {"name": 3}),
+        ("model_index", "_diffusion", {"schedule": {"beta_start": 0.1}}),
+        ("model_index", "_diffusion", []),
     ],
 )
 def test_what_is_not_supported_is_named(part, option, value):
