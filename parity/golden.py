@@ -38,7 +38,8 @@ def write(place: Path) -> None:
             record = reference.record(getattr(loaded, part), part, inputs)
             save_record(root / f"{part}.safetensors", record)
         artist = diffusion.load(root / "model")
-        noise, _ = pipeline.noise(artist, SEED)
+        side = artist.config.latent_size
+        noise, _ = pipeline.noise(artist, SEED, side, side)
         arrays = {"canvas": np.ascontiguousarray(noise.numpy())}
         for sampler in pipeline.EXACT:
             arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()

@@ -6,6 +6,7 @@ Both load one folder, and both ways: one that the reference wrote, and one that 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from PIL import Image
 
 import diffusion
 from diffusion.art_class import Artist
+from diffusion.samplers import noise_at
 from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.weights.folder import find
 from parity import reference
@@ -36,6 +38,10 @@ from parity.samplers import CLASSES
 
 BOUND = 5e-5  # every step hands its rounding on to the next, and guidance makes it louder
 EXACT = ("ddim", "euler", "heun", "dpm++2m")  # draw no noise on the way
+DRAWING = {  # the others, and where the reference's schedulers draw theirs
+    "ddpm": "diffusers.schedulers.scheduling_ddpm.randn_tensor",
+    "euler_a": "diffusers.schedulers.scheduling_euler_ancestral_discrete.randn_tensor",
+}
 PROMPT = "a red house with two old trees and yellow flowers"
 NEGATIVE = "night"
 STEPS = 6
@@ -61,8 +67,10 @@ def _pictures(model: reference.Model, seed: int) -> Iterator[Row]:
         pipeline = reference.build(model, seed, tiny=True)
         pipeline.save_pretrained(place)
         artist = diffusion.load(place)
-        for sampler in EXACT:
+        for sampler in (*EXACT, *DRAWING):
             yield from _compare(f"{sampler}, from noise", artist, pipeline, sampler, seed)
+        wide = {"height": artist.config.image_size // 2, "width": artist.config.image_size}
+        yield from _compare("dpm++2m, wide", artist, pipeline, "dpm++2m", seed, wide)
         image, mask = _image(artist, seed)
         for sampler in EXACT:
             given = {"image": image, "strength": 0.6}
@@ -131,18 +139,21 @@ def paint(
     """The final latents of the reference, (1, 4, h, w), from the noise that `artist` would draw.
 
     Args:
-        given: image, mask and strength, as `Artist.glances` takes them.
+        given: size, or image, mask and strength, as `Artist.glances` takes them.
     """
     given = given or {}
     kind = StableDiffusionPipeline
-    options = {}
-    if given:
+    options = {name: given[name] for name in ("height", "width") if name in given}
+    if "image" in given:
         kind = StableDiffusionInpaintPipeline if "mask" in given else StableDiffusionImg2ImgPipeline
         options = {"image": Image.fromarray(given["image"]), "strength": given["strength"]}
     if "mask" in given:
         options["mask_image"] = Image.fromarray(given["mask"])
-    canvas_noise, of_vae = noise(artist, seed)
-    if not given:
+    side = artist.config.vae.downscale
+    size = artist.size(given.get("height"), given.get("width"), given.get("image"))
+    shape = (size[0] // side, size[1] // side)
+    canvas_noise, of_vae = noise(artist, seed, *shape)
+    if "image" not in given:
         options["latents"] = canvas_noise
     elif "mask" in given:
         options |= dict(zip(("height", "width"), given["mask"].shape, strict=True))
@@ -150,7 +161,7 @@ def paint(
     parts = pipeline.components | {"scheduler": scheduler}
     painter = kind(**parts, requires_safety_checker=False)
     painter.set_progress_bar_config(disable=True)
-    with _drawing(canvas_noise, of_vae):
+    with _drawing(canvas_noise, of_vae, DRAWING.get(sampler), on_the_way(artist, seed, *shape)):
         return painter(
             PROMPT,
             negative_prompt=NEGATIVE,
@@ -162,22 +173,32 @@ def paint(
 
 
 @contextmanager
-def _drawing(noise: torch.Tensor, of_vae: torch.Tensor) -> Iterator[None]:
+def _drawing(
+    noise: torch.Tensor, of_vae: torch.Tensor, scheduler: str | None, later: Iterator[torch.Tensor]
+) -> Iterator[None]:
     """Let the reference draw our noise."""
     with ExitStack() as patches:
+        if scheduler is not None:
+            patches.enter_context(mock.patch(scheduler, side_effect=lambda *_, **__: next(later)))
         for place in DRAWN:
             patches.enter_context(mock.patch(place, return_value=noise))
         patches.enter_context(mock.patch(DRAWN_BY_VAE, return_value=of_vae))
         yield
 
 
-def noise(artist: Artist, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def noise(artist: Artist, seed: int, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The canvas of a seed, and the noise upon what the VAE sees in a picture: (1, 4, h, w)."""
-    side = artist.config.latent_size
-    size = (side, side, artist.config.unet.latent_channels)
+    size = (h, w, artist.config.unet.latent_channels)
     begin = canvas(picture_keys(seed, jnp.zeros(1, jnp.uint32)), size)
     of_vae = jax.random.normal(jax.random.key(seed), (1, *size))
     return _nchw(begin), _nchw(of_vae)
+
+
+def on_the_way(artist: Artist, seed: int, h: int, w: int) -> Iterator[torch.Tensor]:
+    """The noise that our samplers draw in one call after the other, each (1, 4, h, w)."""
+    keys = picture_keys(seed, jnp.zeros(1, jnp.uint32))
+    for call in itertools.count():
+        yield _nchw(noise_at(keys, call, (h, w, artist.config.unet.latent_channels)))
 
 
 def _nchw(x: jax.Array) -> torch.Tensor:
