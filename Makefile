@@ -23,7 +23,7 @@ check: $(VENV)/installed-dev  ## style, types, all tests
 parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and transformers, block by block
 	$(BIN)/python -m parity $(ARGS)
 
-parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (20 GiB of memory)
+parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (10 GiB of memory)
 	$(BIN)/python -m parity --full $(ARGS)
 
 train: $(VENV)/installed  ## train every part from nothing into runs/garden
