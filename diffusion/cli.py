@@ -343,8 +343,8 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
 
 
 def arrange(images: UInt8[np.ndarray, "n h w 3"], settings: Settings) -> UInt8[np.ndarray, "H W 3"]:
-    """One picture of the series, or a sheet of them all."""
-    if settings.index is not None:
-        return images[settings.index]
+    """One picture of the series, or a sheet of them all; of a single one, itself."""
+    if settings.index is not None or len(images) == 1:
+        return images[settings.index or 0]
     columns = 1 if settings.strip else math.ceil(math.sqrt(len(images)))
     return sheet(images, columns, GAP)

@@ -103,6 +103,15 @@ def test_a_sheet_of_all_pictures(paint, artist, tiny_folder):
     )
 
 
+def test_a_single_picture_has_no_frame(paint, artist):
+    assert paint("a red house", "--count", 1) == 0
+    np.testing.assert_array_equal(
+        pixels("picture.png"), artist.paint("a red house", steps=2, count=1)[0]
+    )
+    assert paint("a red house", "--count", 1, "--strip") == 0
+    assert pixels("picture.png").shape[0] == 2 * (16 + cli.GAP) + cli.GAP
+
+
 def test_a_folder_of_single_files(paint, artist):
     assert paint("a red house", "--output", "new/folder") == 0
     assert files() == ["new/folder/0000.png", "new/folder/0001.png"]
