@@ -1,0 +1,118 @@
+"""Each form of a convolution against the plain one, and the rule that chooses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.layers import convolution
+from diffusion.layers.convolution import convolve
+from diffusion.layers.forms import winograd as winograd_form
+from diffusion.layers.forms.gathered import gathered
+from diffusion.layers.forms.phases import upsampled
+from diffusion.layers.forms.plain import plain
+from diffusion.layers.forms.winograd import at_points, winograd
+
+SHAPES = [  # batch, height, width, channels in and out
+    (1, 8, 8, 64, 32),
+    (2, 16, 16, 32, 64),
+    (1, 7, 10, 12, 5),
+    (3, 1, 2, 3, 4),
+    (1, 4, 5, 320, 8),
+]
+# Of the largest output, in float32: what each form may add to the rounding.
+BOUNDS = {gathered: 2e-6, winograd: 1e-5, upsampled: 2e-6}
+
+
+def drawn(b, h, w, c, d):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((b, h, w, c), np.float32)
+    return jnp.asarray(x), jnp.asarray(rng.standard_normal((3, 3, c, d), np.float32))
+
+
+def exact(x, kernel):
+    with jax.enable_x64():
+        return np.asarray(plain(jnp.asarray(x, jnp.float64), jnp.asarray(kernel, jnp.float64)))
+
+
+def repeated(x, kernel):
+    return exact(np.asarray(x).repeat(2, axis=1).repeat(2, axis=2), kernel)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("form", "expected"), [(gathered, exact), (winograd, exact), (upsampled, repeated)]
+)
+def test_form_is_the_convolution(form, expected, shape):
+    x, kernel = drawn(*shape)
+    wanted = expected(x, kernel)
+    error = np.abs(np.asarray(jax.jit(form)(x, kernel)) - wanted).max() / np.abs(wanted).max()
+    assert error < BOUNDS[form]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_winograd_in_strips(shape, monkeypatch):
+    x, kernel = drawn(*shape)
+    whole = winograd(x, kernel)
+    monkeypatch.setattr(winograd_form, "STRIP", 1)  # a row of tiles at a time
+    np.testing.assert_allclose(winograd(x, kernel), whole, atol=1e-5 * float(jnp.abs(whole).max()))
+
+
+def test_winograd_takes_a_kernel_at_points():
+    x, kernel = drawn(1, 16, 16, 32, 32)
+    np.testing.assert_array_equal(convolve(x, at_points(kernel)), winograd(x, kernel))
+
+
+def test_winograd_keeps_its_digits_over_many_channels():
+    x, kernel = drawn(1, 32, 32, 640, 64)
+    wanted = exact(x, kernel)
+    assert np.abs(np.asarray(winograd(x, kernel)) - wanted).max() < 6e-6 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [
+        ((1, 8, 8, 128, 256), "gathered"),
+        ((2, 16, 16, 256, 128), "gathered"),
+        ((3, 16, 16, 128, 128), "plain"),
+        ((1, 32, 32, 128, 128), "winograd"),
+        ((1, 64, 64, 4, 320), "plain"),
+        ((1, 64, 64, 320, 4), "plain"),
+        ((32, 16, 16, 32, 32), "plain"),
+    ],
+)
+def test_rule_by_shape(shape, form, monkeypatch):
+    chosen = []
+
+    def spy(name):
+        def form(x, kernel):
+            chosen.append(name)
+            return jnp.zeros((*x.shape[:3], kernel.shape[-1]))
+
+        return form
+
+    for name in ("gathered", "plain", "winograd"):
+        monkeypatch.setattr(convolution, name, spy(name))
+    b, h, w, c, d = shape
+    convolve(jnp.zeros((b, h, w, c)), jnp.zeros((3, 3, c, d)))
+    assert chosen == [form]
+
+
+@pytest.mark.parametrize("change", ["platform", "dtype"])
+def test_elsewhere_and_in_other_precisions_the_plain_form(change, monkeypatch):
+    x, kernel = drawn(1, 32, 32, 128, 128)
+    if change == "platform":
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    else:
+        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    np.testing.assert_array_equal(convolve(x, kernel), plain(x, kernel))
+    layer = convolution.Upsample(128, rngs=nnx.Rngs(0))
+    jaxpr = str(jax.make_jaxpr(layer)(x.astype(jnp.float32)))
+    assert jaxpr.count("conv_general_dilated") == (1 if change == "platform" else 4)
+
+
+def test_one_by_one_is_a_product():
+    x, kernel = drawn(2, 5, 6, 7, 8)
+    expected = plain(x, kernel[:1, :1])
+    np.testing.assert_allclose(convolve(x, kernel[:1, :1]), expected, rtol=1e-5, atol=1e-5)
