@@ -16,8 +16,7 @@ from diffusion.layers.forms.plain import Padding, plain
 from diffusion.layers.forms.winograd import winograd
 
 WIDE = 128  # channels, in and out, from which a product over them is worth some copying
-FEW = 512  # positions of all maps of a batch: up to here all windows are gathered,
-MANY = 1024  # and from here on Winograd's tiles are faster
+FEW = 512  # positions of all maps of a batch, from which on Winograd's tiles are
 
 
 def convolve(
@@ -27,26 +26,18 @@ def convolve(
 
     Time beside the plain form on two cores, 2026-11-24 (float32, c = d = 1,280, 640, 320, 512):
 
-        8x8, gathered      0.27    32x32, Winograd    0.86    VAE, 64x64, Winograd     0.55
-        16x16, gathered    0.75    64x64, Winograd    0.42    VAE, 128x128, Winograd   0.55
+        8x8, gathered      0.27    32x32, Winograd    0.57    VAE, 64x64, Winograd     0.59
+        16x16, gathered    0.57    64x64, Winograd    0.58    VAE, 128x128, Winograd   0.54
 
     A 1x1 convolution is a matrix product everywhere (0.5 to 0.8). Other platforms have fast
     convolutions of their own, and narrow ones gain nothing. See docs/speed.md.
-
-    Args:
-        kernel: (1, 1, c, d), (3, 3, c, d), or (6, 6, c, d) as `forms.winograd.at_points` makes it.
     """
     b, h, w, c = x.shape
     if len(kernel) == 1:
         return x @ kernel[0, 0]
-    if len(kernel) == 6:
-        return winograd(x, kernel)
-    if suits_a_cpu(x) and min(c, kernel.shape[-1]) >= WIDE:
-        if b * h * w <= FEW:
-            return gathered(x, kernel)
-        if b * h * w >= MANY:
-            return winograd(x, kernel)
-    return plain(x, kernel)
+    if not suits_a_cpu(x) or min(c, kernel.shape[-1]) < WIDE:
+        return plain(x, kernel)
+    return (gathered if b * h * w < FEW else winograd)(x, kernel)
 
 
 def suits_a_cpu(x: Array) -> bool:

@@ -21,10 +21,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from diffusion.layers.forms.waiting import awaiting
+
 TILE = 4  # outputs of a tile, in each direction
 SIDE = 6  # inputs of a tile, and points: 0, a, -a, b, -b and infinity
 A, B = 2 / 3, 3 / 2
-STRIP = 2**22  # numbers at work at once, before the products and after: they stay in the cache
+STRIP = 2**22  # as many values of a map are at points at once, or as many as of the kernel
+PART = 128  # output channels at a time: so much of a kernel at points stays in the cache
 
 _a, _b = (np.array([1, p, p * p]) for p in (A, B))
 _sign = np.array([1, -1, 1])
@@ -40,55 +43,73 @@ G = np.stack(
 )
 
 
-def at_points(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "6 6 c d"]:
-    """G k G': the kernel at every pair of points."""
-    c, d = kernel.shape[2:]
-    square = jnp.asarray(np.kron(G, G), kernel.dtype)
-    return (square @ kernel.reshape(9, c * d)).reshape(SIDE, SIDE, c, d)
-
-
 def winograd(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
 ) -> Float[Array, "b h w d"]:
-    """A 3x3 convolution; the kernel as it is, (3, 3, c, d), or at the points, (6, 6, c, d)."""
-    if len(kernel) == 3:
-        # The barrier keeps XLA from doing this for all layers at once, at the very beginning.
-        x, kernel = lax.optimization_barrier((x, kernel))
-        kernel = at_points(kernel)
+    """A 3x3 convolution, some rows of tiles and then some output channels at a time."""
     b, h, w, c = x.shape
     d = kernel.shape[-1]
     high, wide = -(-h // TILE), -(-w // TILE)  # tiles; the last ones may hang over
-    rows = max(1, min(high, STRIP // (SIDE * SIDE * b * wide * max(c, d))))
-    strips = -(-high // rows)
-    size = rows * TILE
-    framed = jnp.pad(x, ((0, 0), (1, 1 + strips * size - h), (1, 1 + wide * TILE - w), (0, 0)))
+    strips = -(-(SIDE**2) * b * high * wide * c // max(STRIP, SIDE**2 * c * d))
+    size = -(-high // strips) * TILE
+    around = (1, 1 + strips * size - h), (1, 1 + wide * TILE - w)
+    framed = jnp.pad(x, ((0, 0), *around, (0, 0)))
 
-    def strip(i: Array) -> Float[Array, "b s w2 d"]:
-        return _tiles(lax.dynamic_slice_in_dim(framed, i * size, size + 2, axis=1), kernel)
+    def strip(i: Array | int) -> Float[Array, "b rows w2 d"]:
+        return _strip(lax.dynamic_slice_in_dim(framed, i * size, size + 2, axis=1), kernel)
 
     if strips == 1:
-        return _tiles(framed, kernel)[:, :h, :w]
+        return strip(0)[:, :h, :w]
     y = lax.map(strip, jnp.arange(strips))
     return jnp.moveaxis(y, 0, 1).reshape(b, strips * size, wide * TILE, d)[:, :h, :w]
 
 
-def _tiles(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "6 6 c d"]
-) -> Float[Array, "b _h _w d"]:
-    """The convolution of a framed map of whole tiles.
+def _strip(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "b h-2 w-2 d"]:
+    """The convolution of whole tiles and the ring around them."""
+    b, high, wide = len(x), x.shape[1] // TILE, x.shape[2] // TILE
+    d = kernel.shape[3]
+    values = map_at_points(x)
+    size = d if d % PART else PART
 
-    The barriers keep XLA from doing the first half of a transform again for each result of the
-    second: that would double its time, and take four times as long to compile.
-    """
+    def part(i: Array | int) -> Float[Array, "b h w2 part"]:
+        some = lax.dynamic_slice_in_dim(kernel, i * size, size, axis=3)
+        products = jnp.matmul(values, kernel_at_points(some, after=values))
+        return from_points(products, b, high, wide)
+
+    if size == d:
+        return part(0)
+    y = lax.map(part, jnp.arange(d // size))
+    return jnp.moveaxis(y, 0, 3).reshape(b, high * TILE, wide * TILE, d)
+
+
+def kernel_at_points(kernel: Float[Array, "3 3 c d"], after: Array) -> Float[Array, "36 c d"]:
+    """G k G': the kernel at every pair of points; see `awaiting`."""
     c, d = kernel.shape[2:]
-    b, high, wide = x.shape[0], x.shape[1] // TILE, x.shape[2] // TILE
-    lines = [x[:, i : i + high * TILE - TILE + 1 : TILE] for i in range(SIDE)]
+    square = awaiting(after, jnp.asarray(np.kron(G, G), kernel.dtype))
+    return (square @ kernel.reshape(9, c * d)).reshape(SIDE**2, c, d)
+
+
+def map_at_points(x: Float[Array, "b h w c"]) -> Float[Array, "36 _ c"]:
+    """B' x B: each tile, with the ring around it, at every pair of points.
+
+    The barriers, here and below, keep XLA from doing the first half of a transform again for each
+    result of the second: that would double its time, and take four times as long to compile.
+    """
+    high, wide = x.shape[1] // TILE * TILE, x.shape[2] // TILE * TILE
+    lines = [x[:, i : i + high - TILE + 1 : TILE] for i in range(SIDE)]
     half = lax.optimization_barrier(jnp.stack(_into(lines)))
-    columns = [half[:, :, :, i : i + wide * TILE - TILE + 1 : TILE] for i in range(SIDE)]
-    points = jnp.stack(_into(columns), axis=1)
+    columns = [half[:, :, :, i : i + wide - TILE + 1 : TILE] for i in range(SIDE)]
+    values = jnp.stack(_into(columns), axis=1).reshape(SIDE**2, -1, x.shape[-1])
+    return lax.optimization_barrier(values)
 
-    products = jnp.matmul(points.reshape(SIDE**2, -1, c), kernel.reshape(SIDE**2, c, d))
 
+def from_points(
+    products: Float[Array, "36 n d"], b: int, high: int, wide: int
+) -> Float[Array, "b h w d"]:
+    """A' y A: the outputs of all tiles, b * high * wide of them."""
+    d = products.shape[-1]
     half = jnp.stack(_back(products.reshape(SIDE, SIDE, b, high, wide, d)), axis=2)
     y = jnp.stack(_back(lax.optimization_barrier(half)), axis=-2)  # b, 4, high, wide, 4, d
     return y.swapaxes(1, 2).reshape(b, high * TILE, wide * TILE, d)
