@@ -8,10 +8,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from diffusion.layers.machine import has_flash_attention, suits_a_cpu
 from diffusion.layers.normalisation import GroupNorm
 
-WHOLE = 1024 * 1024  # as many logits of a head are computed at once
-CHUNK = 512  # queries at a time where there are more
+FEW_KEYS = 512  # up to here all heads go side by side
+AT_ONCE = 2**21  # values of a large intermediate result at a time, so that they stay in the cache
 
 
 def attention(
@@ -25,27 +26,38 @@ def attention(
 
     The logits of a large map (4,096 x 4,096 a head at 512x512 pixels) would need gigabytes and be
     written to memory and read again; a head and some queries at a time, they stay in the cache.
+    1,024 positions, 8 heads of 80, batch 2: 42 ms in place of 95 (two cores, 2026-11-24). Where
+    cuDNN has one kernel for all of it (Dao et al. 2022), that is taken.
 
     Args:
         mask: True where query n may look at key m; None: everywhere.
     """
     b, n, c = query.shape
-    d = c // heads
+    m, d = key.shape[1], c // heads
+    large = mask is None and m > FEW_KEYS
+    if large and has_flash_attention(query, d):
+        q, k, v = (x.reshape(b, -1, heads, d) for x in (query, key, value))
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn").reshape(b, n, c)
 
     def apart(x: Float[Array, "b n c"]) -> Float[Array, "bh n d"]:
         return x.reshape(b, -1, heads, d).swapaxes(1, 2).reshape(b * heads, -1, d)
 
     query, key, value = apart(query * d**-0.5), apart(key), apart(value)
-    if n * key.shape[1] <= WHOLE or mask is not None:
-        mixed = _mix(query, key, value, mask)
-    else:
-        rows = next(rows for rows in range(min(n, CHUNK), 0, -1) if n % rows == 0)
-        chunks = query.reshape(b * heads, n // rows, rows, d)
+    if large:
+        chunks = query.reshape(b * heads, -1, rows_at_once(n, m), d)
         mixed = lax.map(
             lambda head: lax.map(lambda chunk: _mix(chunk, head[1], head[2]), head[0]),
             (chunks, key, value),
         )
+    else:
+        mixed = _mix(query, key, value, mask)
     return mixed.reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
+
+
+def rows_at_once(rows: int, width: int) -> int:
+    """As many rows of so many values as stay in the cache; they divide all rows evenly."""
+    most = max(1, min(rows, AT_ONCE // width))
+    return next(count for count in range(most, 0, -1) if rows % count == 0)
 
 
 def _mix(
@@ -104,6 +116,14 @@ class FeedForward(nnx.Module):
         self.linear2 = nnx.Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        b, n, c = x.shape
+        if not suits_a_cpu(x) or b * n * 8 * c <= 2 * AT_ONCE:
+            return self.on_some(x)
+        # Some positions at a time: 0.73 of the time for 4,096 positions of 320 (2026-11-24).
+        some = x.reshape(-1, rows_at_once(b * n, 8 * c), c)
+        return lax.map(self.on_some, some).reshape(b, n, c)
+
+    def on_some(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         value, gate = jnp.split(self.linear1(x), 2, axis=-1)
         return self.linear2(value * jax.nn.gelu(gate, approximate=False))
 

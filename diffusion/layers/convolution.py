@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, lecun_normal
@@ -14,6 +13,7 @@ from diffusion.layers.forms.gathered import gathered
 from diffusion.layers.forms.phases import upsampled
 from diffusion.layers.forms.plain import Padding, plain
 from diffusion.layers.forms.winograd import winograd
+from diffusion.layers.machine import suits_a_cpu
 
 WIDE = 128  # channels, in and out, from which a product over them is worth some copying
 FEW = 512  # positions of all maps of a batch, from which on Winograd's tiles are
@@ -38,11 +38,6 @@ def convolve(
     if not suits_a_cpu(x) or min(c, kernel.shape[-1]) < WIDE:
         return plain(x, kernel)
     return (gathered if b * h * w < FEW else winograd)(x, kernel)
-
-
-def suits_a_cpu(x: Array) -> bool:
-    """Are the forms that were measured on a CPU, in float32, the ones to take?"""
-    return jax.default_backend() == "cpu" and x.dtype == jnp.float32
 
 
 class Conv2d(nnx.Module):

@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,13 @@ import pytest
 from flax import nnx
 
 from diffusion.layers.attention import (
+    AT_ONCE,
     Attention,
     FeedForward,
     SpatialTransformer,
     TransformerBlock,
     attention,
+    rows_at_once,
 )
 
 
@@ -190,7 +193,63 @@ def test_large_maps_are_attended_to_in_chunks(monkeypatch, n, m):
         return attention(q, k, v, 2), gradient(q, k, v)
 
     whole = run()
-    monkeypatch.setattr("diffusion.layers.attention.WHOLE", 0)
-    monkeypatch.setattr("diffusion.layers.attention.CHUNK", 4)
+    monkeypatch.setattr("diffusion.layers.attention.FEW_KEYS", 0)
+    monkeypatch.setattr("diffusion.layers.attention.AT_ONCE", 4 * m)
     chunked = run()
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), chunked, whole)
+
+
+def test_rows_at_once_divide_evenly_and_fit():
+    assert rows_at_once(4096, 4096) == 512
+    assert rows_at_once(9216, 9216) == 192
+    assert rows_at_once(7, 10) == 7
+    assert rows_at_once(7, AT_ONCE // 2) == 1
+    assert rows_at_once(5, 2 * AT_ONCE) == 1
+
+
+def test_many_positions_think_some_at_a_time(monkeypatch):
+    layer, x = FeedForward(4, rngs=nnx.Rngs(0)), draw(2, 6, 4)
+
+    def run():
+        return layer(x), jax.grad(lambda x: jnp.sum(layer(x) ** 2))(x)
+
+    whole = run()
+    monkeypatch.setattr("diffusion.layers.attention.AT_ONCE", 4 * 32)
+    assert "scan" in str(jax.make_jaxpr(layer)(x))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), run(), whole)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "m", "width", "mask", "fused"),
+    [
+        ("9.0", jnp.bfloat16, 1024, 40, False, True),
+        ("8.0", jnp.float16, 1024, 128, False, True),
+        ("7.5", jnp.float16, 1024, 40, False, False),  # before Ampere
+        ("gfx90a", jnp.float16, 1024, 40, False, False),  # not NVIDIA's
+        ("9.0", jnp.float32, 1024, 40, False, False),
+        ("9.0", jnp.bfloat16, 77, 40, False, False),
+        ("9.0", jnp.bfloat16, 1024, 160, False, False),
+        ("9.0", jnp.bfloat16, 1024, 20, False, False),
+        ("9.0", jnp.bfloat16, 1024, 40, True, False),
+    ],
+)
+def test_fused_kernel_where_there_is_one(monkeypatch, capability, dtype, m, width, mask, fused):
+    """The rule and the shapes; here XLA's own attention stands in for the kernel."""
+    calls = []
+    theirs = jax.nn.dot_product_attention
+
+    def kernel(*inputs, implementation):
+        calls.append(implementation)
+        return theirs(*inputs, implementation="xla")
+
+    q = draw(1, 6, 2 * width).astype(dtype)
+    k, v = (draw(1, m, 2 * width, seed=seed).astype(dtype) for seed in (1, 2))
+    mask = jnp.ones((6, m), bool) if mask else None
+    expected = attention(q, k, v, 2, mask)
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    found = attention(q, k, v, 2, mask)
+    assert calls == ["cudnn"] * fused
+    np.testing.assert_allclose(
+        found.astype(jnp.float32), expected.astype(jnp.float32), rtol=0.02, atol=0.02
+    )
