@@ -44,7 +44,7 @@ def attention(
 
     query, key, value = apart(query * d**-0.5), apart(key), apart(value)
     if large:
-        chunks = query.reshape(b * heads, -1, rows_at_once(n, m), d)
+        chunks = query.reshape(b * heads, -1, largest_divisor(n, AT_ONCE // m), d)
         mixed = lax.map(
             lambda head: lax.map(lambda chunk: _mix(chunk, head[1], head[2]), head[0]),
             (chunks, key, value),
@@ -54,10 +54,9 @@ def attention(
     return mixed.reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
 
 
-def rows_at_once(rows: int, width: int) -> int:
-    """As many rows of so many values as stay in the cache; they divide all rows evenly."""
-    most = max(1, min(rows, AT_ONCE // width))
-    return next(count for count in range(most, 0, -1) if rows % count == 0)
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor up to a limit: to go through a sequence in equal parts."""
+    return next(n for n in range(max(1, min(number, limit)), 0, -1) if number % n == 0)
 
 
 def _mix(
@@ -119,8 +118,8 @@ class FeedForward(nnx.Module):
         b, n, c = x.shape
         if not suits_a_cpu(x) or b * n * 8 * c <= 2 * AT_ONCE:
             return self.on_some(x)
-        # Some positions at a time: 0.73 of the time for 4,096 positions of 320 (2026-11-24).
-        some = x.reshape(-1, rows_at_once(b * n, 8 * c), c)
+        # 512 positions at a time: 0.73 of the time for 4,096 positions of 320 (2026-11-24).
+        some = x.reshape(-1, largest_divisor(b * n, 512), c)
         return lax.map(self.on_some, some).reshape(b, n, c)
 
     def on_some(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, lecun_normal
@@ -15,8 +16,10 @@ from diffusion.layers.forms.plain import Padding, plain
 from diffusion.layers.forms.winograd import winograd
 from diffusion.layers.machine import suits_a_cpu
 
-WIDE = 128  # channels, in and out, from which a product over them is worth some copying
 FEW = 512  # positions of all maps of a batch, from which on Winograd's tiles are
+WIDE = 128  # channels, in and out, from which the copies of `gathered` pay,
+MEDIUM = 64  # those of Winograd's form,
+NARROW = 32  # and those of its gradients
 
 
 def convolve(
@@ -30,14 +33,38 @@ def convolve(
         16x16, gathered    0.57    64x64, Winograd    0.58    VAE, 128x128, Winograd   0.54
 
     A 1x1 convolution is a matrix product everywhere (0.5 to 0.8). Other platforms have fast
-    convolutions of their own, and narrow ones gain nothing. See docs/speed.md.
+    convolutions of their own, and narrow ones gain nothing; see `learnt` for when they are trained.
+    See docs/speed.md.
     """
     b, h, w, c = x.shape
     if len(kernel) == 1:
         return x @ kernel[0, 0]
-    if not suits_a_cpu(x) or min(c, kernel.shape[-1]) < WIDE:
+    width = min(c, kernel.shape[-1])
+    if not suits_a_cpu(x) or width < NARROW:
         return plain(x, kernel)
-    return (gathered if b * h * w < FEW else winograd)(x, kernel)
+    if b * h * w < FEW:
+        return (gathered if width >= WIDE else plain)(x, kernel)
+    return (winograd if width >= MEDIUM else learnt)(x, kernel)
+
+
+@jax.custom_vjp
+def learnt(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "b h w d"]:
+    """The plain form; where a gradient is asked for, Winograd's in its place.
+
+    Winograd's form is a product between two linear maps, so its gradients are such products too, on
+    a map that is at points already. XLA's gradients of the plain form cost the more. Time of a
+    convolution and both its gradients beside that (batch 8 and 32, 2 cores, 2026-11-24):
+
+        VAE    64x64, 16 channels   1.01    32x32, 32   0.69    16x16, 64   0.54
+        U-Net  16x16, 32 channels   0.61     8x8, 96    0.38     4x4, 160   0.80
+    """
+    return plain(x, kernel)
+
+
+learnt.defvjp(
+    lambda x, kernel: jax.vjp(winograd, x, kernel),
+    lambda gradients, of_output: gradients(of_output),
+)
 
 
 class Conv2d(nnx.Module):
@@ -58,12 +85,15 @@ class Conv2d(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels))
         self.stride = stride
-        self.padding = padding
+        self.keeps_size = stride == 1 and padding is None
+        self.padding = padding or ((size // 2, size // 2),) * 2
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kernel = self.kernel[...]
-        keeps_size = self.stride == 1 and self.padding is None
-        y = convolve(x, kernel) if keeps_size else plain(x, kernel, self.stride, self.padding)
+        if self.keeps_size:
+            y = convolve(x, kernel)
+        else:
+            y = plain(x, kernel, self.stride, self.padding)
         return y + self.bias[None, None, None]
 
 
@@ -87,8 +117,9 @@ class Upsample(nnx.Module):
         self.conv = Conv2d(channels, channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        if suits_a_cpu(x):  # 0.5 to 0.6 of the time of the two
-            return upsampled(x, self.conv.kernel[...]) + self.conv.bias[None, None, None]
         b, h, w, c = x.shape
+        if suits_a_cpu(x):  # 0.5 to 0.6 of the time of the two, one after the other
+            form = gathered if c >= WIDE and b * h * w <= FEW else plain
+            return upsampled(x, self.conv.kernel[...], form) + self.conv.bias[None, None, None]
         x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
         return self.conv(x.reshape(b, 2 * h, 2 * w, c))

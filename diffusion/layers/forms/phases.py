@@ -8,6 +8,8 @@ a 2x2 convolution of the small map (Shi et al. 2016, "sub-pixel convolution", re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,9 +22,15 @@ ODD = np.array([[1, 1, 0], [0, 0, 1]])  # and at odd ones
 
 
 def upsampled(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "3 3 c d"],
+    form: Callable[..., Float[Array, "b h w d"]] = plain,
 ) -> Float[Array, "b 2*h 2*w d"]:
-    """The 3x3 convolution of x with each position repeated twice in both directions."""
+    """The 3x3 convolution of x with each position repeated twice in both directions.
+
+    Args:
+        form: how to compute the four small convolutions.
+    """
     b, h, w, c = x.shape
     d = kernel.shape[-1]
 
@@ -30,7 +38,7 @@ def upsampled(
         weights = jnp.asarray(np.kron((EVEN, ODD)[row], (EVEN, ODD)[column]), kernel.dtype)
         summed = awaiting(x, weights) @ kernel.reshape(9, c * d)
         padding = ((1 - row, row), (1 - column, column))  # an even output looks up and left
-        return plain(x, summed.reshape(2, 2, c, d), padding=padding)
+        return form(x, summed.reshape(2, 2, c, d), padding=padding)
 
     y = jnp.stack([jnp.stack([phase(i, j) for j in range(2)], axis=3) for i in range(2)], axis=2)
     return y.reshape(b, 2 * h, 2 * w, d)
