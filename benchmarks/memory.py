@@ -77,18 +77,22 @@ def size_of(params: Params) -> float:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / MEBIBYTE
 
 
+def random_params(like: Params) -> Params:
+    """Parameters of the shapes of `like`, each so that what passes it keeps its size."""
+    draw = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: (
+            draw.standard_normal(leaf.shape, np.float32)
+            * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+        ),
+        like,
+    )
+
+
 def write_random_model(place: Path, config: ModelConfig) -> None:
     """A folder like an official one: every parameter random, a vocabulary of the right size."""
-    draw = np.random.default_rng(0)
     for part in folder.PARTS:
-        _, like = folder.structure_of(config, part)
-        params = jax.tree.map(
-            lambda leaf: (
-                draw.standard_normal(leaf.shape, np.float32)
-                * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
-            ),
-            like,
-        )
+        params = random_params(folder.structure_of(config, part)[1])
         folder.save_part(place, config, part, params)
     text = config.text_encoder
     synthetic_tokenizer(text.vocab_size, text.length).save(place / "tokenizer")

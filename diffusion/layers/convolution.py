@@ -90,10 +90,7 @@ class Conv2d(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         kernel = self.kernel[...]
-        if self.keeps_size:
-            y = convolve(x, kernel)
-        else:
-            y = plain(x, kernel, self.stride, self.padding)
+        y = convolve(x, kernel) if self.keeps_size else plain(x, kernel, self.stride, self.padding)
         return y + self.bias[None, None, None]
 
 
