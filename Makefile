@@ -6,7 +6,7 @@ PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
 
-.PHONY: paint test check parity parity-full train figures clean
+.PHONY: paint test check parity parity-full bench train figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -25,6 +25,9 @@ parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and trans
 
 parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (10 GiB of memory)
 	$(BIN)/python -m parity --full $(ARGS)
+
+bench: $(VENV)/installed-reference  ## how fast everything is beside PyTorch: make bench ARGS="unet vae --repeats 3"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 train: $(VENV)/installed  ## train every part from nothing into runs/garden
 	$(BIN)/diffusion train all --output runs/garden $(ARGS)

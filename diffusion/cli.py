@@ -174,9 +174,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--dtype",
-        default=default["dtype"],
         metavar="NAME",
-        help="precision of the weights: float32, bfloat16 or float16 (%(default)s)",
+        help="precision of the weights: float32, bfloat16 or float16 (what suits the device)",
     )
     add("--zoom", type=int, metavar="N", help="enlarge each pixel N times (4; 1 if large)")
     add(
@@ -287,7 +286,7 @@ def choose(options: argparse.Namespace, artist: Artist, loras: dict[str, float])
         "count": 4 if small else 1,
         "zoom": 4 if small else 1,
         "guidance": artist.config.guidance,
-        "loras": loras,
+        "dtype": artist.unet.dtype,
     }
     fields = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
     said = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}

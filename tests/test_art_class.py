@@ -109,7 +109,7 @@ def test_same_seed_same_picture_bit_for_bit(artist):
 
 def compiled(artist):
     programs = (artist._glance, artist._canvas, artist.text_encoder.whole, artist.vae.decode)
-    return [getattr(program, "function", program)._cache_size() for program in programs]
+    return [getattr(program, "compiled", program)._cache_size() for program in programs]
 
 
 def test_nothing_that_a_user_chooses_compiles_again(artist):

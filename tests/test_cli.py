@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -53,7 +54,9 @@ def paint(
     load = diffusion.load
 
     def loaded(model: str, **settings: object) -> Artist:
-        usual = model == str(tiny_folder) and settings == {"dtype": "float32", "loras": {}}
+        usual = model == str(tiny_folder) and settings in (
+            {"dtype": dtype, "loras": {}} for dtype in (None, "float32")
+        )
         return artist if usual else load(model, **settings)
 
     monkeypatch.setattr(diffusion, "load", loaded)
@@ -294,6 +297,7 @@ def test_large_models_paint_one_picture_at_a_time_unless_asked(monkeypatch, tmp_
 
     class Large:
         config = sd_v1()
+        unet = SimpleNamespace(dtype="float32")
 
     settings = cli.choose(options, Large(), {})
     assert (settings.count, settings.zoom, settings.guidance) == (1, 1, 7.5)

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,16 @@ from diffusion.weights import folder
 
 PROMPT = "a red house"
 NETWORKS = ("text_encoder", "unet", "vae")
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [("8.0", "bfloat16"), ("7.5", "float32"), ("", "float32")]
+)
+def test_precision_that_suits_the_device(tiny_folder, monkeypatch, capability, dtype):
+    gpu = SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr("diffusion.layers.machine.jax.devices", lambda: [gpu])
+    loaded = diffusion.load(tiny_folder)
+    assert {network.dtype for network in (loaded.text_encoder, loaded.unet, loaded.vae)} == {dtype}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -157,7 +157,7 @@ def test_an_inpainting_network_paints_from_nothing_too(inpainter):
 
 def test_a_picture_or_a_mask_compiles_nothing_new(artist):
     artist.paint(PROMPT, steps=2, height=16, width=24)
-    before = artist._glance.function._cache_size()
+    before = artist._glance.compiled._cache_size()
     artist.paint(PROMPT, steps=4, image=IMAGE, strength=0.5)
     artist.paint(PROMPT, steps=2, image=IMAGE, mask=MASK, sampler="ddpm")
-    assert artist._glance.function._cache_size() == before
+    assert artist._glance.compiled._cache_size() == before

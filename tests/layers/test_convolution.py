@@ -1,10 +1,20 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.layers.convolution import Conv2d, Downsample, Upsample
+from diffusion.layers import convolution
+from diffusion.layers.convolution import Conv2d, Downsample, Upsample, convolve, learnt
+from diffusion.layers.forms import plain as plain_form
+from diffusion.layers.forms.gathered import gathered
+from diffusion.layers.forms.phases import upsampled
+from diffusion.layers.forms.winograd import winograd
+from diffusion.stages.unet import UNet
+from diffusion.stages.vae import VAE
+from diffusion.weights.files import SameKey
 
 NINE = np.arange(1.0, 10.0, dtype=np.float32).reshape(3, 3)  # each tap has a number of its own
 
@@ -88,3 +98,106 @@ def test_upsample_repeats_the_nearest_then_convolves():
     y = layer(x)
     assert y.shape == (2, 4, 6, 2)
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+# Gradients
+
+
+def xla(x, kernel):
+    return plain_form.plain(x, kernel)
+
+
+def xla_upsampled(x, kernel):
+    return plain_form.plain(x.repeat(2, axis=1).repeat(2, axis=2), kernel)
+
+
+def gradients(form):
+    """(x, kernel, g) -> the two gradients of sum(form(x, kernel) * g)."""
+    return jax.jit(jax.grad(lambda x, kernel, g: jnp.sum(form(x, kernel) * g), argnums=(0, 1)))
+
+
+def largest_error(found, wanted):
+    """Relative to the largest value, of the worst leaf."""
+    errors = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), found, wanted)
+    return max(jax.tree.leaves(errors))
+
+
+@pytest.mark.parametrize(
+    ("form", "reference", "bound"),  # of the largest gradient; XLA's own are off by up to 1e-6
+    [
+        (gathered, xla, 3e-6),
+        (winograd, xla, 1e-5),
+        (learnt, xla, 1e-5),
+        (upsampled, xla_upsampled, 3e-6),
+    ],
+)
+@pytest.mark.parametrize(
+    "shape", [(2, 16, 16, 32, 48), (1, 7, 10, 12, 5), (3, 1, 2, 3, 4), (1, 5, 4, 1, 1)]
+)
+def test_gradients_of_each_form(form, reference, bound, shape):
+    b, h, w, c, d = shape
+    rng = np.random.default_rng(0)
+    compiled = gradients(form)
+    for _ in range(2):  # the second call runs what the first has compiled, on other data
+        x = rng.standard_normal((b, h, w, c), np.float32)
+        kernel = rng.standard_normal((3, 3, c, d), np.float32)
+        g = rng.standard_normal(jax.eval_shape(reference, x, kernel).shape, np.float32)
+        with jax.enable_x64():
+            exact = gradients(reference)(*(jnp.asarray(z, jnp.float64) for z in (x, kernel, g)))
+        assert largest_error(compiled(x, kernel, g), jax.tree.map(np.asarray, exact)) < bound
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "plain_ones"),  # how many convolutions of XLA are in it, and in its gradient
+    [
+        ((2, 16, 16, 32, 48), "float32", (1, 0)),
+        ((2, 16, 16, 64, 64), "float32", (0, 0)),
+        ((2, 16, 16, 31, 64), "float32", (1, 3)),
+        ((1, 16, 16, 64, 64), "float32", (1, 3)),
+        ((2, 16, 16, 64, 64), "bfloat16", (1, 3)),
+    ],
+)
+def test_rule_where_gradients_are_asked_for(shape, dtype, plain_ones):
+    b, h, w, c, d = shape
+    x, kernel = jnp.ones((b, h, w, c), dtype), jnp.ones((3, 3, c, d), dtype)
+    forward = str(jax.make_jaxpr(convolve)(x, kernel))
+    both = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=(0, 1))
+    backward = str(jax.make_jaxpr(both)(x, kernel))
+    assert (forward.count("conv_general"), backward.count("conv_general")) == plain_ones
+
+
+@pytest.mark.parametrize("network", ["unet", "vae"])
+def test_gradients_of_a_network(network, tiny, build, monkeypatch):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
+    if network == "unet":
+        small = dataclasses.replace(
+            tiny.unet,
+            block_out_channels=(8, 12),
+            layers_per_block=1,
+            attention=(True, False),
+            heads=(2, 3),
+        )
+        module = build(lambda: UNet(small, rngs=SameKey(0)))
+        inputs = draw(2, 8, 8, 4), jnp.asarray([37, 800]), draw(2, 5, 8)
+        loss = lambda unet, *inputs: jnp.square(unet(*inputs)).mean()  # noqa: E731
+    else:
+        module = build(lambda: VAE(tiny.vae, rngs=SameKey(0)))
+        inputs = (draw(2, 16, 16, 3),)
+        loss = lambda vae, images: jnp.square(vae.decode(vae.encode(images).mean)).mean()  # noqa: E731
+    structure, params = nnx.split(module)
+
+    def gradient():
+        step = jax.grad(lambda params: loss(nnx.merge(structure, params), *inputs))
+        quickly = {"xla_backend_optimization_level": 2}  # compiled in a third of the time
+        return jax.jit(step, compiler_options=quickly)(params)
+
+    monkeypatch.setattr(convolution, "suits_a_cpu", lambda x: False)
+    expected = gradient()
+    monkeypatch.setattr(convolution, "suits_a_cpu", lambda x: True)
+    monkeypatch.setattr(convolution, "NARROW", 1)  # all 3x3 convolutions learn in Winograd's form
+    monkeypatch.setattr(convolution, "FEW", 0)
+    found = gradient()
+    whole = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    errors = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), found, expected)
+    assert 0 < max(jax.tree.leaves(errors)) < 1e-5 * whole

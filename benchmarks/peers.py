@@ -1,0 +1,60 @@
+"""PyTorch's side of a comparison: a function as it is, and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks.timing import Contender, Options, cores
+from parity.blocks import nhwc
+
+
+def peers(
+    function: Callable[..., Any],
+    inputs: Sequence[torch.Tensor],
+    result: Callable[[Any], Any],
+    options: Options,
+) -> list[Contender]:
+    """PyTorch, eager and compiled, without gradients.
+
+    Args:
+        function: a network, or a method of one.
+        result: the tensor, or a tuple of several, to compare, of what it returns.
+    """
+    torch.set_num_threads(cores())
+
+    def contender(name: str, function: Callable[..., Any], compiles: bool) -> Contender:
+        call = torch.inference_mode()(lambda: result(function(*inputs)))
+        return Contender(name, call, outputs, peer=True, compiles=compiles)
+
+    return [contender(name, f, f is not function) for name, f in forms(function, options).items()]
+
+
+def forms(function: Callable[..., Any], options: Options) -> dict[str, Callable[..., Any]]:
+    """A function as it is and, unless it is not wanted, compiled."""
+    found = {"PyTorch": function}
+    if options.compile:
+        torch._dynamo.reset()  # what other shapes have taught it would make it more general
+        found["torch.compile"] = torch.compile(function, dynamic=False)
+    return found
+
+
+def outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+    """What PyTorch returned, with the channels where ours are."""
+    tensors = result if isinstance(result, tuple) else (result,)
+    return [nhwc(tensor.numpy()) for tensor in tensors]
+
+
+def as_ours(x: torch.Tensor) -> jnp.ndarray:
+    """An input of PyTorch as ours."""
+    return jnp.asarray(nhwc(x.numpy() if x.is_floating_point() else x.int().numpy()))
+
+
+def as_theirs(x: Any) -> torch.Tensor:
+    """An input of ours as PyTorch's."""
+    x = np.array(x)
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)

@@ -1,0 +1,193 @@
+"""A training step of the garden's networks: ours, and the same losses in PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from flax import nnx
+from torch import nn
+
+import diffusion
+from benchmarks.peers import as_theirs, forms
+from benchmarks.roofline import flops
+from benchmarks.timing import Contender, Options, Row, Work, cores, leaves, measure, size
+from diffusion.art_class import Artist, Network
+from diffusion.datasets.garden import render, sample_scenes
+from diffusion.schedule import alpha_bars, target
+from diffusion.stages.noisy_latent import noisy_latent
+from diffusion.training import unet, vae
+from diffusion.training.loop import Batch, Metrics, TrainConfig, init_state, make_step
+from diffusion.weights.files import Params
+from diffusion.weights.folder import find
+from parity import reference
+
+LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A task whose data and noise are drawn already, so that both sides do the same with them."""
+
+    network: Network
+    kind: type[nn.Module]  # of theirs
+    config: TrainConfig
+    data: Batch
+    ours: Callable[..., jax.Array]  # the loss of our module on the data
+    theirs: Callable[..., torch.Tensor]  # and of theirs
+    name: str
+
+    def init(self, seed: int) -> Params:
+        return jax.tree.map(jnp.copy, self.network.params)  # the step gives up its memory
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        return self.data
+
+    def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        return self.ours(nnx.merge(self.network.structure, params), *batch), {}
+
+    def picture(self, params: Params) -> np.ndarray:
+        raise NotImplementedError("a benchmark paints no samples")
+
+
+def training(options: Options) -> Iterator[Row]:
+    """Forward, backward, clipping, AdamW and averaging, from the shipped weights."""
+    reference.quiet()
+    torch.set_num_threads(cores())
+    artist = diffusion.load("garden")
+    for task in (unet_task(artist, unet.preset()), vae_task(artist, vae.preset())):
+        name = f"training step of the garden's {task.name}, batch {task.config.batch_size}"
+        if not options.wants(name):
+            continue
+        contenders = [Contender("ours", our_step(task), leaves, compiles=True)]
+        network = task.kind.from_pretrained(find("garden"), subfolder=task.name).float()
+        for layout, memory in LAYOUTS.items():
+            for form, loss in forms(task.theirs, options).items():
+                step = their_step(task, copy.deepcopy(network).to(memory_format=memory), loss)
+                contenders.append(
+                    Contender(form + layout, step, _numbers, True, loss is not task.theirs)
+                )
+        products = flops(
+            jax.grad(lambda params, task=task: task.loss(params, task.data, None)[0]),
+            task.network.params,
+        )
+        work = Work(name, contenders, products, size(task.network.params))
+        yield from measure(work, options.repeats)
+
+
+def our_step(task: Ready) -> Callable[[], tuple[jax.Array, jax.Array]]:
+    """A step of the training loop; returns the loss, and the norm of the gradient."""
+    step, state = make_step(task, task.config), init_state(task, task.config)
+
+    def call() -> tuple[jax.Array, jax.Array]:
+        nonlocal state
+        state, metrics = step(state, task.data)
+        jax.block_until_ready(state)
+        return metrics["loss"], metrics["gradient_norm"]
+
+    return call
+
+
+def their_step(
+    task: Ready, network: nn.Module, loss_of: Callable[..., torch.Tensor]
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """The same of PyTorch, at a constant learning rate."""
+    network.train()
+    config, parameters = task.config, list(network.parameters())
+    decayed = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+    average = [p.detach().clone() for p in parameters]
+    data = [as_theirs(x) for x in task.data]
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        optimizer.zero_grad()
+        loss = loss_of(network, *data)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1.0 - config.ema)
+        return loss.detach(), norm
+
+    return call
+
+
+def _numbers(result: tuple[torch.Tensor, torch.Tensor]) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in result]
+
+
+def unet_task(artist: Artist, config: TrainConfig) -> Ready:
+    """The weighted error of v at timesteps all over the schedule (`UNetTask.loss`)."""
+    model, b = artist.config, config.batch_size
+    keys = jax.random.split(jax.random.key(0), 3)
+    side, text = model.latent_size, model.text_encoder
+    latents, noise = jax.random.normal(keys[0], (2, b, side, side, model.unet.latent_channels))
+    context = jax.random.normal(keys[1], (b, text.length, text.width))
+    timesteps = (jnp.arange(b) + 0.5) * model.schedule.train_steps / b
+    timesteps = timesteps.astype(jnp.int32)
+    table = jnp.asarray(alpha_bars(model.schedule), jnp.float32)
+    alpha_bar, kind = table[timesteps], model.schedule.prediction
+    data = (
+        noisy_latent(latents, noise, timesteps, table),
+        timesteps,
+        context,
+        target(latents, noise, alpha_bar, kind),
+        unet.weight(alpha_bar, kind),
+    )
+
+    def ours(network: Any, z: Any, timesteps: Any, context: Any, wanted: Any, weight: Any) -> Any:
+        error = jnp.square(network(z, timesteps, context) - wanted).mean((1, 2, 3))
+        return jnp.mean(weight * error)
+
+    def theirs(network: Any, z: Any, timesteps: Any, context: Any, wanted: Any, weight: Any) -> Any:
+        error = (network(z, timesteps, context).sample - wanted).square().mean((1, 2, 3))
+        return (weight * error).mean()
+
+    return Ready(artist.unet, UNet2DConditionModel, config, data, ours, theirs, "unet")
+
+
+def vae_task(artist: Artist, config: TrainConfig) -> Ready:
+    """The errors of pixels and edges, and the KL term (`VAETask.loss`)."""
+    model, b = artist.config, config.batch_size
+    images = render(sample_scenes(np.random.default_rng(0), b), model.image_size)
+    side = model.latent_size
+    noise = jax.random.normal(jax.random.key(0), (b, side, side, model.vae.latent_channels))
+
+    def ours(network: Any, images: Any, noise: Any) -> Any:
+        posterior = network.encode(images)
+        spread = jnp.exp(0.5 * posterior.log_variance)
+        decoded = network.decode(posterior.mean + spread * noise)
+        pixel = jnp.mean(jnp.abs(decoded - images))
+        down, right = (
+            jnp.mean(jnp.abs(one - other))
+            for one, other in zip(vae.edges(decoded), vae.edges(images), strict=True)
+        )
+        kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
+        return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
+
+    def theirs(network: Any, images: Any, noise: Any) -> Any:
+        posterior = network.encode(images).latent_dist
+        decoded = network.decode(posterior.mean + posterior.std * noise).sample
+        error = decoded - images
+        down = (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
+        right = (error[:, :, :, 1:] - error[:, :, :, :-1]).abs().mean()
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return error.abs().mean() + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
+
+    return Ready(artist.vae, AutoencoderKL, config, (images, noise), ours, theirs, "vae")
