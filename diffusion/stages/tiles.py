@@ -66,14 +66,13 @@ def decode_in_tiles(
 def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:
     """What `VAE.decode` needs besides its parameters for one picture of height x width pixels.
 
-    XLA's scratch on a CPU is four maps at the finest resolution: three of the width with which the
-    last level begins and one of that with which it ends. So says `memory_analysis` of jax 0.10.2,
-    to the byte, for SD from 128x128 to 2560x2560 and for the garden from 64x64 to 512x512. The
-    process grew by up to 1.22 times as much (at 512x512 by 1093 MiB, at 1024x1024 by 3892 MiB,
-    compiling apart): hence a quarter more here.
+    XLA's scratch on a CPU is up to 4.2 maps at the finest resolution, of the width with which the
+    last level begins (SD; the garden's 3). So says `memory_analysis` of jax 0.10.2. The process of
+    SD grew by 1,416 MiB at 512x512 and by 4,729 MiB at 1024x1024, compiling included: hence four
+    and a half, and a quarter more.
     """
-    last, before = (config.block_out_channels * 2)[:2]
-    return height * width * (3 * before + last) * 4 * 5 // 4
+    before = (config.block_out_channels * 2)[1]
+    return height * width * before * 9 // 2 * 4 * 5 // 4
 
 
 def _decode(vae: VAE, latent: Float[np.ndarray, "h w z"], tile: int) -> Float[np.ndarray, "H W k"]:

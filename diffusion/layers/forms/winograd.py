@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from diffusion.layers.forms.waiting import awaiting
+from diffusion.layers.forms.waiting import awaiting, one_by_one
 
 TILE = 4  # outputs of a tile, in each direction
 SIDE = 6  # inputs of a tile, and points: 0, a, -a, b, -b and infinity
@@ -55,13 +55,10 @@ def winograd(
     around = (1, 1 + strips * size - h), (1, 1 + wide * TILE - w)
     framed = jnp.pad(x, ((0, 0), *around, (0, 0)))
 
-    def strip(i: Array | int) -> Float[Array, "b rows w2 d"]:
+    def strip(i: Array) -> Float[Array, "b rows w2 d"]:
         return _strip(lax.dynamic_slice_in_dim(framed, i * size, size + 2, axis=1), kernel)
 
-    if strips == 1:
-        return strip(0)[:, :h, :w]
-    y = lax.map(strip, jnp.arange(strips))
-    return jnp.moveaxis(y, 0, 1).reshape(b, strips * size, wide * TILE, d)[:, :h, :w]
+    return one_by_one(strip, strips, axis=1, after=x)[:, :h, :w]
 
 
 def _strip(
@@ -73,15 +70,12 @@ def _strip(
     values = map_at_points(x)
     size = d if d % PART else PART
 
-    def part(i: Array | int) -> Float[Array, "b h w2 part"]:
+    def part(i: Array) -> Float[Array, "b h w2 part"]:
         some = lax.dynamic_slice_in_dim(kernel, i * size, size, axis=3)
         products = jnp.matmul(values, kernel_at_points(some, after=values))
         return from_points(products, b, high, wide)
 
-    if size == d:
-        return part(0)
-    y = lax.map(part, jnp.arange(d // size))
-    return jnp.moveaxis(y, 0, 3).reshape(b, high * TILE, wide * TILE, d)
+    return one_by_one(part, d // size, axis=3, after=values)
 
 
 def kernel_at_points(kernel: Float[Array, "3 3 c d"], after: Array) -> Float[Array, "36 c d"]:
