@@ -189,7 +189,7 @@ def test_gradients_of_a_network(network, tiny, build, monkeypatch):
 
     def gradient():
         step = jax.grad(lambda params: loss(nnx.merge(structure, params), *inputs))
-        quickly = {"xla_backend_optimization_level": 2}  # compiled in a third of the time
+        quickly = {"xla_backend_optimization_level": 0}  # most of the time is compilation
         return jax.jit(step, compiler_options=quickly)(params)
 
     monkeypatch.setattr(convolution, "suits_a_cpu", lambda x: False)
