@@ -8,6 +8,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from diffusion.layers.activations import exact_gelu
 from diffusion.layers.machine import has_flash_attention, suits_a_cpu
 from diffusion.layers.normalisation import GroupNorm
 
@@ -124,7 +125,7 @@ class FeedForward(nnx.Module):
 
     def on_some(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         value, gate = jnp.split(self.linear1(x), 2, axis=-1)
-        return self.linear2(value * jax.nn.gelu(gate, approximate=False))
+        return self.linear2(value * exact_gelu(gate))
 
 
 class TransformerBlock(nnx.Module):

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.config import TextEncoderConfig
+from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.layers.attention import Attention
-
-
-def quick_gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x sigmoid(1.702 x): CLIP's approximation of gelu."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def exact_gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """x Phi(x), by the error function."""
-    return jax.nn.gelu(x, approximate=False)
-
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 

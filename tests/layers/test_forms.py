@@ -117,3 +117,28 @@ def test_one_by_one_is_a_product():
     x, kernel = drawn(2, 5, 6, 7, 8)
     expected = plain(x, kernel[:1, :1], padding=((0, 0), (0, 0)))
     np.testing.assert_allclose(convolve(x, kernel[:1, :1]), expected, rtol=1e-5, atol=1e-5)
+
+
+def scratch_of_eight(b, h, w, channels):
+    """Bytes that a row of eight convolutions needs, and the size of its input."""
+    x, kernel = drawn(b, h, w, channels, channels)
+
+    def row(x, kernels):
+        for kernel in kernels:
+            x = winograd(x, kernel)
+        return x
+
+    program = jax.jit(row).lower(x, jnp.stack([kernel] * 8)).compile()
+    return program.memory_analysis().temp_size_in_bytes, x.nbytes
+
+
+def test_kernels_are_transformed_one_after_the_other():
+    """XLA would do all of it at the beginning; it must not find out that it could."""
+    scratch, _ = scratch_of_eight(1, 24, 24, 128)
+    assert scratch < 8 * (36 * 128 * 128 * 4) / 2  # 7.8 MB, and 20.2 without waiting
+
+
+def test_maps_are_made_when_their_parts_come(monkeypatch):
+    monkeypatch.setattr(winograd_form, "STRIP", 1)
+    scratch, size = scratch_of_eight(1, 256, 64, 8)
+    assert scratch < 8 * size  # 3.2 MB, and 9.5 without waiting

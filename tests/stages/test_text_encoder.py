@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from diffusion.config import TextEncoderConfig
-from diffusion.stages.text_encoder import TextEncoder, exact_gelu, quick_gelu
+from diffusion.layers.activations import exact_gelu, quick_gelu
+from diffusion.stages.text_encoder import TextEncoder
 
 CONFIG = TextEncoderConfig(vocab_size=40, length=10, width=8, layers=2, heads=2, mlp_width=12)
 TOKENS = jnp.asarray([[38, 5, 9, 9, 3, 39, 39, 39, 39, 39]])
