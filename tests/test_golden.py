@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 import diffusion
 from diffusion import art_class
-from diffusion.layers import time_embedding
-from diffusion.stages.text_encoder import exact_gelu, quick_gelu
+from diffusion.layers import attention, time_embedding
+from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.weights import folder
 from parity import blocks
 from parity.rows import compare, table
@@ -165,8 +165,7 @@ def test_a_mistake_in_a_block_shows(mistake, family, part, block):
 
 
 def test_tanh_gelu_shows(monkeypatch):
-    gelu = jax.nn.gelu
-    monkeypatch.setattr(jax.nn, "gelu", lambda x, approximate: gelu(x, approximate=True))
+    monkeypatch.setattr(attention, "exact_gelu", lambda x: jax.nn.gelu(x, approximate=True))
     assert not row_of(network("sd1", "unet"), "sd1", "unet", "down_blocks.1.attentions.0").ok
 
 
