@@ -29,6 +29,8 @@ parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full
 bench: $(VENV)/installed-reference  ## how fast everything is beside PyTorch: make bench ARGS="unet vae --repeats 3"
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Huge pages, where there are any: a sixth less time.
+train: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 train: $(VENV)/installed  ## train every part from nothing into runs/garden
 	$(BIN)/diffusion train all --output runs/garden $(ARGS)
 
