@@ -6,7 +6,7 @@ PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
 
-.PHONY: paint test check parity parity-full bench train figures clean
+.PHONY: paint test check parity parity-full bench train speedrun figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -33,6 +33,10 @@ bench: $(VENV)/installed-reference  ## how fast everything is beside PyTorch: ma
 train: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 train: $(VENV)/installed  ## train every part from nothing into runs/garden
 	$(BIN)/diffusion train all --output runs/garden $(ARGS)
+
+speedrun: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+speedrun: $(VENV)/installed  ## train everything from nothing, and watch the pictures become right
+	$(BIN)/python -m benchmarks.speedrun $(ARGS)
 
 clean:  ## remove the environment and caches; runs/ and pictures stay
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -18,6 +18,7 @@ Words = Mapping[str, Sequence[str]]
 # How many attributes a caption names: weights of 0, 1, 2, ... 13.
 _HOW_MANY = np.array([3, 9, 16, 20, 18, 13, 8, 4, 3, 2, 1, 1, 1, 1], np.float64)
 _HOW_MANY_BELOW = tuple(np.cumsum(_HOW_MANY / _HOW_MANY.sum()))
+_DETAILED = (5, 14)  # attributes that a detailed caption names: from here to before there
 _HOUSE_SHARE = 0.88  # of the captions that name anything, how many name the colour of the house
 _KEYWORD_SHARE = 0.15  # "red house, two trees, night"
 _CAPITAL_SHARE = 0.20
@@ -45,29 +46,53 @@ class _Parts(NamedTuple):
     style: str  # value of the attribute, or nothing
 
 
-def captions(scenes: Scene, rng: np.random.Generator, turkish_share: float = 0.5) -> list[Caption]:
+def captions(
+    scenes: Scene,
+    rng: np.random.Generator,
+    turkish_share: float = 0.5,
+    detailed_share: float = 0.0,
+) -> list[Caption]:
     """One caption a scene, `turkish_share` of them (0 to 1) in Turkish.
 
-    Raises ValueError if `turkish_share` is outside [0, 1].
+    People name four attributes or so. `detailed_share` of the captions (0 to 1) name 5 to all 13:
+    there is more to learn from a picture of which more is said.
+
+    Raises ValueError if a share is outside [0, 1].
     """
-    if not 0.0 <= turkish_share <= 1.0:
-        raise ValueError(f"turkish_share is {turkish_share}; give a share from 0 to 1")
+    for name, share in (("turkish_share", turkish_share), ("detailed_share", detailed_share)):
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} is {share}; give a share from 0 to 1")
     scenes = Scene(*(np.asarray(field) for field in scenes))
     return [
-        caption(scenes, index, rng, "tr" if rng.random() < turkish_share else "en")
+        caption(
+            scenes,
+            index,
+            rng,
+            "tr" if rng.random() < turkish_share else "en",
+            rng.random() < detailed_share,
+        )
         for index in range(len(scenes.house))
     ]
 
 
-def caption(scene: Scene, index: int, rng: np.random.Generator, language: str = "en") -> Caption:
+def caption(
+    scene: Scene,
+    index: int,
+    rng: np.random.Generator,
+    language: str = "en",
+    detailed: bool = False,
+) -> Caption:
     """A caption of picture `index` of the batch, drawn from `rng`.
+
+    Args:
+        detailed: name 5 to all 13 attributes, in place of four or so.
 
     Raises ValueError if `language` is neither "en" nor "tr".
     """
     if language not in ("en", "tr"):
         raise ValueError(f'language is {language!r}; captions are written in "en" or "tr"')
     has = {name: value(scene, index, name) for name in ATTRIBUTES}
-    named = _choose(has, rng)
+    named = _choose(has, rng, detailed)
     say = {name: has[name] for name in ATTRIBUTES if name in named}
     keywords = rng.random() < _KEYWORD_SHARE
     parts_of, sentence = (_english, _say_english) if language == "en" else (_turkish, _say_turkish)
@@ -78,7 +103,7 @@ def caption(scene: Scene, index: int, rng: np.random.Generator, language: str = 
     return Caption(_spell(text, language, rng), language, frozenset(named))
 
 
-def _choose(has: Mapping[str, str], rng: np.random.Generator) -> set[str]:
+def _choose(has: Mapping[str, str], rng: np.random.Generator, detailed: bool) -> set[str]:
     """Which attributes to name: any subset that makes sense together."""
     open_to_say = [name for name in ATTRIBUTES if name not in ("tree_kind", "flowers", "house")]
     if has["trees"] != "none":
@@ -87,6 +112,8 @@ def _choose(has: Mapping[str, str], rng: np.random.Generator) -> set[str]:
         open_to_say += ["flowers"]
     draw = rng.random()
     count = next((n for n, below in enumerate(_HOW_MANY_BELOW) if draw < below), 0)
+    if detailed:
+        count = int(rng.integers(*_DETAILED))
     named: set[str] = set()
     if count and rng.random() < _HOUSE_SHARE:
         named.add("house")

@@ -31,6 +31,7 @@ from diffusion.weights.folder import write_json
 
 Batch = Any  # a pytree of arrays with the batch as first axis
 Metrics = dict[str, jax.Array]
+Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parameters
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,11 @@ def init_state(task: Task, config: TrainConfig) -> State:
 
 
 def train(
-    task: Task, config: TrainConfig, folder: Path, settings: dict[str, Any] | None = None
+    task: Task,
+    config: TrainConfig,
+    folder: Path,
+    settings: dict[str, Any] | None = None,
+    watch: Watch | None = None,
 ) -> Params:
     """Train to the end, or go on to it from the last checkpoint in `folder`.
 
@@ -131,6 +136,7 @@ def train(
     Args:
         folder: receives checkpoints/, log.jsonl, loss.png, samples/ and settings.json.
         settings: what else decides the result, to be held against what the folder remembers.
+        watch: called with each sample sheet; the clock of the log stands still meanwhile.
 
     Returns the averaged parameters (the plain ones where `config.ema` is 0).
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
@@ -192,6 +198,10 @@ def train(
                 samples.mkdir(exist_ok=True)
                 sheet = task.picture(state.average or state.params)
                 Image.fromarray(sheet).save(samples / f"{done:06d}.png")
+                if watch is not None:
+                    asked = time.monotonic()
+                    watch(done, asked - log.began, state.average or state.params)
+                    log.began += time.monotonic() - asked
             if saves:
                 log.flush()
                 manager.save(done, args=ocp.args.StandardSave(state))

@@ -1,15 +1,22 @@
-"""Training the text encoder: a caption and its picture should point the same way (CLIP).
+"""Training the text encoder: find the picture of a caption, and tell what the caption says.
 
-Radford et al. 2021: a text tower and an image tower, each ending in a unit vector; in a batch every
-caption must find its picture and every picture its caption. The image tower is thrown away.
+Finding is CLIP (Radford et al. 2021): a text tower and an image tower, each ending in a unit
+vector; in a batch every caption must find its picture and every picture its caption. Telling a red
+house with a blue roof from a blue house with a red roof is hardly ever needed to tell apart
+pictures drawn at random. Half of each batch are therefore near twins of the other half: the same
+scene and sentence but for one thing that is named.
 
-Telling a red house with a blue roof from a blue house with a red roof is hardly ever needed to tell
-apart pictures drawn at random, so words would not learn where they belong. Half of each batch are
-therefore near twins of the other half: the same scene and sentence but for one thing that is named.
+By finding alone, words become alike and the U-Net cannot tell them apart (docs/speedrun.md). So
+there are two more questions. Reading: what does the caption say of each attribute, or does it leave
+it open? Every token from the end mark on must know, because the U-Net listens to all of them.
+Spelling: each token must still tell which one it is.
+
+Only the text tower is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.config import ModelConfig, TextEncoderConfig
-from diffusion.datasets.captions import caption
+from diffusion.datasets.captions import Caption, caption
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_held_out, render, sample_scenes, value
 from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
@@ -34,17 +41,22 @@ from diffusion.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.files import Params, shapes, split
 
+DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 IMAGE_WIDTHS = (24, 48, 96, 128)  # channels of the image tower, finest level first
 IMAGE_SIZE = 32  # pixels along the side of the pictures that the image tower sees
 TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers", "sky", "light",
                    "trees", "style")  # fmt: skip
+READING_WEIGHT = 1.0  # of an attribute's cross-entropy, beside the contrastive one
+SPELLING_WEIGHT = 0.1  # of a token's
+OPTIONS = tuple(len(words) + 1 for words in ATTRIBUTES.values())  # the last: "left open"
 
 
 class Pairs(NamedTuple):
-    """Captions and their pictures."""
+    """Captions, their pictures, and what the captions say."""
 
     tokens: Int[Array | np.ndarray, "b n"]
     scenes: Scene
+    said: Int[Array | np.ndarray, "b attributes"]  # a position in ATTRIBUTES, or one beyond
 
 
 class ImageTower(nnx.Module):
@@ -67,25 +79,32 @@ class ImageTower(nnx.Module):
         return self.out(jax.nn.silu(self.norm(h)).reshape(len(h), -1))
 
 
-class CLIP(nnx.Module):
-    """The two towers with their projections and the temperature."""
+class Pupil(nnx.Module):
+    """The two towers with their projections and the temperature, and the other two questions."""
 
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
         self.text = TextEncoder(config, rngs=rngs)
         self.text_projection = nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
         self.image = ImageTower(config.width, rngs=rngs)
         self.logit_scale = nnx.Param(jnp.log(1 / 0.07))
+        self.reading = nnx.Linear(config.width, sum(OPTIONS), rngs=rngs)
+        self.spelling = nnx.Linear(config.width, config.vocab_size, rngs=rngs)
 
-    def __call__(
-        self, tokens: Int[Array, "b n"], images: Float[Array, "b h w 3"], eos: int
+    def find(
+        self,
+        states: Float[Array, "b n d"],
+        ends: Int[Array, " b"],
+        images: Float[Array, "b h w 3"],
     ) -> Float[Array, "b b"]:
         """Cosine of each caption (row) with each picture, times the learnt scale (at most 100)."""
-        states = self.text(tokens)
-        ends = jnp.argmax(tokens == eos, axis=1)  # the first: padding repeats it
         text = self.text_projection(jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0])
         image = self.image(images)
         text, image = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (text, image))
         return jnp.exp(jnp.minimum(self.logit_scale[...], jnp.log(100.0))) * text @ image.T
+
+    def read(self, states: Float[Array, "b n d"]) -> list[Float[Array, "b n k"]]:
+        """At each token the logits of what is said, attribute by attribute."""
+        return jnp.split(self.reading(states), np.cumsum(OPTIONS)[:-1], axis=-1)
 
 
 def contrastive_loss(logits: Float[Array, "b b"]) -> Float[Array, ""]:
@@ -93,6 +112,24 @@ def contrastive_loss(logits: Float[Array, "b b"]) -> Float[Array, ""]:
     own = jnp.arange(len(logits))
     losses = optax.softmax_cross_entropy_with_integer_labels
     return (losses(logits, own).mean() + losses(logits.T, own).mean()) / 2
+
+
+def read_loss(
+    answers: Sequence[Float[Array, "b n k"]],
+    said: Int[Array, "b attributes"],
+    asked: Bool[Array, "b n"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The cross-entropy of what captions say, summed over the attributes, of the tokens asked.
+
+    Also returned is the share of these tokens that know all of it.
+    """
+    loss, understood = jnp.zeros(()), jnp.ones(asked.shape, bool)
+    for column, logits in enumerate(answers):
+        truth = jnp.broadcast_to(said[:, column, None], asked.shape)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+        loss += jnp.mean(losses, where=asked)
+        understood &= logits.argmax(axis=-1) == truth
+    return loss, jnp.mean(understood, where=asked)
 
 
 def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Generator) -> Scene:
@@ -119,6 +156,15 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
     return other if is_held_out(changed)[0] else changed
 
 
+def said_by(captions: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:
+    """What captions say of their scenes: the position of each attribute's value, or of "open"."""
+    columns = []
+    for name, words in ATTRIBUTES.items():
+        named = np.array([name in caption.named for caption in captions])
+        columns.append(np.where(named, getattr(scenes, name), len(words)))
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
 @dataclass
 class TextTask:
     model: ModelConfig
@@ -126,7 +172,7 @@ class TextTask:
     name: str = "text"
 
     def __post_init__(self) -> None:
-        self.create = lambda seed: CLIP(self.model.text_encoder, rngs=nnx.Rngs(seed))
+        self.create = lambda seed: Pupil(self.model.text_encoder, rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
 
     def init(self, seed: int) -> Params:
@@ -134,46 +180,61 @@ class TextTask:
 
     def batch(self, rng: np.random.Generator, size: int) -> Pairs:
         scenes = sample_scenes(rng, size)
-        texts = []
+        said = []
         for i in range(0, size, 2):
             first, second = (Scene(*(field[j : j + 1] for field in scenes)) for j in (i, i + 1))
             language = "tr" if rng.random() < 0.5 else "en"
             wording = int(rng.integers(2**32))  # the same for both, as far as the scenes allow
-            said = caption(first, 0, np.random.default_rng(wording), language)
-            second = twin(first, second, said.named, rng)
+            detailed = rng.random() < DETAILED_SHARE
+            words = [caption(first, 0, np.random.default_rng(wording), language, detailed)]
+            second = twin(first, second, words[0].named, rng)
             for field, values in zip(scenes, second, strict=True):
                 field[i + 1] = values[0]
-            texts += [said.text]
-            texts += [caption(second, 0, np.random.default_rng(wording), language).text]
-        return Pairs(self.tokenizer(texts), scenes)
+            said += [
+                *words, caption(second, 0, np.random.default_rng(wording), language, detailed)
+            ]  # fmt: skip
+        return Pairs(self.tokenizer([one.text for one in said]), scenes, said_by(said, scenes))
 
     def loss(self, params: Params, batch: Pairs, key: Array) -> tuple[Array, Metrics]:
-        clip = nnx.merge(self.structure, params)
-        logits = clip(
-            jnp.asarray(batch.tokens), render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos
-        )
-        own = jnp.arange(len(logits))
-        right = jnp.mean(jnp.argmax(logits, axis=1) == own)
-        return contrastive_loss(logits), {"retrieval": right}
+        pupil = nnx.merge(self.structure, params)
+        tokens = jnp.asarray(batch.tokens)
+        states = pupil.text(tokens)
+        is_end = tokens == self.tokenizer.eos  # padding repeats the end mark
+        ends = jnp.argmax(is_end, axis=1)
+        logits = pupil.find(states, ends, render(batch.scenes, IMAGE_SIZE))
+        found = jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(len(logits)))
+
+        finding = contrastive_loss(logits)
+        reading, understood = read_loss(pupil.read(states), jnp.asarray(batch.said), is_end)
+        letters = optax.softmax_cross_entropy_with_integer_labels(pupil.spelling(states), tokens)
+        spelling = jnp.mean(letters, where=~is_end)
+        loss = finding + READING_WEIGHT * reading + SPELLING_WEIGHT * spelling
+        return loss, {
+            "finding": finding,
+            "reading": reading,
+            "spelling": spelling,
+            "found": found,
+            "understood": understood,
+        }
 
     def picture(self, params: Params) -> np.ndarray:
         """Cosines of 32 captions (rows) and pictures (columns), from -1, black, to 1, white."""
         batch = self.batch(np.random.default_rng(0), 32)
-        clip = nnx.merge(self.structure, params)
-        logits = clip(
-            jnp.asarray(batch.tokens), render(batch.scenes, IMAGE_SIZE), self.tokenizer.eos
-        )
-        cosines = logits / jnp.exp(jnp.minimum(clip.logit_scale[...], jnp.log(100.0)))
+        pupil = nnx.merge(self.structure, params)
+        tokens = jnp.asarray(batch.tokens)
+        ends = jnp.argmax(tokens == self.tokenizer.eos, axis=1)
+        logits = pupil.find(pupil.text(tokens), ends, render(batch.scenes, IMAGE_SIZE))
+        cosines = logits / jnp.exp(jnp.minimum(pupil.logit_scale[...], jnp.log(100.0)))
         pixels = np.repeat(np.repeat(to_uint8(cosines[..., None]), 8, axis=0), 8, axis=1)
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
 
 
-def text_encoder_of(clip: Params) -> Params:
-    """The part of the trained towers that the art class keeps."""
-    return clip["text"]
+def text_encoder_of(pupil: Params) -> Params:
+    """The part of what was trained that the art class keeps."""
+    return pupil["text"]
 
 
 def preset() -> TrainConfig:
     return TrainConfig(
-        steps=600, batch_size=128, learning_rate=1e-3, weight_decay=0.1, picture_every=200
+        steps=1500, batch_size=64, learning_rate=1e-3, weight_decay=0.1, picture_every=500
     )

@@ -31,6 +31,10 @@ from diffusion.weights import configs, files
 from diffusion.weights.files import Params, SameKey, Weights, save_params, shapes
 from diffusion.weights.names import NAME_MAPS
 
+SHELVES = (  # of what ships: in a wheel, and in a clone
+    Path(__file__).parents[1] / "data",
+    Path(__file__).parents[2] / "data",
+)
 WAY_OUT = (
     "a model folder has model_index.json, tokenizer/, text_encoder/, unet/, vae/ and scheduler/; a "
     "single file becomes such a folder by `StableDiffusionPipeline.from_single_file(FILE)"
@@ -59,20 +63,23 @@ def find(model: str | Path) -> Path:
     A folder that has the name of a shipped model is reached as a path: `./garden`.
     Raises FileNotFoundError that lists the names that ship, ValueError for a single file.
     """
-    package = Path(__file__).parents[1]
-    shelves = [package / "data", package.parent / "data"]  # in a wheel, and in a clone
-    for shelf in shelves:
+    for shelf in SHELVES:
         if Path(model).name == str(model) and (shelf / model / configs.INDEX).is_file():
             return shelf / model
     if Path(model).is_dir():
         return Path(model)
     if Path(model).is_file():
         raise ValueError(f"model {str(model)!r} is a file; {WAY_OUT}")
-    found = {path.parent.name for shelf in shelves for path in shelf.glob(f"*/{configs.INDEX}")}
+    found = {path.parent.name for shelf in SHELVES for path in shelf.glob(f"*/{configs.INDEX}")}
     raise FileNotFoundError(
         f"model {str(model)!r} is neither a folder nor one that ships with diffusion "
         f"({', '.join(sorted(found)) or 'none is installed'})"
     )
+
+
+def shipped(name: str) -> Path:
+    """The folder of something that ships beside the models; it need not be there."""
+    return next((shelf / name for shelf in SHELVES if (shelf / name).is_dir()), SHELVES[0] / name)
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -239,3 +239,15 @@ def test_bad_input_is_explained(scenes: Scene):
         caption(scenes, 0, np.random.default_rng(0), "de")
     with pytest.raises(ValueError, match="turkish_share is 2"):
         captions(scenes, np.random.default_rng(0), 2.0)
+
+
+def test_detailed_captions_name_more_and_are_as_true():
+    scenes = sample_scenes(np.random.default_rng(0), 400)
+    plain, detailed = (
+        captions(scenes, np.random.default_rng(1), detailed_share=share) for share in (0.0, 1.0)
+    )
+    assert 3.5 < np.mean([len(said.named) for said in plain]) < 4.5
+    assert np.mean([len(said.named) for said in detailed]) > 8
+    assert min(len(said.named) for said in detailed) >= 5
+    with pytest.raises(ValueError, match=r"detailed_share is 1\.5; give a share from 0 to 1"):
+        captions(scenes, np.random.default_rng(1), detailed_share=1.5)

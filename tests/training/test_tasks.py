@@ -25,7 +25,15 @@ from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
 from diffusion.tokenizer import Tokenizer
 from diffusion.training import unet
-from diffusion.training.text_encoder import TWIN_ATTRIBUTES, TextTask, contrastive_loss, twin
+from diffusion.training.text_encoder import (
+    OPTIONS,
+    TWIN_ATTRIBUTES,
+    TextTask,
+    contrastive_loss,
+    read_loss,
+    said_by,
+    twin,
+)
 from diffusion.training.unet import CAPTION_DROPOUT, GAMMA, UNetTask, weight
 from diffusion.training.vae import VAETask, measure_scale
 from diffusion.weights.files import split
@@ -152,6 +160,50 @@ def test_a_twin_that_would_be_held_out_is_the_other_scene():
     other = one(scenes, 1)._replace(house=away["house"], roof=np.int32([index["roof"]]))
     assert is_held_out(scene._replace(roof=other.roof))[0]
     assert twin(scene, other, frozenset({"roof"}), np.random.default_rng(0)) is other
+
+
+def test_what_was_said_is_what_the_captions_name():
+    scenes = sample_scenes(np.random.default_rng(0), 40)
+    spoken = captions(scenes, np.random.default_rng(1), detailed_share=0.5)
+    table = said_by(spoken, scenes)
+    assert table.shape == (40, len(ATTRIBUTES))
+    for column, (name, words) in enumerate(ATTRIBUTES.items()):
+        for i, one_caption in enumerate(spoken):
+            named = name in one_caption.named
+            assert table[i, column] == (getattr(scenes, name)[i] if named else len(words))
+
+
+def test_every_token_from_the_end_mark_on_has_to_have_read_the_caption():
+    """The gradient of the reading reaches the last row of padding, and no word before the end."""
+    task = make("text")
+    data = task.batch(np.random.default_rng(0), 4)
+    pupil = nnx.merge(task.structure, task.init(0))
+    tokens = jnp.asarray(data.tokens)
+
+    def reading(states):
+        is_end = tokens == task.tokenizer.eos
+        return read_loss(pupil.read(states), jnp.asarray(data.said), is_end)[0]
+
+    slopes = np.abs(jax.grad(reading)(pupil.text(tokens))).sum(axis=-1)
+    assert (slopes[np.asarray(tokens) == task.tokenizer.eos] > 0).all()
+    assert (slopes[np.asarray(tokens) != task.tokenizer.eos] == 0).all()
+
+
+def test_a_reader_who_knows_everything_has_no_loss():
+    task = make("text")
+    data = task.batch(np.random.default_rng(0), 4)
+    is_end = jnp.asarray(data.tokens == task.tokenizer.eos)
+    perfect = [
+        50.0 * jnp.broadcast_to(jax.nn.one_hot(column, k)[:, None], (*is_end.shape, k))
+        for column, k in zip(data.said.T, OPTIONS, strict=True)
+    ]
+    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    assert loss < 1e-6
+    assert understood == 1.0
+    perfect[0] = jnp.roll(perfect[0], 1, axis=-1)  # one attribute wrong: nothing is understood
+    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    assert loss > 10.0
+    assert understood == 0.0
 
 
 def test_the_contrastive_loss_by_hand():

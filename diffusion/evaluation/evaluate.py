@@ -1,0 +1,434 @@
+"""Paint what captions say, let the judge look, and count: `diffusion evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, UInt8
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from tqdm import tqdm
+
+from diffusion.art_class import Artist
+from diffusion.datasets.captions import captions
+from diffusion.datasets.garden import ATTRIBUTES, Scene, render, sample_scenes
+from diffusion.evaluation.judge import TrainedJudge, Verdict
+from diffusion.evaluation.measures import Share, frechet, nearest, share, spread
+from diffusion.evaluation.questions import (
+    LANGUAGES,
+    SEED,
+    Marks,
+    Question,
+    held_out_pairs,
+    others,
+    questions,
+    right,
+)
+from diffusion.images import from_uint8, to_uint8
+
+Pictures = UInt8[np.ndarray, "captions pictures h w 3"]
+Values = dict[str, Int[np.ndarray, "captions pictures"]]
+Report = dict[str, Any]
+
+RENDERED = 64  # scenes at a time
+SMALL = 16  # pixels along the side of the pictures whose nearest neighbours are looked for
+BLOCK = 128  # captions and pictures of one round of retrieval
+RIDGE = 1e-2  # of the linear map from sentences to features, as a share of the mean variance
+
+
+@dataclass(frozen=True)
+class Settings:
+    captions: int = 1000  # of each language
+    combinations: int = 240  # held-out captions of each language, and as many twins
+    pictures: int = 4  # of each caption
+    training: int = 20_000  # pictures of the training among which neighbours are looked for
+    rounds: int = (
+        24  # of 128 captions and pictures, to fit the map of retrieval; a third to test it
+    )
+    seed: int = SEED
+
+
+class Group(NamedTuple):
+    """Questions, and the pictures that answer them."""
+
+    asked: list[Question]
+    pictures: Pictures
+    verdict: Verdict  # of all pictures in a row
+
+    @property
+    def values(self) -> Values:
+        shape = self.pictures.shape[:2]
+        return {name: found.reshape(shape) for name, found in self.verdict.values.items()}
+
+    @property
+    def features(self) -> np.ndarray:
+        return self.verdict.features.reshape(*self.pictures.shape[:2], -1)
+
+
+def drawn(scenes: Scene, size: int) -> UInt8[np.ndarray, "n h w 3"]:
+    """The renderer's pictures of many scenes."""
+    total = len(scenes.house)
+    found = []
+    for i in tqdm(range(0, total, RENDERED), desc="drawing", unit="batch", leave=False):
+        some = Scene(*(field[np.arange(i, i + RENDERED) % total] for field in scenes))
+        found.append(to_uint8(render(some, size)))
+    return np.concatenate(found)[:total]
+
+
+def hung(artist: Artist, pictures: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Pictures that went through the VAE: the best that a generator of its latents could paint."""
+    found = []
+    total = len(pictures)
+    for i in tqdm(range(0, total, RENDERED), desc="VAE", unit="batch", leave=False):
+        some = pictures[np.arange(i, i + RENDERED) % total]
+        mean = artist.vae.encode(jnp.asarray(from_uint8(some))).mean
+        found.append(to_uint8(artist.vae.decode(mean)))
+    return np.concatenate(found)[:total]
+
+
+def painted(artist: Artist, asked: Sequence[Question], count: int) -> Pictures:
+    """`count` pictures of each caption, painted as `diffusion paint` does; question i is seed i."""
+    return np.stack(
+        [
+            artist.paint(question.text, seed=i, count=count)
+            for i, question in enumerate(tqdm(asked, desc="painting", unit="caption", leave=False))
+        ]
+    )
+
+
+def answered(
+    asked: list[Question], judge: TrainedJudge, paint: Callable[[list[Question]], Pictures]
+) -> Group:
+    pictures = paint(asked)
+    return Group(asked, pictures, judge(pictures.reshape(-1, *pictures.shape[2:])))
+
+
+# --- Marks ---------------------------------------------------------------------------------------
+
+
+def marks(asked: Sequence[Question], values: Values) -> Report:
+    """Of the attributes that captions name, how many are right: each, on average, and all at once.
+
+    The average is over mentions, so it weighs what is said more often more.
+    """
+    matches, named = right(asked, values)
+    together = {
+        "mean": share(_stack(matches), _stack(named)),
+        "all at once": share(
+            np.all([matches[name] | ~named[name] for name in matches], axis=0),
+            np.any(list(named.values()), axis=0),
+        ),
+    }
+    return together | {name: share(matches[name], named[name]) for name in ATTRIBUTES}
+
+
+def _stack(found: Marks) -> np.ndarray:
+    return np.concatenate([found[name] for name in ATTRIBUTES], axis=1)
+
+
+def binding(asked: Sequence[Question], values: Values) -> dict[str, Share]:
+    """House and roof of two colours: does each go where it belongs?"""
+    roofs = {word: i for i, word in enumerate(ATTRIBUTES["roof"])}
+    houses = ATTRIBUTES["house"]
+    rows, house, roof = [], [], []
+    for i, question in enumerate(asked):
+        if not {"house", "roof"} <= question.named.keys():
+            continue
+        wall, top = houses[question.named["house"]], ATTRIBUTES["roof"][question.named["roof"]]
+        if wall != top and wall in roofs and top in houses:
+            rows.append(i)
+            house.append([houses.index(wall), houses.index(top)])
+            roof.append([roofs[wall], roofs[top]])
+    index = np.array(rows, int)
+    wall, top = values["house"][index], values["roof"][index]
+    walls, roofs_ = np.array(house).reshape(-1, 2, 1), np.array(roof).reshape(-1, 2, 1)
+    everything = np.ones(wall.shape, bool)
+    return {
+        "both right": share((wall == walls[:, 0]) & (top == roofs_[:, 1]), everything),
+        "exchanged": share((wall == walls[:, 1]) & (top == roofs_[:, 0]), everything),
+        "both of the house's colour": share(
+            (wall == walls[:, 0]) & (top == roofs_[:, 0]), everything
+        ),
+        "both of the roof's colour": share(
+            (wall == walls[:, 1]) & (top == roofs_[:, 1]), everything
+        ),
+    }
+
+
+def counting(asked: Sequence[Question], values: Values) -> dict[str, Share]:
+    """The number of trees, where it is named: by number, and over all."""
+    matches, named = right(asked, values)
+    wanted = np.array([question.named.get("trees", -1) for question in asked])[:, None]
+    found = {"all": share(matches["trees"], named["trees"])}
+    for i, number in enumerate(ATTRIBUTES["trees"]):
+        found[number] = share(matches["trees"], named["trees"] & (wanted == i))
+    return found
+
+
+def confusion(asked: Sequence[Question], values: Values) -> dict[str, list[list[int]]]:
+    """Of each attribute: what was named (rows) and what the judge saw (columns)."""
+    found = {}
+    for name, words in ATTRIBUTES.items():
+        wanted = np.array([question.named.get(name, -1) for question in asked])[:, None]
+        wanted = np.broadcast_to(wanted, values[name].shape)
+        table = np.zeros((len(words), len(words)), int)
+        np.add.at(table, (wanted[wanted >= 0], values[name][wanted >= 0]), 1)
+        found[name] = table.tolist()
+    return found
+
+
+# --- Pictures among pictures ----------------------------------------------------------------------
+
+
+def freedom(asked: Sequence[Question], values: Values, reference: Values) -> dict[str, float]:
+    """What is not said is free: how varied it is, beside pictures drawn for the same captions.
+
+    The entropy of an attribute's values over the pictures whose caption leaves it open, as a share
+    of the entropy that the renderer's answers to the same captions have.
+    """
+
+    def entropy(values: np.ndarray, kinds: int) -> float:
+        p = np.bincount(values, minlength=kinds) / len(values)
+        return float(-np.sum(p[p > 0] * np.log(p[p > 0])))
+
+    found = {}
+    for name, words in ATTRIBUTES.items():
+        silent = np.array([name not in question.named for question in asked])
+        if name in ("tree_kind", "flowers") or not silent.any():
+            continue  # of these, what stands in a picture without any is anybody's guess
+        ours, theirs = (entropy(v[name][silent].ravel(), len(words)) for v in (values, reference))
+        found[name] = ours / theirs
+    return found
+
+
+def thumbnails(pictures: UInt8[np.ndarray, "n h w 3"]) -> np.ndarray:
+    """Pictures of `SMALL` pixels a side, each the mean of those it covers, as rows in [-1, 1]."""
+    n, h, w, _ = pictures.shape
+    blocks = pictures.reshape(n, SMALL, h // SMALL, SMALL, w // SMALL, 3)
+    means = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+    return means / np.float32(127.5) - np.float32(1)
+
+
+def training_scenes(count: int, steps: int, batch_size: int, seed: int) -> Scene:
+    """`count` of the scenes that a training of the U-Net saw, evenly over all its steps."""
+    chosen = np.linspace(0, steps - 1, -(-count // batch_size)).round().astype(int)
+    parts = [sample_scenes(np.random.default_rng([seed, int(i)]), batch_size) for i in chosen]
+    return Scene(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
+
+
+def novelty(
+    known: UInt8[np.ndarray, "m h w 3"], groups: dict[str, UInt8[np.ndarray, "n h w 3"]]
+) -> tuple[dict[str, dict[str, float]], np.ndarray, np.ndarray]:
+    """How far pictures are from the nearest of the training, as thumbnails.
+
+    Returns the distances' quantiles of each group; and, of the first group, the distances and the
+    neighbours.
+    """
+    others = thumbnails(known)
+    report, first = {}, None
+    for name, pictures in groups.items():
+        distances, which = nearest(thumbnails(pictures), others)
+        low, middle = np.quantile(distances, [0.01, 0.5])
+        report[name] = {
+            "nearest": float(distances.min()),
+            "1 %": float(low),
+            "median": float(middle),
+        }
+        first = (distances, which) if first is None else first
+    assert first is not None
+    return report, *first
+
+
+def reconstruction(
+    pictures: UInt8[np.ndarray, "n h w 3"], decoded: UInt8[np.ndarray, "n h w 3"]
+) -> dict[str, float]:
+    """What the VAE keeps: peak signal-to-noise ratio (dB) and structural similarity (Wang 2004)."""
+    pairs = list(zip(pictures, decoded, strict=True))
+    return {
+        "psnr": float(np.mean([peak_signal_noise_ratio(a, b) for a, b in pairs])),
+        "ssim": float(
+            np.mean(
+                [
+                    structural_similarity(
+                        a,
+                        b,
+                        channel_axis=2,
+                        gaussian_weights=True,
+                        sigma=1.5,
+                        use_sample_covariance=False,
+                    )
+                    for a, b in pairs
+                ]
+            )
+        ),
+    }
+
+
+def retrieval(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str, float]:
+    """Does the text encoder keep what was said? Captions look for their pictures among 128.
+
+    The end-of-text state goes through a linear map, fitted on other captions by ridge regression,
+    to the judge's features. An ideal reader, who knows all that is said and guesses among the
+    pictures that it fits, is the best that can be had.
+    """
+    size = artist.config.image_size
+    rng = np.random.default_rng([settings.seed, 10])
+    rounds = settings.rounds
+    states, features, ideal = [], [], []
+    for _ in range(rounds + max(1, rounds // 3)):
+        scenes = sample_scenes(rng, BLOCK)
+        said = captions(scenes, rng)
+        tokens = artist.tokenizer([caption.text for caption in said])
+        context = np.asarray(artist.text_encoder(jnp.asarray(tokens)))
+        ends = np.argmax(tokens == artist.tokenizer.eos, axis=1)
+        states.append(context[np.arange(BLOCK), ends])
+        features.append(judge(drawn(scenes, size)).features)
+        fits = np.ones((BLOCK, BLOCK), bool)
+        for i, caption in enumerate(said):
+            for name in caption.named:
+                value = getattr(scenes, name)
+                fits[i] &= value == value[i]
+        ideal.append(np.mean(1.0 / fits.sum(axis=1)))
+    fit, look = slice(0, rounds), slice(rounds, None)
+    x = np.concatenate(states[fit]).astype(np.float64)
+    y = np.concatenate(features[fit]).astype(np.float64)
+    means = x.mean(axis=0), y.mean(axis=0)
+    covariance = (x - means[0]).T @ (x - means[0]) / len(x)
+    covariance += RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    linear = np.linalg.solve(covariance, (x - means[0]).T @ (y - means[1]) / len(x))
+    found = []
+    for state, feature in zip(states[look], features[look], strict=True):
+        guess, truth = (state - means[0]) @ linear, feature - means[1]
+        guess /= np.linalg.norm(guess, axis=1, keepdims=True)
+        truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+        found.append(np.mean(np.argmax(guess @ truth.T, axis=1) == np.arange(BLOCK)))
+    return {
+        "found": float(np.mean(found)),
+        "ideal reader": float(np.mean(ideal[look])),
+        "chance": 1 / BLOCK,
+    }
+
+
+# --- The whole of it ------------------------------------------------------------------------------
+
+
+def evaluate(
+    artist: Artist,
+    judge: TrainedJudge,
+    settings: Settings,
+    training: dict[str, int] | None = None,
+) -> tuple[Report, dict[str, Group]]:
+    """Everything that is measured, and the groups of pictures it was measured on.
+
+    Args:
+        training: `steps`, `batch_size` and `seed` of the U-Net's training; None: its pictures are
+            not known, and there is no novelty.
+    """
+    size = artist.config.image_size
+    rng = np.random.default_rng([settings.seed, 20])
+
+    def paint(asked: list[Question]) -> Pictures:
+        return painted(artist, asked, settings.pictures)
+
+    def draw(asked: list[Question]) -> Pictures:
+        scenes = [others(question, settings.pictures, rng) for question in asked]
+        flat = Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True)))
+        return drawn(flat, size).reshape(len(asked), settings.pictures, size, size, 3)
+
+    groups: dict[str, Group] = {}
+    for language in LANGUAGES:
+        asked = questions(settings.captions, language, settings.seed)
+        groups[language] = answered(asked, judge, paint)
+        held, twins = held_out_pairs(settings.combinations, language, settings.seed)
+        groups[f"{language}, held out"] = answered(held, judge, paint)
+        groups[f"{language}, twins"] = answered(twins, judge, paint)
+    main = joined([groups[language] for language in LANGUAGES])
+    renders = answered(main.asked, judge, draw)
+    flat = renders.pictures.reshape(-1, size, size, 3)
+    after = answered(
+        main.asked, judge, lambda _: hung(artist, flat).reshape(renders.pictures.shape)
+    )
+    shuffled = [main.asked[i] for i in rng.permutation(len(main.asked))]
+    fresh = sample_scenes(rng, len(flat))
+    fresh_pictures = drawn(fresh, size)
+    fresh_verdict = judge(fresh_pictures)
+
+    held_out = joined([groups[f"{language}, held out"] for language in LANGUAGES])
+    twins_ = joined([groups[f"{language}, twins"] for language in LANGUAGES])
+    report: Report = {
+        "settings": asdict(settings),
+        "marks": {
+            "all": marks(main.asked, main.values),
+            "English": marks(groups["en"].asked, groups["en"].values),
+            "Turkish": marks(groups["tr"].asked, groups["tr"].values),
+            "held-out combinations": marks(held_out.asked, held_out.values),
+            "their twins": marks(twins_.asked, twins_.values),
+        },
+        "calibration": {
+            "renders": marks(renders.asked, renders.values),
+            "renders after the VAE": marks(after.asked, after.values),
+            "pictures, captions shuffled": marks(shuffled, main.values),
+            "renders, captions shuffled (chance)": marks(shuffled, renders.values),
+        },
+        "judge": own_accuracy(fresh, fresh_verdict),
+        "binding": binding(main.asked, main.values),
+        "binding of renders after the VAE": binding(after.asked, after.values),
+        "counting": counting(main.asked, main.values),
+        "confusion": confusion(main.asked, main.values),
+        "frechet": {
+            "pictures": frechet(main.verdict.features, fresh_verdict.features),
+            "renders after the VAE": frechet(after.verdict.features, fresh_verdict.features),
+            "other renders": frechet(renders.verdict.features, fresh_verdict.features),
+        },
+        "spread": {
+            "pictures": spread(main.features),
+            "renders after the VAE": spread(after.features),
+            "renders": spread(renders.features),
+        },
+        "freedom": freedom(main.asked, main.values, renders.values),
+        "vae": reconstruction(flat, after.pictures.reshape(flat.shape)),
+        "retrieval": retrieval(artist, judge, settings),
+    }
+    groups |= {"all": main, "renders": renders, "renders after the VAE": after}
+    if training is not None:
+        known = drawn(training_scenes(settings.training, **training), size)
+        report["novelty"], distances, which = novelty(
+            known,
+            {
+                "pictures": main.pictures.reshape(flat.shape),
+                "renders after the VAE": after.pictures.reshape(flat.shape),
+                "renders": fresh_pictures,
+            },
+        )
+        closest = np.argsort(distances)[:8]
+        neighbours = np.stack(
+            [main.pictures.reshape(flat.shape)[closest], known[which[closest]]], 1
+        )
+        groups["nearest"] = Group([], neighbours, main.verdict)
+    return report, groups
+
+
+def joined(groups: Sequence[Group]) -> Group:
+    values, features = zip(*(group.verdict for group in groups), strict=True)
+    return Group(
+        [question for group in groups for question in group.asked],
+        np.concatenate([group.pictures for group in groups]),
+        Verdict(
+            {name: np.concatenate([v[name] for v in values]) for name in ATTRIBUTES},
+            np.concatenate(features),
+        ),
+    )
+
+
+def own_accuracy(scenes: Scene, verdict: Verdict) -> dict[str, Share]:
+    """How often the judge is right about fresh renders."""
+    grown = {"tree_kind": scenes.trees > 0, "flowers": scenes.flower_amount > 0}
+    found = {}
+    for name in ATTRIBUTES:
+        truth = getattr(scenes, name)
+        there = grown.get(name, np.ones(len(truth), bool))
+        found[name] = share((verdict.values[name] == truth)[:, None], np.asarray(there)[:, None])
+    return found

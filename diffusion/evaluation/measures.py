@@ -1,0 +1,80 @@
+"""The numbers of an evaluation, each with how far it can be trusted. NumPy alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Z = 1.96  # standard deviations of a 95 % interval
+
+
+class Share(NamedTuple):
+    """How many of something, as a share of all, with a 95 % confidence interval."""
+
+    share: float
+    low: float
+    high: float
+    count: int  # of all
+
+
+def share(
+    right: Bool[np.ndarray, "captions pictures"], asked: Bool[np.ndarray, "captions pictures"]
+) -> Share:
+    """The share of `right` among what was `asked`; nan where nothing was.
+
+    Pictures of one caption are right or wrong together more often than strangers are. So the
+    interval of Wilson (1927) is taken for as many independent pictures as would scatter as much as
+    the captions do (the ratio estimator of a cluster sample; Cochran 1977, eq. 3.31 and 2.47).
+    """
+    total = int(asked.sum())
+    if not total:
+        return Share(np.nan, np.nan, np.nan, 0)
+    per_caption = (right & asked).sum(axis=1), asked.sum(axis=1)
+    p = float(per_caption[0].sum() / total)
+    variance = float(np.sum(np.square(per_caption[0] - p * per_caption[1])) / total**2)
+    captions = int((per_caption[1] > 0).sum())
+    n = min(total, p * (1 - p) / variance) if variance > 0 else captions
+    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Share(p, float(max(middle - half, 0.0)), float(min(middle + half, 1.0)), total)
+
+
+def frechet(one: Float[np.ndarray, "n f"], other: Float[np.ndarray, "m f"]) -> float:
+    """Fréchet distance between the Gaussians of two sets of features (Heusel et al. 2017, eq. 6).
+
+    |mean difference|^2 + tr(A + B - 2 (A B)^(1/2)). The root's trace is that of the symmetric
+    (A^(1/2) B A^(1/2))^(1/2).
+    """
+    a, b = (np.cov(x.astype(np.float64), rowvar=False) for x in (one, other))
+    values, vectors = np.linalg.eigh(a)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0.0)).sum()
+    difference = one.mean(axis=0, dtype=np.float64) - other.mean(axis=0, dtype=np.float64)
+    return float(difference @ difference + np.trace(a) + np.trace(b) - 2.0 * cross)
+
+
+def spread(features: Float[np.ndarray, "captions pictures f"]) -> float:
+    """The mean distance between two pictures of one caption."""
+    count = features.shape[1]
+    pairs = [(i, j) for i in range(count) for j in range(i)]
+    return float(
+        np.mean([np.linalg.norm(features[:, i] - features[:, j], axis=1) for i, j in pairs])
+    )
+
+
+def nearest(
+    points: Float[np.ndarray, "n f"], others: Float[np.ndarray, "m f"]
+) -> tuple[Float[np.ndarray, " n"], np.ndarray]:
+    """Root mean square distance of each point to the nearest of the others, and which that is."""
+    squares = np.square(others).sum(axis=1)
+    distances, which = [], []
+    for some in np.array_split(points, max(1, len(points) // 256)):
+        products = some @ others.T
+        square = np.square(some).sum(axis=1)[:, None] - 2.0 * products + squares
+        best = square.argmin(axis=1)
+        which.append(best)
+        distances.append(np.sqrt(np.maximum(square[np.arange(len(some)), best], 0.0)))
+    scale = np.sqrt(points.shape[1])
+    return np.concatenate(distances) / scale, np.concatenate(which)

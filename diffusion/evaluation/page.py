@@ -1,0 +1,276 @@
+"""An evaluation as files: one JSON, and one page with tables and figures."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffusion.datasets.garden import ATTRIBUTES
+from diffusion.evaluation.evaluate import Group, Report
+from diffusion.evaluation.measures import Share
+from diffusion.evaluation.questions import Question, right
+from diffusion.images import sheet
+from diffusion.replacing import replacing
+
+SHOWN = 64  # captions of the contact sheet
+FAILURES = 12
+LINES = ("mean", "all at once", *ATTRIBUTES)
+
+
+def write(folder: Path, report: Report, groups: Mapping[str, Group]) -> None:
+    """evaluation.json, evaluation.md and its figures; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "attributes": attributes(report),
+        "contact": contact(groups["all"]),
+        "failures": failures(groups["all"]),
+        "confusion": confusion(report["confusion"]),
+    }
+    if "nearest" in groups:
+        figures["neighbours"] = neighbours(groups["nearest"])
+    for name, figure in figures.items():
+        with replacing(folder / f"{name}.png") as draft:
+            figure.savefig(draft, format="png", dpi=110)
+    for name, text in (
+        ("evaluation.json", json.dumps(plain(report), indent=1, ensure_ascii=False)),
+        ("evaluation.md", page(report, groups, list(figures))),
+    ):
+        with replacing(folder / name) as draft:
+            draft.write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """The report as JSON knows it; not-a-number, of what nobody asked for, becomes null."""
+    if isinstance(value, Share):
+        return {name: plain(entry) for name, entry in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return round(value, 5) if np.isfinite(value) else None
+    return value
+
+
+def said(value: Share) -> str:
+    """97.1 (96.5 to 97.6), in per cent."""
+    if not value.count:
+        return "-"
+    return f"{100 * value.share:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) -> str:
+    settings = report["settings"]
+    by_group = report["marks"]
+    calibration = report["calibration"]
+    parts = [
+        f"# Evaluation of {report['model']}",
+        report["made"],
+        f"{settings['captions']:,} captions in each language that no training has seen, "
+        f"{settings['pictures']} pictures each, painted with the defaults of `diffusion paint`. A "
+        "judge, trained on drawn pictures alone, says what each picture shows; an attribute counts "
+        "where the caption names it. Per cent, with 95 % confidence intervals.",
+        "## What the captions name, and what the pictures show",
+        table(
+            ["", *by_group],
+            [[name, *(said(group[name]) for group in by_group.values())] for name in LINES],
+        ),
+        f"Held-out combinations ({settings['combinations']} captions in each language) never "
+        "occurred in training. Their twins are the same sentences with one word changed, so that "
+        "they did.",
+        "![Attribute by attribute](attributes.png)",
+        "## Is the judge to be trusted?",
+        table(
+            ["", *calibration],
+            [[name, *(said(group[name]) for group in calibration.values())] for name in LINES],
+        ),
+        "*Renders* are drawn pictures for the same captions; after the VAE, they are the best that "
+        "can be painted through this VAE. With captions of other pictures, marks must fall to "
+        "chance, and do not depend on how good the pictures are.",
+        table(
+            ["the judge on fresh renders", "right"],
+            [[name, said(value)] for name, value in report["judge"].items()],
+        ),
+        "## Binding and counting",
+        table(
+            ["house and roof of two colours", "pictures", "renders after the VAE"],
+            [
+                [name, said(value), said(report["binding of renders after the VAE"][name])]
+                for name, value in report["binding"].items()
+            ],
+        ),
+        table(
+            ["trees named", "right"],
+            [[name, said(value)] for name, value in report["counting"].items()],
+        ),
+        "## Pictures among pictures",
+        table(
+            ["", "Fréchet distance to fresh renders", "spread of one caption's pictures"],
+            [
+                [name, f"{distance:.2f}", f"{spread:.2f}"]
+                for (name, distance), spread in zip(
+                    report["frechet"].items(), report["spread"].values(), strict=True
+                )
+            ],
+        ),
+        "Both in the judge's features. The spread is the mean distance between two pictures of one "
+        "caption. What a caption leaves open should vary as much as it does in drawn pictures; "
+        "entropy beside theirs: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in report["freedom"].items())
+        + ".",
+    ]
+    if "novelty" in report:
+        parts += [
+            f"Distance to the nearest of {settings['training']:,} training pictures (root mean "
+            "square of 16x16 thumbnails in [-1, 1]):",
+            table(
+                ["", "nearest", "1 %", "median"],
+                [
+                    [name, *(f"{row[key]:.3f}" for key in ("nearest", "1 %", "median"))]
+                    for name, row in report["novelty"].items()
+                ],
+            ),
+            "![The closest of all pictures, and below each its neighbour](neighbours.png)",
+        ]
+    vae, found = report["vae"], report["retrieval"]
+    parts += [
+        "## The other parts",
+        f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: from its last "
+        f"state, {100 * found['found']:.0f} % of captions find their picture among 128 (an ideal "
+        f"reader {100 * found['ideal reader']:.0f} %, chance {100 * found['chance']:.1f} %).",
+        "## Pictures",
+        f"The first picture of the first {SHOWN} captions, row by row; nothing chosen.",
+        "![Contact sheet](contact.png)",
+        "\n".join(
+            f"{i + 1}. {question.text}" for i, question in enumerate(shown(groups["all"].asked)[0])
+        ),
+        "## Failures",
+        f"The first {FAILURES} pictures that show something else than was named.",
+        "![Failures](failures.png)",
+        "![What was named, and what was seen](confusion.png)",
+    ]
+    return "\n\n".join(parts)
+
+
+def shown(asked: Sequence[Question]) -> tuple[list[Question], list[int]]:
+    """English and Turkish captions in turns: the first of each."""
+    order = [
+        i
+        for pair in zip(range(len(asked) // 2), range(len(asked) // 2, len(asked)), strict=False)
+        for i in pair
+    ]
+    chosen = order[:SHOWN]
+    return [asked[i] for i in chosen], chosen
+
+
+def contact(group: Group) -> Figure:
+    """The first picture of each of `SHOWN` captions."""
+    _, chosen = shown(group.asked)
+    page = sheet(group.pictures[chosen, 0], columns=8, gap=2)
+    figure = Figure(figsize=(9, 9 * page.shape[0] / page.shape[1]))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(page, interpolation="lanczos")
+    axis.axis("off")
+    return figure
+
+
+def attributes(report: Report) -> Figure:
+    """Marks by attribute with their intervals, beside the best that the VAE allows, and chance."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axis = figure.subplots()
+    calibration = report["calibration"]
+    rows = {
+        "English": (report["marks"]["English"], "#1f5fa8", "o"),
+        "Turkish": (report["marks"]["Turkish"], "#b3261e", "s"),
+        "drawn, after the VAE": (calibration["renders after the VAE"], "#6b6b6b", "_"),
+        "chance": (calibration["renders, captions shuffled (chance)"], "#b8b8b8", "_"),
+    }
+    places = np.arange(len(LINES))
+    for i, (name, (marks, colour, marker)) in enumerate(rows.items()):
+        values = np.array([marks[line][:3] for line in LINES]) * 100
+        errors = np.abs(values[:, 1:] - values[:, :1]).T
+        shift = (i - 0.5) * 0.22 if i < 2 else 0.0
+        axis.errorbar(
+            places + shift, values[:, 0], errors if i < 2 else None,
+            fmt=marker, color=colour, label=name, markersize=5 if i < 2 else 16, capsize=2,
+        )  # fmt: skip
+    axis.set_xticks(places, [line.replace("_", " ") for line in LINES], rotation=35, ha="right")
+    axis.set(ylabel="right, %", ylim=(0, 102))
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(ncols=4, loc="lower center", fontsize=9)
+    return figure
+
+
+def failures(group: Group) -> Figure:
+    """Pictures with something wrong: the caption, and in red what the judge sees instead."""
+    matches, named = right(group.asked, group.values)
+    wrong = {name: named[name] & ~matches[name] for name in ATTRIBUTES}
+    order = np.argwhere(np.any(list(wrong.values()), axis=0)[:, :1])[:, 0]
+    chosen = order[np.linspace(0, len(order) - 1, min(FAILURES, len(order))).astype(int)]
+    figure = Figure(figsize=(11, 2.75 * max(1, -(-len(chosen) // 4))), layout="constrained")
+    axes = figure.subplots(max(1, -(-len(chosen) // 4)), 4, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, i in zip(axes, chosen, strict=False):
+        axis.imshow(group.pictures[i, 0], interpolation="lanczos")
+        axis.set_title("\n".join(textwrap.wrap(group.asked[i].text, 38)), fontsize=8)
+        seen = [
+            f"{name.replace('_', ' ')}: {ATTRIBUTES[name][group.values[name][i, 0]]}"
+            for name in ATTRIBUTES
+            if wrong[name][i, 0]
+        ]
+        axis.text(
+            0.5, -0.03, "\n".join(seen), transform=axis.transAxes, ha="center", va="top",
+            color="#b3261e", fontsize=8,
+        )  # fmt: skip
+    return figure
+
+
+def confusion(tables: Mapping[str, list[list[int]]]) -> Figure:
+    """For each attribute, what was named (rows) and what was seen (columns), as shares of rows."""
+    figure = Figure(figsize=(13, 10.5), layout="constrained")
+    axes = figure.subplots(3, 5).ravel()
+    for axis in axes[len(tables) :]:
+        axis.axis("off")
+    for axis, (name, counts) in zip(axes, tables.items(), strict=False):
+        _confusion(axis, name, np.array(counts, float))
+    return figure
+
+
+def _confusion(axis: Axes, name: str, counts: np.ndarray) -> None:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    words = ATTRIBUTES[name]
+    places = range(len(words))
+    axis.set_xticks(places, words, rotation=60, ha="right", fontsize=7)
+    axis.set_yticks(places, words, fontsize=7)
+    axis.set_title(name.replace("_", " "), fontsize=9)
+    for row in places:
+        for column in places:
+            if shares[row, column] >= 0.005:
+                axis.text(
+                    column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center",
+                    fontsize=6, color="white" if shares[row, column] > 0.5 else "black",
+                )  # fmt: skip
+
+
+def neighbours(group: Group) -> Figure:
+    """Above, the pictures that come closest to one of the training; below, that one."""
+    page = sheet(np.concatenate(group.pictures.swapaxes(0, 1)), columns=len(group.pictures), gap=2)
+    figure = Figure(figsize=(9, 9 * page.shape[0] / page.shape[1]))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(page, interpolation="lanczos")
+    axis.axis("off")
+    return figure

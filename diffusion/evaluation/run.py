@@ -1,0 +1,53 @@
+"""One evaluation from a model folder to a page: what `diffusion evaluate` does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from diffusion import art_class
+from diffusion.datasets.garden import ATTRIBUTES
+from diffusion.evaluation import judge
+from diffusion.evaluation.evaluate import Settings, evaluate
+from diffusion.evaluation.page import write
+from diffusion.layers.machine import described
+from diffusion.weights import folder
+from diffusion.weights.files import read_json
+
+LARGEST = 256  # pixels along the side of a picture
+
+
+def run(model: str, output: Path, judge_folder: Path | None, captions: int, pictures: int) -> None:
+    """Evaluate `model` and write the page into `output`.
+
+    Raises ValueError for a model whose pictures the judge cannot know, or for numbers out of range.
+    """
+    if captions < 2:
+        raise ValueError(f"captions is {captions}; ask for 2 or more in each language")
+    if pictures < 2:
+        raise ValueError(f"pictures is {pictures}; ask for 2 or more of each caption")
+    artist = art_class.load(model)
+    if artist.config.image_size > LARGEST:
+        raise ValueError(
+            f"model {model!r} paints {artist.config.image_size} pixels a side; the judge knows "
+            f"the garden alone, in pictures of up to {LARGEST}"
+        )
+    settings = Settings(captions=captions, pictures=pictures, combinations=max(2, captions // 4))
+    root = folder.find(model)
+    card = read_json(root / "training.json") if (root / "training.json").exists() else {}
+    seen = (
+        {name: card["unet"][name] for name in ("steps", "batch_size", "seed")}
+        if "unet" in card
+        else None
+    )
+    report, groups = evaluate(artist, judge.load(judge_folder), settings, seen)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
+    report = {
+        "model": artist.config.name,
+        "made": f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}",
+    } | report
+    write(output, report, groups)
+    marks = report["marks"]["all"]
+    for name in ("mean", "all at once", *ATTRIBUTES):
+        print(f"{name:12} {100 * marks[name].share:5.1f} %")

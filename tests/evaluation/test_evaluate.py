@@ -1,0 +1,194 @@
+"""Evaluations of models of which it is known how good they are."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.cli import main
+from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
+from diffusion.evaluation import judge as judges
+from diffusion.evaluation.evaluate import (
+    Settings,
+    binding,
+    counting,
+    drawn,
+    evaluate,
+    freedom,
+    marks,
+    novelty,
+    own_accuracy,
+    reconstruction,
+    training_scenes,
+)
+from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
+from diffusion.evaluation.page import plain, said, write
+from diffusion.evaluation.questions import others, questions
+from diffusion.training.unet import UNetTask
+from diffusion.weights.files import split
+
+FEW = Settings(captions=3, combinations=2, pictures=2, training=40, rounds=3)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return TrainedJudge(split(Judge(rngs=nnx.Rngs(0)))[1])
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return questions(60, "en")
+
+
+@pytest.fixture(scope="module")
+def perfect(asked):
+    """What a judge sees who is never wrong, on pictures that are always right."""
+    rng = np.random.default_rng(0)
+    scenes = [others(question, 4, rng) for question in asked]
+    return {name: np.stack([getattr(scene, name) for scene in scenes]) for name in ATTRIBUTES}
+
+
+def test_right_pictures_have_full_marks_and_strangers_have_those_of_chance(asked, perfect):
+    full = marks(asked, perfect)
+    assert all(full[name].share == 1 for name in ("mean", "all at once"))
+    order = np.random.default_rng(0).permutation(len(asked))
+    strangers = marks([asked[i] for i in order], perfect)
+    assert strangers["house"].share < 0.4  # one of eight colours
+    assert strangers["all at once"].share < 0.2
+
+
+def test_the_mean_is_over_mentions(asked, perfect):
+    wrong = dict(perfect, house=(perfect["house"] + 1) % 8)
+    found = marks(asked, wrong)
+    mentions = sum(len(question.named) for question in asked)
+    houses = sum("house" in question.named for question in asked)
+    assert found["house"].share == 0
+    assert found["mean"].share == pytest.approx(1 - houses / mentions)
+    assert found["mean"].count == 4 * mentions
+
+
+def test_colours_that_change_places_are_not_bound():
+    asked = [q for q in questions(400, "en") if {"house", "roof"} <= q.named.keys()]
+    rng = np.random.default_rng(0)
+    scenes = [others(question, 4, rng) for question in asked]
+    values = {name: np.stack([getattr(s, name) for s in scenes]) for name in ATTRIBUTES}
+    assert binding(asked, values)["both right"].share == 1
+    common = {i: ATTRIBUTES["roof"].index(w) for i, w in enumerate(ATTRIBUTES["house"])
+              if w in ATTRIBUTES["roof"]}  # fmt: skip
+    back = {roof: house for house, roof in common.items()}
+    house = np.vectorize(lambda roof: back.get(roof, 0))(values["roof"])
+    roof = np.vectorize(lambda house: common.get(house, 0))(values["house"])
+    exchanged = binding(asked, values | {"house": house, "roof": roof})
+    assert exchanged["exchanged"].share == 1
+    assert exchanged["both right"].share == 0
+
+
+def test_counting_tells_the_numbers_apart(asked, perfect):
+    one_more = counting(asked, dict(perfect, trees=np.minimum(perfect["trees"] + 1, 3)))
+    assert counting(asked, perfect)["all"].share == 1
+    assert one_more["three"].share == 1
+    assert one_more["one"].share == 0
+
+
+def test_a_model_that_always_paints_the_same_is_not_free(asked, perfect):
+    same = {name: np.zeros_like(values) for name, values in perfect.items()}
+    assert set(freedom(asked, same, perfect).values()) == {0.0}
+    assert all(x == 1 for x in freedom(asked, perfect, perfect).values())
+
+
+def test_a_copy_is_not_new():
+    scenes = sample_scenes(np.random.default_rng(0), 40)
+    known = drawn(scenes, 32)
+    fresh = drawn(sample_scenes(np.random.default_rng(1), 20), 32)
+    report, distances, which = novelty(known, {"copies": known[7:9], "fresh": fresh})
+    assert report["copies"]["median"] < 1e-3 < report["fresh"]["nearest"]
+    assert which.tolist() == [7, 8]
+    assert len(distances) == 2
+
+
+def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
+    task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
+    seen = task.batch(np.random.default_rng([3, 0]), 5).scenes
+    known = training_scenes(10, steps=9, batch_size=5, seed=3)
+    assert np.array_equal(known.layout[:5], seen.layout)
+    last = task.batch(np.random.default_rng([3, 8]), 5).scenes
+    assert np.array_equal(known.layout[5:], last.layout)
+
+
+def test_reconstruction_is_infinite_where_nothing_is_lost():
+    pictures = drawn(sample_scenes(np.random.default_rng(0), 3), 32)
+    noise = np.random.default_rng(0).integers(-5, 6, pictures.shape)
+    worse = np.clip(pictures.astype(int) + noise, 0, 255).astype(np.uint8)
+    assert reconstruction(pictures, worse)["psnr"] == pytest.approx(38, abs=1.5)
+    assert 0.5 < reconstruction(pictures, worse)["ssim"] < 1
+
+
+def test_the_judges_own_accuracy_leaves_out_what_does_not_grow():
+    scenes = sample_scenes(np.random.default_rng(0), 50)
+    values = {name: np.array(getattr(scenes, name)) for name in ATTRIBUTES}
+    values["tree_kind"] = np.where(scenes.trees > 0, values["tree_kind"], 3)
+    found = own_accuracy(scenes, Verdict(values, np.zeros((50, 2), np.float32)))
+    assert all(value.share == 1 for value in found.values())
+    assert found["tree_kind"].count == (scenes.trees > 0).sum()
+
+
+def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
+    scenes = sample_scenes(np.random.default_rng(0), 70)
+    whole = drawn(scenes, 16)
+    assert len(whole) == 70
+    tail = drawn(Scene(*(field[66:] for field in scenes)), 16)
+    assert np.array_equal(whole[66:], tail)
+
+
+def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
+    report, groups = evaluate(artist, judge, FEW, {"steps": 4, "batch_size": 16, "seed": 0})
+    assert report["marks"]["all"]["all at once"].count == 2 * 3 * 2
+    assert report["marks"]["held-out combinations"]["mean"].count > 0
+    assert set(report["novelty"]) == {"pictures", "renders after the VAE", "renders"}
+    assert 0 <= report["retrieval"]["found"] <= 1
+    assert report["retrieval"]["chance"] < report["retrieval"]["ideal reader"] < 1
+    write(tmp_path, {"model": "tiny", "made": "today"} | report, groups)
+    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    assert kept["marks"]["all"]["mean"]["count"] == report["marks"]["all"]["mean"].count
+    page = (tmp_path / "evaluation.md").read_text()
+    for link in ("attributes", "contact", "failures", "confusion", "neighbours"):
+        assert f"({link}.png)" in page
+        assert (tmp_path / f"{link}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_nobody_asked_for_is_no_number():
+    nothing = marks(questions(1, "en"), {
+        name: np.zeros((1, 1), int) for name in ATTRIBUTES
+    })  # fmt: skip
+    silent = next(name for name, value in nothing.items() if not value.count)
+    assert plain(nothing)[silent]["share"] is None
+    assert said(nothing[silent]) == "-"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--captions", "1"], "captions is 1; ask for 2 or more"),
+        (["--pictures", "1"], "pictures is 1; ask for 2 or more"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--judge", "nowhere"], "judge.safetensors is missing"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, says, tiny_folder, tmp_path, capsys):
+    given = ["--model", str(tiny_folder), "--output", str(tmp_path / "out"), *arguments]
+    assert main(["evaluate", *given]) == 1
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, monkeypatch):
+    judges.save(tmp_path, judge.params)
+    monkeypatch.setattr("diffusion.evaluation.run.Settings", lambda **_: FEW)
+    output = tmp_path / "out"
+    given = ["--model", str(tiny_folder), "--judge", str(tmp_path), "--output", str(output)]
+    assert main(["evaluate", *given]) == 0
+    assert "all at once" in capsys.readouterr().out
+    assert "novelty" not in json.loads((output / "evaluation.json").read_text())
+    jax.clear_caches()

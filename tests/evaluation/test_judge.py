@@ -1,0 +1,114 @@
+"""The judge: sees, learns, is kept, and says clearly when it is not there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
+from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
+from diffusion.images import to_uint8
+from diffusion.training.judge import JudgeTask, asked, blurred, draw, preset, worn
+from diffusion.weights.files import split
+
+
+@pytest.fixture(scope="module")
+def params():
+    return split(Judge(rngs=nnx.Rngs(0)))[1]
+
+
+def test_it_answers_for_every_attribute_in_pictures_of_any_size(params):
+    judge = Judge(rngs=nnx.Rngs(0))
+    for size in (16, 64):
+        answers = judge(jnp.zeros((2, size, size, 3)))
+        assert {name: x.shape for name, x in answers.items()} == {
+            name: (2, len(values)) for name, values in ATTRIBUTES.items()
+        }
+    assert judge.features(jnp.zeros((1, 64, 64, 3))).shape == (1, FEATURES)
+
+
+def test_a_verdict_is_the_same_however_many_pictures_there_are(params):
+    pictures = to_uint8(render(sample_scenes(np.random.default_rng(0), 5), 64))
+    pictures = np.concatenate([pictures] * 14)[: BATCH + 3]
+    judge = TrainedJudge(params)
+    whole, few = judge(pictures), judge(pictures[-3:])
+    assert all(len(x) == BATCH + 3 for x in whole.values.values())
+    np.testing.assert_allclose(whole.features[-3:], few.features, atol=1e-5)
+    assert np.array_equal(whole.values["house"][-3:], few.values["house"])
+
+
+def test_it_comes_back_from_its_file(tmp_path, params):
+    save(tmp_path, params)
+    again = load(tmp_path).params
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
+
+
+def test_a_missing_or_foreign_judge_is_named(tmp_path, params):
+    with pytest.raises(FileNotFoundError, match=r"judge.safetensors is missing; .*train judge"):
+        load(tmp_path)
+    (tmp_path / FILE).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"judge.safetensors is damaged"):
+        load(tmp_path)
+    other = {**params, "summary": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}}
+    save(tmp_path, other)
+    with pytest.raises(ValueError, match="wrong shape: summary"):
+        load(tmp_path)
+
+
+def test_its_scenes_are_its_own_and_some_are_held_out():
+    scenes = draw(np.random.default_rng(0), 50)
+    assert is_held_out(scenes).sum() == 5
+    assert preset().seed not in (0, 2_000_003)
+
+
+def test_what_does_not_grow_is_not_asked_for():
+    scenes = sample_scenes(np.random.default_rng(0), 200)
+    shares = asked(scenes)
+    assert np.array_equal(shares["tree_kind"], scenes.trees > 0)
+    assert np.array_equal(shares["flowers"], scenes.flower_amount > 0)
+    assert shares["house"].all()
+
+
+def test_blur_keeps_the_mean_and_softens_as_a_gaussian_does():
+    points = jnp.zeros((2, 17, 17, 1)).at[:, 8, 8].set(1.0)
+    soft = np.asarray(blurred(points, jnp.array([0.0, 1.0])))[..., 0]
+    np.testing.assert_allclose(soft[0], points[0, ..., 0], atol=1e-6)
+    assert soft[1].sum() == pytest.approx(1.0, abs=1e-5)
+    offsets = np.arange(17) - 8
+    spread = (soft[1].sum(axis=0) * offsets**2).sum()
+    assert spread == pytest.approx(1.0, abs=0.01)
+
+
+def test_about_half_of_the_pictures_are_worn_and_stay_pictures():
+    images = render(sample_scenes(np.random.default_rng(0), 40), 16)
+    changed = worn(images, jax.random.key(0))
+    touched = np.any(np.asarray(changed != images), axis=(1, 2, 3))
+    assert 10 < touched.sum() < 30
+    assert np.abs(changed).max() <= 1.0
+
+
+def test_the_task_learns_a_batch_by_heart():
+    import optax
+
+    task = JudgeTask()
+    batch = task.batch(np.random.default_rng(0), 8)
+    params, rule = task.init(0), optax.adam(2e-3)
+
+    @jax.jit
+    def step(params, state):
+        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
+            params, batch, jax.random.key(0)
+        )
+        changes, state = rule.update(gradients, state)
+        return optax.apply_updates(params, changes), state, loss, metrics
+
+    state, losses = rule.init(params), []
+    for _ in range(30):
+        params, state, loss, metrics = step(params, state)
+        losses.append(float(loss))
+    assert losses[-1] < 0.3 * losses[0]
+    assert 0 <= float(metrics["wrong"]) < 0.3
+    sheet = task.picture(params)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape[2] == 3

@@ -1,0 +1,108 @@
+"""What is asked, and what counts as an answer."""
+
+import numpy as np
+import pytest
+
+from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
+from diffusion.evaluation.questions import (
+    Question,
+    ask,
+    held_out_pairs,
+    others,
+    possible,
+    questions,
+    right,
+    scene_of,
+)
+
+
+def index(name: str, word: str) -> int:
+    return ATTRIBUTES[name].index(word)
+
+
+def question(**named: str) -> Question:
+    scene = scene_of(sample_scenes(np.random.default_rng(0), 1), 0)
+    return Question("", "en", {name: index(name, word) for name, word in named.items()}, scene)
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_questions_name_something_that_is_true_of_their_scene(language):
+    asked = questions(50, language)
+    assert len(asked) == 50
+    assert len({one.text for one in asked}) > 40
+    for one in asked:
+        assert one.language == language
+        assert one.named
+        assert not is_held_out(one.scene)[0]
+        assert all(getattr(one.scene, name)[0] == value for name, value in one.named.items())
+
+
+def test_questions_are_the_same_each_time_and_others_with_another_seed():
+    assert [q.text for q in questions(20, "en")] == [q.text for q in questions(20, "en")]
+    assert [q.text for q in questions(20, "en")] != [q.text for q in questions(20, "en", seed=3)]
+
+
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_held_out_captions_say_the_whole_combination_and_their_twins_do_not(language):
+    held, twins = held_out_pairs(12, language)
+    for i, (one, twin) in enumerate(zip(held, twins, strict=True)):
+        wanted = HELD_OUT[i % len(HELD_OUT)]
+        assert all(one.named[name] == index(name, word) for name, word in wanted.items())
+        assert is_held_out(one.scene)[0]
+        assert not is_held_out(twin.scene)[0]
+        changed = {name for name in one.named if one.named[name] != twin.named[name]}
+        assert len(changed) == 1
+        assert changed < wanted.keys()
+        assert one.text != twin.text
+
+
+def test_other_answers_keep_what_was_said_and_nothing_else():
+    asked = question(house="red", season="winter", tree_kind="pine", flowers="blue")
+    scenes = others(asked, 60, np.random.default_rng(0))
+    assert len(scenes.house) == 60
+    for name, value in asked.named.items():
+        assert (getattr(scenes, name) == value).all()
+    assert possible(scenes).all()
+    assert (scenes.trees > 0).all()
+    assert (scenes.flower_amount > 0).all()
+    assert {len(set(getattr(scenes, name))) for name in ("roof", "door")} == {8, 6}
+
+
+def test_rain_in_winter_and_snow_in_summer_are_not_possible():
+    scene = sample_scenes(np.random.default_rng(0), 4)
+    winter, summer = index("season", "winter"), index("season", "summer")
+    rain, snow = index("weather", "rain"), index("weather", "snow")
+    scenes = Scene(**scene._asdict() | {
+        "season": np.array([winter, winter, summer, summer]),
+        "weather": np.array([rain, snow, rain, snow]),
+    })  # fmt: skip
+    assert possible(scenes).tolist() == [False, True, True, False]
+
+
+def test_right_is_what_was_named():
+    asked = [question(house="red"), question(roof="blue", trees="two")]
+    values = {name: np.zeros((2, 2), int) for name in ATTRIBUTES}
+    values["house"][:] = [[index("house", "red"), 1], [2, 2]]
+    values["trees"][1] = [2, 3]
+    matches, named = right(asked, values)
+    assert named["house"].tolist() == [[True, True], [False, False]]
+    assert matches["house"][0].tolist() == [True, False]
+    assert matches["trees"][1].tolist() == [True, False]
+    assert named["roof"].tolist() == [[False, False], [True, True]]
+    assert not named["door"].any()
+
+
+@pytest.mark.parametrize(
+    ("of", "there", "word"), [("tree_kind", "trees", "oak"), ("flowers", "flower_amount", "red")]
+)
+def test_what_does_not_grow_has_no_kind_and_no_colour(of, there, word):
+    values = {name: np.zeros((1, 2), int) for name in ATTRIBUTES}
+    values[there][0, 1] = 1
+    matches, _ = right([question(**{of: word})], values)
+    assert matches[of].tolist() == [[False, True]]
+
+
+def test_the_words_decide_what_is_named():
+    scene = scene_of(sample_scenes(np.random.default_rng(5), 1), 0)
+    asked = [ask(scene, np.random.default_rng(i), "en") for i in range(20)]
+    assert len({frozenset(one.named) for one in asked}) > 5
