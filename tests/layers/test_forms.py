@@ -55,6 +55,23 @@ def test_form_is_the_convolution(form, expected, shape):
     assert error < BOUNDS[form]
 
 
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((1, 2), (0, 1))])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gathered_with_a_stride(shape, padding):
+    x, kernel = drawn(*shape)
+    wanted = np.asarray(plain(x, kernel, 2, padding))
+    found = np.asarray(gathered(x, kernel, 2, padding))
+    np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("channels", "form"), [(512, "gathered"), (256, "plain")])
+def test_rule_of_the_stride(channels, form, monkeypatch):
+    down = convolution.Downsample(channels, rngs=nnx.Rngs(0))
+    for name in {"gathered", "plain"} - {form}:
+        monkeypatch.setattr(convolution, name, lambda *_: pytest.fail("the other form"))
+    assert down(jnp.zeros((1, 4, 4, channels))).shape == (1, 2, 2, channels)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_winograd_in_strips_and_parts(shape, monkeypatch):
     b, h, w, c, d = shape

@@ -13,19 +13,27 @@ from jaxtyping import Array, Float
 from diffusion.layers.forms.plain import AROUND, Padding
 
 
-def shifts(
-    x: Float[Array, "b h w c"], size: int = 3, padding: Padding = AROUND
-) -> Float[Array, "b h w _"]:
-    """At each position its neighbourhood of size x size, row by row; zeros outside of the map."""
-    h, w = x.shape[1:3]
+def windows(
+    x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding
+) -> Float[Array, "b h2 w2 _"]:
+    """The neighbourhoods of size x size, each row by row; zeros outside of the map."""
     framed = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    high, wide = (side - size + 1 for side in framed.shape[1:3])  # places of a first corner
     return jnp.concatenate(
-        [framed[:, i : i + h, j : j + w] for i in range(size) for j in range(size)], axis=-1
+        [
+            framed[:, i : i + high : stride, j : j + wide : stride]
+            for i in range(size)
+            for j in range(size)
+        ],
+        axis=-1,
     )
 
 
 def gathered(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], padding: Padding = AROUND
-) -> Float[Array, "b h w d"]:
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c d"],
+    stride: int = 1,
+    padding: Padding = AROUND,
+) -> Float[Array, "b h2 w2 d"]:
     """All windows of the map, times the kernel as a matrix (k k c, d)."""
-    return shifts(x, len(kernel), padding) @ kernel.reshape(-1, kernel.shape[-1])
+    return windows(x, len(kernel), stride, padding) @ kernel.reshape(-1, kernel.shape[-1])
