@@ -367,15 +367,19 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     turns = math.ceil(settings.count / artist.side_by_side(settings.count, *size))
     shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
     moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
+    before: Any = None
     with tqdm(total=calls * turns, desc="painting", unit="glance", leave=False) as progress:
 
         def on_glance(glance: Glance) -> None:
+            nonlocal before
             if settings.strip and progress.n % calls in shown:
                 moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
-            jax.block_until_ready(glance.latents)
+            jax.block_until_ready(before)  # not this one: the next is prepared while it is painted
+            before = glance.latents
             progress.update()
             artist.text_encoder.release()  # the story has been told
             if progress.n == calls * turns:
+                jax.block_until_ready(glance.latents)
                 artist.unet.release()  # the pictures can have the memory
 
         images = artist.paint(on_glance=on_glance, **arguments)

@@ -86,7 +86,7 @@ class Pupil(nnx.Module):
         self.text = TextEncoder(config, rngs=rngs)
         self.text_projection = nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
         self.image = ImageTower(config.width, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.log(1 / 0.07))
+        self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
         self.reading = nnx.Linear(config.width, sum(OPTIONS), rngs=rngs)
         self.spelling = nnx.Linear(config.width, config.vocab_size, rngs=rngs)
 
