@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -67,7 +67,8 @@ def training(options: Options) -> Iterator[Row]:
     reference.quiet()
     torch.set_num_threads(cores())
     artist = diffusion.load("garden")
-    for task in (unet_task(artist, unet.preset()), vae_task(artist, vae.preset())):
+    looks = replace(unet.preset(), batch_size=unet.LOOKS * unet.preset().batch_size)
+    for task in (unet_task(artist, looks), vae_task(artist, vae.preset())):
         name = f"training step of the garden's {task.name}, batch {task.config.batch_size}"
         if not options.wants(name):
             continue

@@ -245,9 +245,9 @@ class Log:
         figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
         axes = figure.subplots(1, len(names), squeeze=False)[0]
         for axis, name in zip(axes, names, strict=True):
-            axis.plot([row["step"] for row in self.rows], [row[name] for row in self.rows])
-            axis.set(title=name.replace("_", " "), xlabel="step", yscale="log")
-            if min(row[name] for row in self.rows) <= 0:
-                axis.set_yscale("linear")
+            values = [row[name] for row in self.rows]
+            axis.plot([row["step"] for row in self.rows], values)
+            scale = "log" if min(values) > 0 else "linear"
+            axis.set(title=name.replace("_", " "), xlabel="step", yscale=scale)
         figure.suptitle(title)
         figure.savefig(path, dpi=120)

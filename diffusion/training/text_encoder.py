@@ -102,7 +102,7 @@ class Pupil(nnx.Module):
         text, image = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (text, image))
         return jnp.exp(jnp.minimum(self.logit_scale[...], jnp.log(100.0))) * text @ image.T
 
-    def read(self, states: Float[Array, "b n d"]) -> list[Float[Array, "b n k"]]:
+    def read(self, states: Float[Array, "b n d"]) -> list[Float[Array, "b n _"]]:
         """At each token the logits of what is said, attribute by attribute."""
         return jnp.split(self.reading(states), np.cumsum(OPTIONS)[:-1], axis=-1)
 
@@ -115,7 +115,7 @@ def contrastive_loss(logits: Float[Array, "b b"]) -> Float[Array, ""]:
 
 
 def read_loss(
-    answers: Sequence[Float[Array, "b n k"]],
+    answers: Sequence[Float[Array, "b n _"]],
     said: Int[Array, "b attributes"],
     asked: Bool[Array, "b n"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -29,6 +29,8 @@ from diffusion.evaluation.questions import others, questions
 from diffusion.training.unet import UNetTask
 from diffusion.weights.files import split
 
+# The small tokenizer of the tests has no room for long captions.
+pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
 FEW = Settings(captions=3, combinations=2, pictures=2, training=40, rounds=3)
 
 
