@@ -16,7 +16,7 @@ class Share(NamedTuple):
     share: float
     low: float
     high: float
-    count: int  # of all
+    total: int
 
 
 def share(

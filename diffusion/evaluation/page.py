@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
 
 def said(value: Share) -> str:
     """97.1 (96.5 to 97.6), in per cent."""
-    if not value.count:
+    if not value.total:
         return "-"
     return f"{100 * value.share:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 

@@ -43,11 +43,8 @@ def run(model: str, output: Path, judge_folder: Path | None, captions: int, pict
     )
     report, groups = evaluate(artist, judge.load(judge_folder), settings, seen)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
-    report = {
-        "model": artist.config.name,
-        "made": f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}",
-    } | report
-    write(output, report, groups)
+    made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
+    write(output, {"model": artist.config.name, "made": made} | report, groups)
     marks = report["marks"]["all"]
     for name in ("mean", "all at once", *ATTRIBUTES):
         print(f"{name:12} {100 * marks[name].share:5.1f} %")

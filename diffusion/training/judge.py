@@ -49,10 +49,8 @@ def blurred(images: Float[Array, "b h w c"], sigma: Float[Array, " b"]) -> Float
         around[axis] = (REACH, REACH)
         wide = jnp.pad(images, around, mode="edge")
         n = images.shape[axis]
-        images = sum(
-            weights[:, i, None, None, None] * jax.lax.slice_in_dim(wide, i, i + n, axis=axis)
-            for i in range(len(offsets))
-        )
+        shifted = [jax.lax.slice_in_dim(wide, i, i + n, axis=axis) for i in range(len(offsets))]
+        images = jnp.einsum("bk,kbhwc->bhwc", weights, jnp.stack(shifted))
     return images
 
 

@@ -68,7 +68,7 @@ def test_the_mean_is_over_mentions(asked, perfect):
     houses = sum("house" in question.named for question in asked)
     assert found["house"].share == 0
     assert found["mean"].share == pytest.approx(1 - houses / mentions)
-    assert found["mean"].count == 4 * mentions
+    assert found["mean"].total == 4 * mentions
 
 
 def test_colours_that_change_places_are_not_bound():
@@ -133,7 +133,7 @@ def test_the_judges_own_accuracy_leaves_out_what_does_not_grow():
     values["tree_kind"] = np.where(scenes.trees > 0, values["tree_kind"], 3)
     found = own_accuracy(scenes, Verdict(values, np.zeros((50, 2), np.float32)))
     assert all(value.share == 1 for value in found.values())
-    assert found["tree_kind"].count == (scenes.trees > 0).sum()
+    assert found["tree_kind"].total == (scenes.trees > 0).sum()
 
 
 def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
@@ -146,14 +146,14 @@ def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
 
 def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     report, groups = evaluate(artist, judge, FEW, {"steps": 4, "batch_size": 16, "seed": 0})
-    assert report["marks"]["all"]["all at once"].count == 2 * 3 * 2
-    assert report["marks"]["held-out combinations"]["mean"].count > 0
+    assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
+    assert report["marks"]["held-out combinations"]["mean"].total > 0
     assert set(report["novelty"]) == {"pictures", "renders after the VAE", "renders"}
     assert 0 <= report["retrieval"]["found"] <= 1
     assert report["retrieval"]["chance"] < report["retrieval"]["ideal reader"] < 1
     write(tmp_path, {"model": "tiny", "made": "today"} | report, groups)
     kept = json.loads((tmp_path / "evaluation.json").read_text())
-    assert kept["marks"]["all"]["mean"]["count"] == report["marks"]["all"]["mean"].count
+    assert kept["marks"]["all"]["mean"]["total"] == report["marks"]["all"]["mean"].total
     page = (tmp_path / "evaluation.md").read_text()
     for link in ("attributes", "contact", "failures", "confusion", "neighbours"):
         assert f"({link}.png)" in page
@@ -164,7 +164,7 @@ def test_what_nobody_asked_for_is_no_number():
     nothing = marks(questions(1, "en"), {
         name: np.zeros((1, 1), int) for name in ATTRIBUTES
     })  # fmt: skip
-    silent = next(name for name, value in nothing.items() if not value.count)
+    silent = next(name for name, value in nothing.items() if not value.total)
     assert plain(nothing)[silent]["share"] is None
     assert said(nothing[silent]) == "-"
 

@@ -15,7 +15,7 @@ def test_the_share_of_independent_pictures_has_wilsons_interval():
     found = share(right, np.ones_like(right))
     known = scipy.stats.binomtest(int(right.sum()), 800).proportion_ci(method="wilson")
     assert found.share == right.mean()
-    assert found.count == 800
+    assert found.total == 800
     np.testing.assert_allclose((found.low, found.high), (known.low, known.high), atol=1e-4)
 
 
@@ -41,7 +41,7 @@ def test_only_what_was_asked_counts():
     right[0], asked[:2] = True, True
     assert share(right, asked).share == 0.5
     nothing = share(right, np.zeros_like(asked))
-    assert nothing.count == 0
+    assert nothing.total == 0
     assert np.isnan(nothing.share)
 
 
