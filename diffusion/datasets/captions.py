@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from diffusion.datasets.garden import ATTRIBUTES, Scene, value
 
@@ -101,6 +102,15 @@ def caption(
     if "light" in named and has["sky"] == "night":
         named |= {"sky"}  # whoever says moon says night
     return Caption(_spell(text, language, rng), language, frozenset(named))
+
+
+def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:
+    """What captions say of their scenes: the position of each attribute's value, or of "open"."""
+    columns = []
+    for name, words in ATTRIBUTES.items():
+        named = np.array([name in caption.named for caption in spoken])
+        columns.append(np.where(named, getattr(scenes, name), len(words)))
+    return np.stack(columns, axis=1).astype(np.int32)
 
 
 def _choose(has: Mapping[str, str], rng: np.random.Generator, detailed: bool) -> set[str]:

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
 from diffusion.art_class import Artist
-from diffusion.datasets.captions import captions
+from diffusion.datasets.captions import captions, said_by
 from diffusion.datasets.garden import ATTRIBUTES, Scene, render, sample_scenes
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import Share, frechet, nearest, share, spread
@@ -267,49 +267,71 @@ def reconstruction(
     }
 
 
-def retrieval(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str, float]:
-    """Does the text encoder keep what was said? Captions look for their pictures among 128.
+def reading(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str, float]:
+    """Does the text encoder keep what was said, where a linear map can find it?
 
-    The end-of-text state goes through a linear map, fitted on other captions by ridge regression,
-    to the judge's features. An ideal reader, who knows all that is said and guesses among the
-    pictures that it fits, is the best that can be had.
+    Two linear maps of the end-of-text state are fitted by ridge regression and tested on other
+    captions. One tells what is said of each attribute; "mentions" is the share of those named that
+    it tells right. The other guesses the judge's features of the picture, and looks for it among
+    128; an ideal reader, who knows all that is said and guesses among the pictures that it fits,
+    is the best that can be had.
     """
     size = artist.config.image_size
     rng = np.random.default_rng([settings.seed, 10])
     rounds = settings.rounds
-    states, features, ideal = [], [], []
+    states, features, said, ideal = [], [], [], []
     for _ in range(rounds + max(1, rounds // 3)):
         scenes = sample_scenes(rng, BLOCK)
-        said = captions(scenes, rng)
-        tokens = artist.tokenizer([caption.text for caption in said])
+        spoken = captions(scenes, rng)
+        tokens = artist.tokenizer([caption.text for caption in spoken])
         context = np.asarray(artist.text_encoder(jnp.asarray(tokens)))
         ends = np.argmax(tokens == artist.tokenizer.eos, axis=1)
         states.append(context[np.arange(BLOCK), ends])
         features.append(judge(drawn(scenes, size)).features)
+        said.append(said_by(spoken, scenes))
         fits = np.ones((BLOCK, BLOCK), bool)
-        for i, caption in enumerate(said):
+        for i, caption in enumerate(spoken):
             for name in caption.named:
                 value = getattr(scenes, name)
                 fits[i] &= value == value[i]
         ideal.append(np.mean(1.0 / fits.sum(axis=1)))
-    fit, look = slice(0, rounds), slice(rounds, None)
-    x = np.concatenate(states[fit]).astype(np.float64)
-    y = np.concatenate(features[fit]).astype(np.float64)
-    means = x.mean(axis=0), y.mean(axis=0)
-    covariance = (x - means[0]).T @ (x - means[0]) / len(x)
-    covariance += RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    linear = np.linalg.solve(covariance, (x - means[0]).T @ (y - means[1]) / len(x))
-    found = []
-    for state, feature in zip(states[look], features[look], strict=True):
-        guess, truth = (state - means[0]) @ linear, feature - means[1]
-        guess /= np.linalg.norm(guess, axis=1, keepdims=True)
-        truth /= np.linalg.norm(truth, axis=1, keepdims=True)
-        found.append(np.mean(np.argmax(guess @ truth.T, axis=1) == np.arange(BLOCK)))
+    looked = np.concatenate(states[rounds:])
+    guesses = ridge(states[:rounds], features[:rounds], looked)
+    truths = np.concatenate(features[rounds:]) - np.mean(np.concatenate(features[:rounds]), axis=0)
+    guesses, truths = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (guesses, truths))
+    found = [
+        np.argmax(guess @ truth.T, axis=1) == np.arange(BLOCK)
+        for guess, truth in zip(
+            guesses.reshape(-1, BLOCK, guesses.shape[1]),
+            truths.reshape(-1, BLOCK, truths.shape[1]),
+            strict=True,
+        )
+    ]
+    right = []
+    for column, words in enumerate(ATTRIBUTES.values()):
+        answers = [np.eye(len(words) + 1)[table[:, column]] for table in said]
+        centre = np.mean(np.concatenate(answers[:rounds]), axis=0)
+        told = np.argmax(ridge(states[:rounds], answers[:rounds], looked) + centre, axis=1)
+        truth = np.concatenate(said[rounds:])[:, column]
+        right.append((told == truth)[truth < len(words)])
     return {
+        "mentions": float(np.mean(np.concatenate(right))),
         "found": float(np.mean(found)),
-        "ideal reader": float(np.mean(ideal[look])),
+        "ideal reader": float(np.mean(ideal[rounds:])),
         "chance": 1 / BLOCK,
     }
+
+
+def ridge(
+    inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], others: np.ndarray
+) -> np.ndarray:
+    """What a linear map, fitted to inputs and outputs, says of others, less the mean output."""
+    x, y = (np.concatenate(parts).astype(np.float64) for parts in (inputs, outputs))
+    mean = x.mean(axis=0)
+    covariance = (x - mean).T @ (x - mean) / len(x)
+    covariance += RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    linear = np.linalg.solve(covariance, (x - mean).T @ (y - y.mean(axis=0)) / len(x))
+    return (others - mean) @ linear
 
 
 # --- The whole of it ------------------------------------------------------------------------------
@@ -390,7 +412,7 @@ def evaluate(
         },
         "freedom": freedom(main.asked, main.values, renders.values),
         "vae": reconstruction(flat, after.pictures.reshape(flat.shape)),
-        "retrieval": retrieval(artist, judge, settings),
+        "text": reading(artist, judge, settings),
     }
     groups |= {"all": main, "renders": renders, "renders after the VAE": after}
     if training is not None:

@@ -144,11 +144,12 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
             ),
             "![The closest of all pictures, and below each its neighbour](neighbours.png)",
         ]
-    vae, found = report["vae"], report["retrieval"]
+    vae, found = report["vae"], report["text"]
     parts += [
         "## The other parts",
-        f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: from its last "
-        f"state, {100 * found['found']:.0f} % of captions find their picture among 128 (an ideal "
+        f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: a linear map of "
+        f"its last state tells {100 * found['mentions']:.0f} % of what captions name; another "
+        f"finds their picture among 128 for {100 * found['found']:.0f} % of them (an ideal "
         f"reader {100 * found['ideal reader']:.0f} %, chance {100 * found['chance']:.1f} %).",
         "## Pictures",
         f"The first picture of the first {SHOWN} captions, row by row; nothing chosen.",

@@ -30,7 +30,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.config import ModelConfig, TextEncoderConfig
-from diffusion.datasets.captions import Caption, caption
+from diffusion.datasets.captions import caption, said_by
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_held_out, render, sample_scenes, value
 from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
@@ -154,15 +154,6 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
         name = rng.choice(changeable)
         changed = scene._replace(**{name: getattr(other, name)})
     return other if is_held_out(changed)[0] else changed
-
-
-def said_by(captions: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:
-    """What captions say of their scenes: the position of each attribute's value, or of "open"."""
-    columns = []
-    for name, words in ATTRIBUTES.items():
-        named = np.array([name in caption.named for caption in captions])
-        columns.append(np.where(named, getattr(scenes, name), len(words)))
-    return np.stack(columns, axis=1).astype(np.int32)
 
 
 @dataclass

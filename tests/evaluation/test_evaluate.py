@@ -21,6 +21,7 @@ from diffusion.evaluation.evaluate import (
     novelty,
     own_accuracy,
     reconstruction,
+    ridge,
     training_scenes,
 )
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
@@ -100,6 +101,15 @@ def test_a_model_that_always_paints_the_same_is_not_free(asked, perfect):
     assert all(x == 1 for x in freedom(asked, perfect, perfect).values())
 
 
+def test_ridge_finds_a_linear_map():
+    rng = np.random.default_rng(0)
+    matrix, batches = rng.standard_normal((5, 3)), rng.standard_normal((4, 200, 5))
+    outputs = [x @ matrix + 7.0 for x in batches]
+    guess = ridge(batches, outputs, batches[0] + 1.0)
+    expected = (batches[0] + 1.0) @ matrix - np.mean(np.concatenate(batches) @ matrix, axis=0)
+    assert np.abs(guess - expected).max() < 0.05 * np.abs(expected).max()  # a little is held back
+
+
 def test_a_copy_is_not_new():
     scenes = sample_scenes(np.random.default_rng(0), 40)
     known = drawn(scenes, 32)
@@ -149,8 +159,8 @@ def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
     assert report["marks"]["held-out combinations"]["mean"].total > 0
     assert set(report["novelty"]) == {"pictures", "renders after the VAE", "renders"}
-    assert 0 <= report["retrieval"]["found"] <= 1
-    assert report["retrieval"]["chance"] < report["retrieval"]["ideal reader"] < 1
+    assert 0 <= report["text"]["found"] <= 1
+    assert report["text"]["chance"] < report["text"]["ideal reader"] < 1
     write(tmp_path, {"model": "tiny", "made": "today"} | report, groups)
     kept = json.loads((tmp_path / "evaluation.json").read_text())
     assert kept["marks"]["all"]["mean"]["total"] == report["marks"]["all"]["mean"].total

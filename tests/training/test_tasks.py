@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from diffusion.config import ModelConfig, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffusion.datasets.captions import caption, captions
+from diffusion.datasets.captions import caption, captions, said_by
 from diffusion.datasets.garden import (
     ATTRIBUTES,
     HELD_OUT,
@@ -31,7 +31,6 @@ from diffusion.training.text_encoder import (
     TextTask,
     contrastive_loss,
     read_loss,
-    said_by,
     twin,
 )
 from diffusion.training.unet import CAPTION_DROPOUT, GAMMA, UNetTask, weight
