@@ -210,7 +210,7 @@ def attributes(report: Report) -> Figure:
     axis.set_xticks(places, [line.replace("_", " ") for line in LINES], rotation=35, ha="right")
     axis.set(ylabel="right, %", ylim=(0, 102))
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(ncols=4, loc="lower center", fontsize=9)
+    figure.legend(ncols=4, loc="outside upper center", fontsize=9)
     return figure
 
 

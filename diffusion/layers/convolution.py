@@ -21,7 +21,7 @@ WIDE = 128  # channels, in and out, from which the copies of `gathered` pay,
 MEDIUM = 64  # those of Winograd's form,
 NARROW = 32  # and those of its gradients
 BROAD = 512  # channels from which convolutions of stride 2 are gathered,
-SMALL = 2**18  # values of a map up to which those of an upsampling are
+SMALL = 2**18  # values of a map up to which those of an upsampling are, if it is not narrow
 
 
 def convolve(
@@ -122,7 +122,7 @@ class Upsample(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         b, h, w, c = x.shape
         if suits_a_cpu(x):  # 0.5 to 0.6 of the time of the two, one after the other
-            form = gathered if x.size <= SMALL else plain
+            form = gathered if c > MEDIUM and x.size <= SMALL else plain
             return upsampled(x, self.conv.kernel[...], form) + self.conv.bias[None, None, None]
         x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
         return self.conv(x.reshape(b, 2 * h, 2 * w, c))

@@ -64,6 +64,17 @@ def test_gathered_with_a_stride(shape, padding):
     np.testing.assert_allclose(found, wanted, atol=3e-6 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize(
+    ("shape", "form"),
+    [((16, 8, 8, 96), "gathered"), ((1, 32, 32, 640), "plain"), ((1, 8, 8, 64), "plain")],
+)
+def test_rule_of_the_upsampling(shape, form, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(convolution, "upsampled", lambda x, kernel, form: chosen.append(form) or x)
+    convolution.Upsample(shape[-1], rngs=nnx.Rngs(0))(jnp.zeros(shape))
+    assert chosen == [getattr(convolution, form)]
+
+
 @pytest.mark.parametrize(("channels", "form"), [(512, "gathered"), (256, "plain")])
 def test_rule_of_the_stride(channels, form, monkeypatch):
     down = convolution.Downsample(channels, rngs=nnx.Rngs(0))
@@ -126,7 +137,7 @@ def test_elsewhere_and_in_other_precisions_the_plain_form(change, monkeypatch):
         x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     np.testing.assert_array_equal(convolve(x, kernel), plain(x, kernel))
     layer = convolution.Upsample(128, rngs=nnx.Rngs(0))
-    jaxpr = str(jax.make_jaxpr(layer)(x.astype(jnp.float32)))
+    jaxpr = str(jax.make_jaxpr(layer)(jnp.zeros((1, 64, 64, 128))))
     assert jaxpr.count("conv_general_dilated") == (1 if change == "platform" else 4)
 
 
