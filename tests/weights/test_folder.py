@@ -161,7 +161,7 @@ def test_find_takes_a_folder_or_lists_the_names(tmp_path, monkeypatch):
     assert folder.find(tmp_path) == tmp_path
     assert folder.find(str(tmp_path)) == tmp_path
     package = tmp_path / "diffusion"
-    monkeypatch.setattr(folder, "__file__", str(package / "weights" / "folder.py"))
+    monkeypatch.setattr(folder, "SHELVES", (package / "data", tmp_path / "data"))
     with pytest.raises(FileNotFoundError, match=r"'monet' is neither.*\(none is installed\)"):
         folder.find("monet")
     for shelf in (package / "data", tmp_path / "data"):  # of a wheel, and of a clone
@@ -173,6 +173,14 @@ def test_find_takes_a_folder_or_lists_the_names(tmp_path, monkeypatch):
     names = ", ".join(sorted({"garden", "diffusion-only", f"{tmp_path.name}-only"}))
     with pytest.raises(FileNotFoundError, match=rf"'monet' is neither.*\({names}\)"):
         folder.find("monet")
+
+
+def test_what_ships_beside_the_models_is_found_on_either_shelf(tmp_path, monkeypatch):
+    shelves = tmp_path / "wheel", tmp_path / "clone"
+    monkeypatch.setattr(folder, "SHELVES", shelves)
+    assert folder.shipped("judge") == shelves[0] / "judge"  # where it should be
+    (shelves[1] / "judge").mkdir(parents=True)
+    assert folder.shipped("judge") == shelves[1] / "judge"
 
 
 @pytest.mark.parametrize("part", folder.PARTS)
