@@ -31,7 +31,7 @@ from diffusion.training.unet import UNetTask
 from diffusion.weights.files import split
 
 # The small tokenizer of the tests has no room for long captions.
-pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::diffusion.tokenizer.PromptCutWarning")
 FEW = Settings(captions=3, combinations=2, pictures=2, training=40, rounds=3)
 
 
