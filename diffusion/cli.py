@@ -76,7 +76,7 @@ alone, looks at its pictures of captions that no training has seen.
   diffusion evaluate --model runs/garden --output runs/garden/evaluation --captions 200
 
 Writes evaluation.json, and evaluation.md with its figures. 8,000 pictures, and 4,000 more of
-held-out combinations, take about an hour on two cores; a tenth of that says nearly as much.
+held-out combinations, take more than an hour on two cores; a tenth of that says nearly as much.
 """
 
 

@@ -28,7 +28,7 @@ from diffusion.weights.files import Params, shapes, split
 
 CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, section 3.2)
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
-LOOKS = 4  # at each picture, under as many noises: drawing, encoding and reading cost a third
+LOOKS = 4  # at each picture, under as many noises, as drawing, encoding and reading cost, too
 GAMMA = 5.0  # the largest weight of a squared error of x0
 SHOWN = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
