@@ -142,7 +142,10 @@ def _rows(part: str, cases: Sequence[Case], options: Options) -> Iterator[Row]:
 def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Iterator[Row]:
     network, params = _pair(family, part)
     structure, like = folder.structure_of(CONFIGS[family], part)
-    stages = KINDS[part](structure, lambda: params)
+    contestants = {"ours": KINDS[part](structure, lambda: params)}
+    if part == "unet":
+        positions = CONFIGS[family].latent_size ** 2
+        contestants["ours, transformed once"] = UNetStages(structure, lambda: params, positions)
     for case in cases:
         model = replace(reference.FULL[family], **case.sizes)
         drawn = reference.inputs(model, part, seed=0)
@@ -150,7 +153,10 @@ def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Ite
         inputs = [as_ours(x) for x in theirs]
         function = network if case.method == "__call__" else getattr(network, case.method)
         contenders = [
-            ours("ours", getattr(stages, case.method), *inputs),
+            *(
+                ours(name, getattr(stages, case.method), *inputs)
+                for name, stages in contestants.items()
+            ),
             *peers(function, theirs, case.result, options),
         ]
         products = flops(partial(_apply, structure, case.method), like, *inputs)

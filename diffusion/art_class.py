@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Key, UInt8
 from diffusion import samplers, schedule
 from diffusion.config import LARGEST_GUIDANCE, LARGEST_SIDE, ModelConfig
 from diffusion.images import from_uint8, to_uint8
-from diffusion.layers.machine import has_bfloat16
+from diffusion.layers.machine import has_bfloat16, suits_a_cpu
 from diffusion.replacing import replacing
 from diffusion.samplers import Plan
 from diffusion.stages.noisy_latent import canvas, picture_keys
@@ -36,6 +36,7 @@ from diffusion.tokenizer import Tokenizer
 from diffusion.weights import folder
 from diffusion.weights.files import Params
 from diffusion.weights.lora import LoRA
+from diffusion.weights.transformed import transformed, transformed_bytes
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
@@ -92,18 +93,23 @@ class Network:
         """The parameters; read again where they have been released."""
         if self._params is None:
             self._params = self._read()
-            self._leaves = tuple(jax.tree.leaves(self._params))
         return self._params
 
     @property
     def dtype(self) -> str:
         """The precision of the parameters, and of the arithmetic."""
-        return self.leaves[0].dtype.name
+        return jax.tree.leaves(self.params)[0].dtype.name
 
     @property
     def leaves(self) -> tuple[Array, ...]:
         """The parameters in a row: 686 arrays are handed over in half the time of a tree."""
-        return self._leaves or tuple(jax.tree.leaves(self.params))
+        if not self._leaves:
+            self._leaves = tuple(jax.tree.leaves(self._prepared(self.params)))
+        return self._leaves
+
+    def _prepared(self, params: Params) -> Params:
+        """The parameters in the form in which the programs take them."""
+        return params
 
     def release(self) -> None:
         """Give the memory back. Whoever uses the network again waits until it is read again."""
@@ -147,15 +153,35 @@ class TextEncoderStage(Network):
 
 
 class UNetStages(Network):
-    """The U-Net as one call, and each of its stages as a call of its own."""
+    """The U-Net as one call, and each of its stages as a call of its own.
 
-    def __init__(self, structure: nnx.GraphDef[Any], read: Callable[[], Params]):
+    Args:
+        positions: of the usual latent. Kernels for which it pays at this size are transformed for
+            Winograd's form once, if half of the free memory is enough for them; 0: none are.
+    """
+
+    def __init__(
+        self, structure: nnx.GraphDef[Any], read: Callable[[], Params], positions: int = 0
+    ):
         super().__init__(structure, read)
+        self.positions = positions
         self.whole = self.compiled(lambda unet, *inputs: unet(*inputs))
         self.time_embedding = self.compiled(lambda unet, t: unet.time_embedding(t))
         self.down = self.compiled(lambda unet, *inputs: unet.down(*inputs))
         self.bottleneck = self.compiled(lambda unet, *inputs: unet.bottleneck(*inputs))
         self.up = self.compiled(lambda unet, *inputs: unet.up(*inputs))
+
+    @property
+    def transformed_bytes(self) -> int:
+        """What the transformed kernels take, in addition to the parameters."""
+        kept = {id(leaf) for leaf in jax.tree.leaves(self.params)}
+        return sum(leaf.nbytes for leaf in self.leaves if id(leaf) not in kept)
+
+    def _prepared(self, params: Params) -> Params:
+        needed = transformed_bytes(params, self.positions)
+        if not suits_a_cpu(jax.tree.leaves(params)[0]) or needed > free_memory() // 2:
+            return params
+        return transformed(params, self.positions)
 
     def __call__(
         self,
@@ -603,6 +629,6 @@ def load(
         config,
         tokenizer,
         stage(TextEncoderStage, "text_encoder"),
-        stage(UNetStages, "unet"),
+        stage(partial(UNetStages, positions=config.latent_size**2), "unet"),
         stage(VAEStages, "vae"),
     )

@@ -365,6 +365,10 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     calls = len(artist.plan(**arguments).timestep)
     size = artist.size(arguments["height"], arguments["width"], arguments.get("image"))
     turns = math.ceil(settings.count / artist.side_by_side(settings.count, *size))
+    if more := artist.unet.transformed_bytes:
+        say(
+            f"note: {more / 2**30:.1f} GiB keep the U-Net's kernels transformed: less time a glance"
+        )
     shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
     moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
     before: Any = None

@@ -44,9 +44,13 @@ G = np.stack(
 
 
 def winograd(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"] | Float[Array, "36 c d"]
 ) -> Float[Array, "b h w d"]:
-    """A 3x3 convolution, some rows of tiles and then some output channels at a time."""
+    """A 3x3 convolution, some rows of tiles and then some output channels at a time.
+
+    Args:
+        kernel: as it is, or at points already; then with all output channels at once.
+    """
     b, h, w, c = x.shape
     d = kernel.shape[-1]
     high, wide = -(-h // TILE), -(-w // TILE)  # tiles; the last ones may hang over
@@ -62,12 +66,14 @@ def winograd(
 
 
 def _strip(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"] | Float[Array, "36 c d"]
 ) -> Float[Array, "b h-2 w-2 d"]:
     """The convolution of whole tiles and the ring around them."""
     b, high, wide = len(x), x.shape[1] // TILE, x.shape[2] // TILE
-    d = kernel.shape[3]
+    d = kernel.shape[-1]
     values = map_at_points(x)
+    if kernel.ndim == 3:
+        return from_points(jnp.matmul(values, kernel), b, high, wide)
     size = d if d % PART else PART
 
     def part(i: Array) -> Float[Array, "b h w2 part"]:
