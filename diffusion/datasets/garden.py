@@ -37,6 +37,10 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 """The values of each category; a scene stores the position of its value in the tuple."""
 
+GROWS: Mapping[str, str] = {"tree_kind": "trees", "flowers": "flower_amount"}
+"""What only something that grows can have, and the category that says whether it does: a tree has
+a kind, and a flower its colour, only where there is one."""
+
 LAYOUT = (
     "mirror", "house_x", "house_width", "house_base", "wall_height", "roof_height",
     "door_place", "chimney", "tree_together", "tree_0", "tree_1", "tree_2",
@@ -103,6 +107,13 @@ def sample_scenes(rng: np.random.Generator, count: int, *, held_out: bool = Fals
     return Scene(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))
 
 
+def is_there(scene: Scene, attribute: str) -> Bool[_Batch, " b"]:
+    """In which pictures `attribute` can be seen; see `GROWS`."""
+    if attribute in GROWS:
+        return getattr(scene, GROWS[attribute]) > 0
+    return np.ones(np.shape(scene.house), bool)
+
+
 def is_held_out(scene: Scene) -> Bool[np.ndarray, " b"]:
     """Which scenes match a combination of `HELD_OUT`, and so belong to no training set."""
     held = np.zeros(np.shape(scene.house), bool)
@@ -110,10 +121,7 @@ def is_held_out(scene: Scene) -> Bool[np.ndarray, " b"]:
         match = np.ones_like(held)
         for name, word in combination.items():
             match &= np.asarray(getattr(scene, name)) == ATTRIBUTES[name].index(word)
-        if "flowers" in combination:
-            match &= np.asarray(scene.flower_amount) > 0
-        if "tree_kind" in combination:
-            match &= np.asarray(scene.trees) > 0
+            match &= np.asarray(is_there(scene, name))
         held |= match
     return held
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from diffusion.art_class import Artist
 from diffusion.datasets.captions import captions, said_by
-from diffusion.datasets.garden import ATTRIBUTES, Scene, render, sample_scenes
+from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, is_there, render, sample_scenes
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import Share, frechet, nearest, share, spread
 from diffusion.evaluation.questions import (
@@ -197,7 +197,7 @@ def freedom(asked: Sequence[Question], values: Values, reference: Values) -> dic
     found = {}
     for name, words in ATTRIBUTES.items():
         silent = np.array([name not in question.named for question in asked])
-        if name in ("tree_kind", "flowers") or not silent.any():
+        if name in GROWS or not silent.any():
             continue  # of these, what stands in a picture without any is anybody's guess
         ours, theirs = (entropy(v[name][silent].ravel(), len(words)) for v in (values, reference))
         found[name] = ours / theirs
@@ -447,10 +447,10 @@ def joined(groups: Sequence[Group]) -> Group:
 
 def own_accuracy(scenes: Scene, verdict: Verdict) -> dict[str, Share]:
     """How often the judge is right about fresh renders."""
-    grown = {"tree_kind": scenes.trees > 0, "flowers": scenes.flower_amount > 0}
-    found = {}
-    for name in ATTRIBUTES:
-        truth = getattr(scenes, name)
-        there = grown.get(name, np.ones(len(truth), bool))
-        found[name] = share((verdict.values[name] == truth)[:, None], np.asarray(there)[:, None])
-    return found
+    return {
+        name: share(
+            (verdict.values[name] == getattr(scenes, name))[:, None],
+            np.asarray(is_there(scenes, name))[:, None],
+        )
+        for name in ATTRIBUTES
+    }

@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from diffusion.datasets.captions import caption
-from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
+from diffusion.datasets.garden import (
+    ATTRIBUTES,
+    GROWS,
+    HELD_OUT,
+    Scene,
+    is_held_out,
+    is_there,
+    sample_scenes,
+)
 
 Marks = dict[str, Bool[np.ndarray, "captions pictures"]]  # by attribute
 
@@ -125,12 +133,7 @@ def possible(scenes: Scene) -> Bool[np.ndarray, " b"]:
 
 def _grown(scenes: Scene, question: Question) -> Bool[np.ndarray, " b"]:
     """Where something grows whose kind or colour is named."""
-    there = np.ones(len(scenes.house), bool)
-    if "tree_kind" in question.named:
-        there &= scenes.trees > 0
-    if "flowers" in question.named:
-        there &= scenes.flower_amount > 0
-    return there
+    return np.all([is_there(scenes, name) for name in question.named], axis=0)
 
 
 def right(
@@ -140,7 +143,7 @@ def right(
 
     A tree has a kind only where there is a tree, a flower its colour only where there is a flower.
     """
-    shown = {"tree_kind": values["trees"] > 0, "flowers": values["flower_amount"] > 0}
+    shown = {name: values[amount] > 0 for name, amount in GROWS.items()}
     matches, named = {}, {}
     for name, found in values.items():
         wanted = np.array([question.named.get(name, -1) for question in asked])[:, None]

@@ -18,7 +18,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffusion.datasets.garden import ATTRIBUTES, Scene, render, sample_scenes
+from diffusion.datasets.garden import ATTRIBUTES, Scene, is_there, render, sample_scenes
 from diffusion.evaluation.judge import SIZE, Judge
 from diffusion.images import sheet, to_uint8
 from diffusion.training.loop import Metrics, TrainConfig
@@ -68,15 +68,6 @@ def worn(images: Float[Array, "b h w c"], key: Array) -> Float[Array, "b h w c"]
     return jnp.where(amount(1.0) < WORN_SHARE, jnp.clip(soft, -1.0, 1.0), images)
 
 
-def asked(scenes: Scene) -> dict[str, Array]:
-    """Which attributes each picture can answer for: where nothing grows, nothing has a colour."""
-    everywhere = jnp.ones(len(scenes.house), bool)
-    return dict.fromkeys(ATTRIBUTES, everywhere) | {
-        "tree_kind": jnp.asarray(scenes.trees) > 0,
-        "flowers": jnp.asarray(scenes.flower_amount) > 0,
-    }
-
-
 @dataclass
 class JudgeTask:
     name: str = "judge"
@@ -94,9 +85,9 @@ class JudgeTask:
     def loss(self, params: Params, batch: Scene, key: Array) -> tuple[Array, Metrics]:
         """Cross-entropy, summed over the attributes."""
         images = worn(render(batch, SIZE), key)
-        loss, share, wrong = jnp.zeros(()), asked(batch), jnp.zeros(())
+        loss, wrong = jnp.zeros(()), jnp.zeros(())
         for name, logits in nnx.merge(self.structure, params)(images).items():
-            truth, counts = jnp.asarray(getattr(batch, name)), share[name]
+            truth, counts = jnp.asarray(getattr(batch, name)), is_there(batch, name)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
             answers = jnp.maximum(counts.sum(), 1)
             loss += jnp.sum(losses, where=counts) / answers
@@ -107,10 +98,10 @@ class JudgeTask:
         """Worn pictures; those of which one answer or more is wrong have a frame."""
         scenes = draw(np.random.default_rng(0), 32)
         images = worn(render(scenes, SIZE), jax.random.key(0))
-        share, wrong = asked(scenes), np.zeros(len(images), bool)
+        wrong = np.zeros(len(images), bool)
         for name, logits in nnx.merge(self.structure, params)(images).items():
             truth = np.asarray(getattr(scenes, name))
-            wrong |= np.asarray(share[name]) & (np.asarray(logits.argmax(1)) != truth)
+            wrong |= is_there(scenes, name) & (np.asarray(logits.argmax(1)) != truth)
         pictures = np.pad(to_uint8(images), ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)
         for i in np.flatnonzero(wrong):
             pictures[i, [0, 1, -2, -1]] = pictures[i, :, [0, 1, -2, -1]] = 200, 0, 0

@@ -180,3 +180,10 @@ def test_bad_input_is_explained():
         sample(-1)
     with pytest.raises(ValueError, match="size is 4"):
         render(sample(1), 4)
+
+
+def test_a_tree_has_a_kind_where_there_is_one():
+    scenes = sample_scenes(np.random.default_rng(0), 200)
+    np.testing.assert_array_equal(garden.is_there(scenes, "tree_kind"), scenes.trees > 0)
+    np.testing.assert_array_equal(garden.is_there(scenes, "flowers"), scenes.flower_amount > 0)
+    assert garden.is_there(scenes, "house").all()

@@ -9,7 +9,7 @@ from flax import nnx
 from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
 from diffusion.images import to_uint8
-from diffusion.training.judge import JudgeTask, asked, blurred, draw, preset, worn
+from diffusion.training.judge import JudgeTask, blurred, draw, preset, worn
 from diffusion.weights.files import split
 
 
@@ -63,11 +63,17 @@ def test_its_scenes_are_its_own_and_some_are_held_out():
 
 
 def test_what_does_not_grow_is_not_asked_for():
-    scenes = sample_scenes(np.random.default_rng(0), 200)
-    shares = asked(scenes)
-    assert np.array_equal(shares["tree_kind"], scenes.trees > 0)
-    assert np.array_equal(shares["flowers"], scenes.flower_amount > 0)
-    assert shares["house"].all()
+    task = JudgeTask()
+    params, key = task.init(0), jax.random.key(0)
+    scenes = sample_scenes(np.random.default_rng(0), 16)
+    loss = jax.jit(task.loss)
+    told = loss(params, scenes, key)[0]
+    for name, amount in (("tree_kind", "trees"), ("flowers", "flower_amount")):
+        there = getattr(scenes, amount) > 0
+        changed = (getattr(scenes, name) + 1) % 4
+        nowhere = np.where(there, getattr(scenes, name), changed)
+        assert loss(params, scenes._replace(**{name: nowhere}), key)[0] == told
+        assert loss(params, scenes._replace(**{name: changed}), key)[0] != told
 
 
 def test_blur_keeps_the_mean_and_softens_as_a_gaussian_does():
