@@ -55,6 +55,24 @@ def attention(
     return mixed.reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
 
 
+def attention_weights(
+    query: Float[Array, "b n c"],
+    key: Float[Array, "b m c"],
+    heads: int,
+    mask: Bool[Array, "n m"] | None = None,
+) -> Float[Array, "b heads n m"]:
+    """softmax(Q K' / sqrt(d)): how much each query of each head looks at each key, to be looked at.
+
+    `attention` never holds them all. Each row sums to 1.
+    """
+    d = query.shape[2] // heads
+    query, key = (x.reshape(*x.shape[:2], heads, d).swapaxes(1, 2) for x in (query, key))
+    logits = jnp.einsum("bhnd,bhmd->bhnm", query * d**-0.5, key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
+    return jax.nn.softmax(logits, axis=-1)
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor up to a limit: to go through a sequence in equal parts."""
     return next(n for n in range(max(1, min(number, limit)), 0, -1) if number % n == 0)

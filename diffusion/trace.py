@@ -1,0 +1,208 @@
+"""The look inside: the tensors of a real run, each by the name of the module that made it.
+
+    run = trace(diffusion.load("garden"), "a red house with two old trees")
+    run.glances[0].canvas                      # (1, 16, 16, 4), what the network saw first
+    look = run.look(12)                        # the U-Net at the thirteenth glance
+    look.tensors["down.blocks.0.residuals.0"]  # (2, 16, 16, c): with the prompt, and without
+    look.attention["up.blocks.2.transformers.0.block.cross_attention"]  # (2, heads, 256, 77)
+
+Nothing is computed by a copy: the modules of the artist run, and what they return is kept. The
+names are those of the parameters, so a tensor leads to the line of code that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from diffusion.art_class import Artist, Glance, Latents
+from diffusion.layers.attention import (
+    Attention,
+    FeedForward,
+    SpatialTransformer,
+    TransformerBlock,
+    attention_weights,
+)
+from diffusion.layers.convolution import Conv2d, Downsample, Upsample
+from diffusion.layers.residual import ResidualBlock
+from diffusion.layers.time_embedding import TimeEmbedding
+from diffusion.stages.text_encoder import TextLayer
+from diffusion.stages.unet_bottleneck import UNetBottleneck
+from diffusion.stages.unet_down import UNetDown
+from diffusion.stages.vae import ImageAttention, Level, Middle
+
+WATCHED = (
+    Attention, Conv2d, Downsample, FeedForward, ImageAttention, Level, Middle, nnx.Embed,
+    ResidualBlock, SpatialTransformer, TextLayer, TimeEmbedding, TransformerBlock, UNetBottleneck,
+    UNetDown, Upsample,
+)  # fmt: skip
+LARGEST = 2**25  # values of an attention's weights; what looks at more positions keeps none
+
+Tensors = Mapping[str, Float[Array, "..."]]
+
+
+class Word(NamedTuple):
+    """A word of the prompt, and where its tokens stand among the 77."""
+
+    text: str
+    places: slice
+
+
+@dataclass(frozen=True)
+class Look:
+    """Inside the U-Net at one glance. The first axis is b pictures told the prompt, then the same
+    b told the negative prompt: the two branches of guidance."""
+
+    glance: Glance
+    tensors: Tensors  # what each module returned; "down.skips.0", ... in the order of their making
+    attention: Tensors  # (2b, heads, positions, tokens or positions); rows sum to 1
+    told: Latents  # the prediction with the prompt
+    untold: Latents  # and without it
+
+
+class Trace:
+    """One run of the art class, with everything that happened in it; made by `trace`."""
+
+    def __init__(
+        self, artist: Artist, prompt: str, negative: str, guidance: float, glances: list[Glance]
+    ):
+        self.artist = artist
+        self.prompt = prompt
+        self.guidance = guidance
+        self.glances = glances
+        self.tokens: Int[np.ndarray, "2 n"] = artist.tokenizer([prompt, negative])
+        self._looks: dict[int, Look] = {}
+        self._inside = artist.unet.compiled(_look)
+
+    @property
+    def words(self) -> list[Word]:
+        """The words of the prompt, as the tokenizer cuts it."""
+        found, start, text = [], 1, ""  # the first place is the mark of the beginning
+        for place, token in enumerate(self.artist.tokenizer.tokens(self.prompt), start=1):
+            text += token
+            if token.endswith("</w>"):
+                found.append(Word(text.removesuffix("</w>"), slice(start, place + 1)))
+                start, text = place + 1, ""
+        return found
+
+    @cached_property
+    def story(self) -> Tensors:
+        """Inside the text encoder: "token_embedding", "layers.0", ..., and "context", its end."""
+        context, tensors = self.artist.text_encoder.compiled(_look)(jnp.asarray(self.tokens))
+        return tensors | {"context": context}
+
+    @property
+    def context(self) -> Float[Array, "2 n d"]:
+        """What the U-Net listens to: of the prompt, and of the negative prompt."""
+        return self.story["context"]
+
+    def look(self, index: int) -> Look:
+        """Inside the U-Net at glance `index`, counted as in a list; computed when asked for.
+
+        Raises IndexError where there is no such glance.
+        """
+        glance = self.glances[index]
+        index = index % len(self.glances)
+        if index not in self._looks:
+            b = len(glance.canvas)
+            both, tensors = self._inside(
+                jnp.concatenate([glance.canvas, glance.canvas]),
+                jnp.full(2 * b, glance.timestep),
+                jnp.repeat(self.context, b, axis=0),
+            )
+            weights = {name: x for name, x in tensors.items() if name.endswith(WEIGHTS)}
+            self._looks[index] = Look(
+                glance,
+                {name: x for name, x in tensors.items() if name not in weights},
+                {name.removesuffix(WEIGHTS): x for name, x in weights.items()},
+                both[:b],
+                both[b:],
+            )
+        return self._looks[index]
+
+    @cached_property
+    def exhibition(self) -> Tensors:
+        """Inside the VAE's decoder, with the finished latent; "picture" is about [-1, 1]."""
+        latents = self.glances[-1].latents / self.artist.config.vae.scaling_factor
+        decode = self.artist.vae.compiled(lambda vae, z: _look(vae, z, method="decode"))
+        picture, tensors = decode(latents)
+        return tensors | {"picture": picture}
+
+    @property
+    def pictures(self) -> UInt8[np.ndarray, "b H W 3"]:
+        """The finished pictures, the same that `Artist.paint` gives."""
+        return self.artist.hang(self.glances[-1].latents)
+
+
+def trace(
+    artist: Artist,
+    prompt: str,
+    *,
+    negative: str = "",
+    guidance: float | None = None,
+    **settings: Any,
+) -> Trace:
+    """Paint a prompt and keep what happened.
+
+    Args:
+        settings: `seed`, `count`, `steps`, `sampler` and the others of `Artist.glances`, but for an
+            image to begin with.
+
+    Raises ValueError as `Artist.glances` does, for an image, and for an inpainting model, which
+    sees one beside its canvas.
+    """
+    if artist.config.inpaints or settings.get("image") is not None:
+        raise ValueError(
+            "trace begins with pure noise; leave image and mask out, and take a model "
+            "that is not for inpainting"
+        )
+    guidance = artist.config.guidance if guidance is None else guidance
+    glances = artist.glances(prompt, negative=negative, guidance=guidance, **settings)
+    return Trace(artist, prompt, negative, guidance, list(glances))
+
+
+WEIGHTS = ".weights"
+
+
+def _look(
+    module: nnx.Module, *inputs: Array, method: str = "__call__"
+) -> tuple[Any, dict[str, Array]]:
+    """What the module returns, and what those in it do."""
+    seen = _watch(module)
+    return getattr(module, method)(*inputs), seen
+
+
+def _watch(module: nnx.Module) -> dict[str, Array]:
+    """From now on, everything that a module of `WATCHED` inside returns is kept here.
+
+    Each becomes one of a class of its own that remembers. (`nnx.capture` remembers every method of
+    every module, and fails for those inside of a `jax.checkpoint` or a loop.)
+    """
+    seen: dict[str, Array] = {}
+    for path, inner in list(nnx.iter_modules(module)):
+        if isinstance(inner, WATCHED):
+            inner.__class__ = _remembering(type(inner), ".".join(map(str, path)), seen)
+    return seen
+
+
+def _remembering(kind: Any, name: str, seen: dict[str, Array]) -> Any:
+    def call(self: Any, *inputs: Any, **named: Any) -> Any:
+        outputs = kind.__call__(self, *inputs, **named)
+        seen[name], *skips = outputs if isinstance(outputs, tuple) else (outputs,)
+        for i, skip in enumerate(skips[0] if skips else ()):
+            seen[f"{name}.skips.{i}"] = skip
+        if isinstance(self, Attention):
+            query, key = self.query(inputs[0]), self.key(inputs[-1])
+            if query.shape[0] * self.heads * query.shape[1] * key.shape[1] <= LARGEST:
+                mask = named.get("mask")
+                seen[name + WEIGHTS] = attention_weights(query, key, self.heads, mask)
+        return outputs
+
+    return type(kind)(kind.__name__, (kind,), {"__call__": call})
