@@ -5,49 +5,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist, load
+from diffusion.plots.canvas import INK, SIGNED, SMALL, pca_rgb, shape, show
+from diffusion.trace import trace
 
 PROMPT = "a red house with two old trees and yellow flowers"
 FILM = 8  # moments of the painting in the lower row
-INK = "#333333"
-
-
-def pca_rgb(features: Float[Array | np.ndarray, "h w c"]) -> Float[np.ndarray, "h w 3"]:
-    """A feature map as colours: its three strongest directions as red, green and blue in [0, 1]."""
-    h, w, c = features.shape
-    rows = np.asarray(features, np.float32).reshape(h * w, c)
-    rows = rows - rows.mean(axis=0)
-    directions = np.linalg.svd(rows, full_matrices=False)[2][:3]
-    colours = rows @ directions.T
-    low, high = np.percentile(colours, [2, 98], axis=0)
-    return np.clip((colours - low) / (high - low + 1e-6), 0, 1).reshape(h, w, 3)
-
-
-def show(axis: Axes, image: np.ndarray, label: str) -> None:
-    """A picture without ticks, its label below."""
-    axis.imshow(image, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.set_xlabel(label, fontsize=6.5, color=INK, labelpad=3)
-    for spine in axis.spines.values():
-        spine.set_color("#bbbbbb")
 
 
 def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 25) -> Figure:
     """The six stages with their files and shapes, and below them the film of one painting."""
-    glances = list(artist.glances(prompt, seed=seed, steps=steps))
-    tokens = jnp.asarray(artist.tokenizer([prompt]))
-    context = artist.text_encoder(tokens)
-    middle = glances[len(glances) // 3]
-    time = artist.unet.time_embedding(jnp.full(1, middle.timestep))
-    h, skips = artist.unet.down(middle.canvas, time, context)
-    bottom = artist.unet.bottleneck(h, time, context)
-    finished = artist.hang(glances[-1].latents)[0]
+    run = trace(artist, prompt, seed=seed, steps=steps)
+    glances = run.glances
+    look = run.look(len(glances) // 3)
+    skips = [x for name, x in look.tensors.items() if name.startswith("down.skips.")]
+    bottom = look.tensors["bottleneck"]
     words = artist.tokenizer.tokens(prompt)
 
     figure = Figure(figsize=(12, 5.4), facecolor="white")
@@ -78,32 +53,36 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
             centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00"
         )
 
-    story = np.asarray(context[0, : len(words) + 2])
+    story = np.asarray(run.context[0, : len(words) + 2])
     axis = boxes[0][0]
-    axis.imshow(story, aspect="auto", cmap="RdBu_r", vmin=-3, vmax=3, interpolation="nearest")
+    axis.imshow(story, aspect="auto", cmap=SIGNED, vmin=-3, vmax=3, interpolation="nearest")
     axis.set_yticks(range(len(story)), ["begin", *(w.removesuffix("</w>") for w in words), "end"])
-    axis.tick_params(labelsize=7, length=0, colors=INK)
+    axis.tick_params(labelsize=SMALL, length=0, colors=INK)
     axis.set_xticks([])
-    axis.set_xlabel(f"context {shape(context)}", fontsize=7, color=INK, labelpad=3)
+    axis.set_xlabel(f"context {shape(run.context)}", fontsize=SMALL, color=INK, labelpad=3)
 
     show(boxes[1][0], pca_rgb(glances[0].canvas[0]), f"$z_T$ {shape(glances[0].canvas)}")
     by_size = {skip.shape[1]: skip for skip in skips}
     for axis, skip in zip(boxes[2], by_size.values(), strict=True):
         show(axis, pca_rgb(skip[0]), shape(skip))
     show(boxes[3][0], pca_rgb(bottom[0]), shape(bottom))
-    show(boxes[4][0], pca_rgb(middle.prediction[0]), f"prediction {shape(middle.prediction)}")
-    show(boxes[5][0], finished, f"picture {shape(finished[None])}")
+    show(
+        boxes[4][0],
+        pca_rgb(look.glance.prediction[0]),
+        f"prediction {shape(look.glance.prediction)}",
+    )
+    show(boxes[5][0], run.pictures[0], f"picture {shape(run.pictures)}")
 
     lower = grid[1].subgridspec(2, FILM, hspace=0.08, wspace=0.06)
     for column, i in enumerate(np.linspace(0, len(glances) - 1, FILM).round().astype(int)):
         top = figure.add_subplot(lower[0, column])
         show(top, artist.hang(glances[i].canvas)[0], "")
-        top.set_title(f"glance {i + 1}, t = {glances[i].timestep}", fontsize=7, color=INK)
+        top.set_title(f"glance {i + 1}, t = {glances[i].timestep}", fontsize=SMALL, color=INK)
         below = figure.add_subplot(lower[1, column])
         show(below, artist.hang(glances[i].x0)[0], "")
         if column == 0:
-            top.set_ylabel("canvas $z_t$", fontsize=7, color=INK)
-            below.set_ylabel("what it sees", fontsize=7, color=INK)
+            top.set_ylabel("canvas $z_t$", fontsize=SMALL, color=INK)
+            below.set_ylabel("what it sees", fontsize=SMALL, color=INK)
     place = grid[1].get_position(figure)
     figure.text(
         0.045, place.y1 + 0.06,
@@ -113,10 +92,6 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     )  # fmt: skip
     figure.text(0.045, 0.02, f"“{prompt}”", fontsize=8, style="italic", color=INK)
     return figure
-
-
-def shape(array: Array | np.ndarray) -> str:
-    return "×".join(str(n) for n in array.shape[1:])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from diffusion.plots.art_class import art_class, pca_rgb
+from diffusion.plots.art_class import art_class
+from diffusion.plots.canvas import pca_rgb
 from diffusion.plots.prompts import prompts
 
 

@@ -1,0 +1,193 @@
+"""The figures of the lessons show the tensors of the run, drawn by the tiny model."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.plots import exhibition, film, maps, noise, story, words
+from diffusion.plots.canvas import alike, pca_rgb
+from diffusion.samplers import guide
+from diffusion.schedule import alpha_bars
+from diffusion.trace import trace
+
+PROMPT = "a red house with two old trees"
+
+
+@pytest.fixture(scope="module")
+def run(artist):
+    return trace(artist, PROMPT, seed=1, steps=4)
+
+
+def shown(figure):
+    return [image.get_array() for axis in figure.axes for image in axis.images]
+
+
+def holds(figure, picture):
+    return any(np.array_equal(one, picture) for one in shown(figure))
+
+
+def test_maps_alike_have_common_colours():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(6, 6, 5)).astype(np.float32)
+    one, other, last = alike([first, 0.5 * first, first])
+    np.testing.assert_array_equal(one, last)
+    assert np.ptp(other) < np.ptp(one)  # alone, it would be just as colourful
+    np.testing.assert_allclose(pca_rgb(0.5 * first), pca_rgb(first), atol=1e-5)
+
+
+def test_film_shows_canvas_and_estimate_of_every_moment(run):
+    figure = film.film(run, moments=3)
+    for i in (0, 2, 3):
+        glance = run.glances[i]
+        assert holds(figure, run.artist.hang(glance.canvas)[0])
+        assert holds(figure, run.artist.hang(glance.x0)[0])
+    assert [axis.get_title() for axis in figure.axes[:3]] == [
+        f"t = {run.glances[i].timestep}" for i in (0, 2, 3)
+    ]
+    assert film.spread(4, 9) == [0, 1, 2, 3]
+
+
+def test_branches_show_both_answers_and_their_guided_sum(run):
+    figure = film.branches(run, moments=2)
+    looks = [run.look(0), run.look(3)]
+    guided = [guide(look.untold, look.told, run.guidance) for look in looks]
+    every = [x[0] for x in (*(k.told for k in looks), *(k.untold for k in looks), *guided)]
+    pictures = shown(figure)
+    assert len(pictures) == 8
+    for i, expected in enumerate(alike(every)):
+        np.testing.assert_array_equal(pictures[i if i < 4 else i + 2], expected)
+
+
+def test_guidance_and_samplers_are_painted_as_said(run):
+    artist = run.artist
+    figure = film.guidance(artist, PROMPT, (0, 4), (7,))
+    for scale in (0, 4):
+        assert holds(figure, artist.paint(PROMPT, seed=7, guidance=scale)[0])
+    figure = film.samplers(artist, PROMPT, ("ddim", "euler"), (2, 3))
+    assert holds(figure, artist.paint(PROMPT, sampler="euler", steps=2)[0])
+    assert len(shown(figure)) == 4
+
+
+def test_heat_is_the_mean_of_heads_and_modules_over_a_words_tokens(run):
+    look = run.look(1)
+    assert words.sizes(look) == [8, 4, 2]
+    house = next(word for word in run.words if word.text == "house")
+    modules = [
+        np.asarray(weights[0])
+        for name, weights in look.attention.items()
+        if name.endswith("cross_attention") and weights.shape[2] == 16
+    ]
+    assert len(modules) == 5  # two on the way down, three on the way up
+    mean = np.mean([weights.mean(axis=0) for weights in modules], axis=0)
+    expected = mean[:, house.places].sum(axis=1).reshape(4, 4)
+    np.testing.assert_allclose(words.heat(look, house, 4), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="5x5"):
+        words.heat(look, house, 5)
+
+
+def test_heat_maps_name_every_word_and_resolution(run):
+    figure = words.heat_maps(run, 1)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[1 : len(run.words) + 1] == [word.text for word in run.words]
+    assert holds(figure, words.heat(run.look(1), run.words[1], 8))
+    figure = words.over_time(run, (0, 2), ("red", "trees"), 8)
+    assert len(shown(figure)) == 6
+    with pytest.raises(ValueError, match="'blue'; its words are a, red"):
+        words.over_time(run, (0,), ("blue",), 8)
+
+
+def test_the_u_has_every_map_with_its_shape(run):
+    figure = maps.the_u(run.look(1))
+    labels = [axis.get_xlabel() for axis in figure.axes]
+    down, bottom, up = labels[:4], labels[4], labels[5:]
+    assert down == ["8×8×8", "8×8×8", "4×4×12", "2×2×16"]
+    assert bottom == "2×2×16"
+    assert up == ["2×2×16", "4×4×12", "8×8×8", "8×8×4"]
+    look = run.look(1)
+    assert holds(figure, pca_rgb(look.tensors["down.blocks.1.transformers.1"][0]))
+    assert holds(figure, pca_rgb(look.tensors["up.blocks.1.transformers.2"][0]))
+
+
+def test_resolutions_and_channels(run):
+    figure = maps.resolutions(run, (0, 3))
+    looks = [run.look(0), run.look(3)]
+    expected = alike([look.tensors["down.blocks.2.residuals.1"][0] for look in looks])
+    assert all(holds(figure, one) for one in expected)
+    features = looks[0].tensors["down.conv_in"][0]
+    figure = maps.channels(features, count=8, columns=4)
+    np.testing.assert_array_equal(shown(figure)[5], features[..., 5])
+
+
+def test_where_the_bottleneck_looks(run):
+    figure = maps.looked_at(run, 1, ((0, 1),))
+    weights = run.look(1).attention["bottleneck.transformer.block.self_attention"][0]
+    assert holds(figure, np.asarray(weights).mean(axis=0)[1].reshape(2, 2))
+
+
+def test_without_its_skips_the_picture_is_another(run):
+    figure = maps.without_skips(run, 2)
+    pictures = shown(figure)
+    assert len(pictures) == 5  # all, none of each of three sizes, none
+    whole = run.artist.hang(run.glances[2].x0)[0].astype(int)
+    assert np.abs(pictures[0] - whole).max() <= 1  # compiled in parts, rounded to bytes
+    assert all(np.abs(one - whole).max() > 5 for one in pictures[1:])
+
+
+def test_the_exhibition(run):
+    figure = exhibition.latent_channels(run)
+    np.testing.assert_array_equal(shown(figure)[2], run.glances[-1].latents[0, ..., 2])
+    figure = exhibition.decoder(run)
+    assert [axis.get_xlabel().split("\n")[0] for axis in figure.axes] == [
+        "post_quant_conv", "decoder.conv_in", "decoder.middle", "decoder.levels.0",
+        "decoder.levels.1", "picture",
+    ]  # fmt: skip
+    latents = run.glances[-1].latents
+    before, after, change = shown(exhibition.perturbed(run.artist, latents, 2, 5))
+    np.testing.assert_array_equal(before, run.pictures[0])
+    assert change.max() == np.abs(after.astype(float) - before).mean(axis=-1).max() > 0
+
+
+def test_noise_in_pixels_and_in_the_latent(artist):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    figure = noise.noising(artist, image, (0, 999))
+    pictures = shown(figure)
+    assert len(pictures) == 6
+    assert (
+        np.abs(pictures[0].astype(int) - image).mean()
+        < 5
+        < np.abs(pictures[1].astype(int) - image).mean()
+    )
+    figure = noise.values(artist, image[None], (0, 999))
+    assert "t = 999: mean" in figure.axes[1].get_title()
+    figure = noise.canvases(artist, (3, 4), PROMPT)
+    assert holds(figure, artist.paint(PROMPT, seed=4)[0])
+
+
+def test_schedules_are_drawn_as_they_are(artist):
+    bars = alpha_bars(artist.config.schedule)
+    left, right = noise.schedules({"the garden's": bars}).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), bars)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), np.log(bars / (1 - bars)))
+    assert left.get_legend().texts[0].get_text() == "the garden's"
+
+
+def test_the_story(run):
+    figure = story.cosines(run)
+    rows = np.asarray(run.context[0, : run.words[-1].places.stop + 1])
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(shown(figure)[1], rows @ rows.T, atol=1e-6)
+    weights = shown(story.heads(run, 1))
+    assert len(weights) == 2
+    np.testing.assert_allclose(weights[0].sum(axis=1), 1.0, atol=1e-6)
+    count = len(rows)
+    np.testing.assert_array_equal(shown(story.states(run, width=8))[0], run.context[0, :count])
+
+
+def test_chips_are_the_tokens_and_their_numbers(artist):
+    texts = [
+        text.get_text() for text in story.chips(artist.tokenizer, ["a red house"]).axes[0].texts
+    ]
+    numbers = artist.tokenizer.encode("a red house")
+    assert [int(text) for text in texts[1::2]] == numbers
+    assert "".join(texts[::2]) == "aredhouse"
+    assert jnp.asarray(numbers).max() < artist.tokenizer.vocab_size
