@@ -6,7 +6,7 @@ PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
 
-.PHONY: paint test check parity parity-full bench train speedrun figures clean
+.PHONY: paint test check lessons notebook parity parity-full bench train speedrun figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -19,6 +19,12 @@ check: $(VENV)/installed-dev  ## style, types, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -x -q $(ARGS)
+
+lessons: $(VENV)/installed-course  ## notebooks from the lessons, executed: make lessons ARGS="3" or ARGS=--check
+	$(BIN)/python -m diffusion.course.notebooks $(ARGS)
+
+notebook: $(VENV)/installed-course  ## the course in Jupyter
+	$(BIN)/jupyter notebook notebooks/en
 
 parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and transformers, block by block
 	$(BIN)/python -m parity $(ARGS)
@@ -52,6 +58,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-course: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[course]'
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-reference: pyproject.toml | $(VENV)/bin/python

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist, load
-from diffusion.plots.canvas import INK, SIGNED, SMALL, pca_rgb, shape, show
+from diffusion.plots.canvas import INK, SIGNED, SMALL, paper, pca_rgb, shape, show
 from diffusion.trace import trace
 
 PROMPT = "a red house with two old trees and yellow flowers"
@@ -25,7 +25,7 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     bottom = look.tensors["bottleneck"]
     words = artist.tokenizer.tokens(prompt)
 
-    figure = Figure(figsize=(12, 5.4), facecolor="white")
+    figure = paper(12, 5.4, layout=None)
     grid = figure.add_gridspec(
         2, 1, height_ratios=(1.15, 1.2), left=0.045, right=0.985, top=0.83, bottom=0.07, hspace=0.42
     )

@@ -8,6 +8,7 @@ which also stay apart in grey print.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ INK, PALE = "#333333", "#bbbbbb"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SIGNED, AMOUNT = "RdBu_r", "YlGn"
 SMALL = 7  # points, of labels under pictures
+DPI = 110
 
 
 def pca_rgb(
@@ -66,9 +68,18 @@ def shape(array: Array | np.ndarray) -> str:
     return "×".join(str(n) for n in array.shape[1:])
 
 
-def paper(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that arranges its axes by itself."""
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+class Paper(Figure):
+    """A figure that a notebook shows by itself, whatever the backend."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        return png.getvalue()
+
+
+def paper(width: float, height: float, layout: str | None = "constrained") -> Paper:
+    """An empty figure, in inches; a constrained layout arranges its axes by itself."""
+    return Paper(figsize=(width, height), layout=layout, facecolor="white")  # type: ignore[arg-type]
 
 
 def rows_of(
@@ -80,11 +91,7 @@ def rows_of(
         side: of a picture, in inches.
     """
     columns = len(titles)
-    figure = Figure(
-        figsize=(side * columns + 1.0, side * len(rows) + 0.3),
-        layout="constrained",
-        facecolor="white",
-    )
+    figure = paper(side * columns + 1.0, side * len(rows) + 0.3)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, (name, pictures) in zip(axes, rows, strict=True):
         for axis, picture in zip(row, pictures, strict=True):

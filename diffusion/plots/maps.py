@@ -33,7 +33,7 @@ def the_u(look: Look) -> Figure:
     down = [look.tensors["down.conv_in"], *_last_of(look, "down")]
     up = [*_last_of(look, "up"), look.tensors["up.conv_out"]]
     levels = [*dict.fromkeys(x.shape[1] for x in down)]
-    figure = Figure(figsize=(9, 3.9), facecolor="white")
+    figure = paper(9, 3.9, layout=None)
     largest = levels[0]
     columns = len(down) + 1 + len(up)
     for column, (x, way) in enumerate(
@@ -77,7 +77,7 @@ def _last_of(look: Look, way: str) -> list[Array]:
 def channels(features: Float[Array, "h w c"], count: int = 32, columns: int = 16) -> Figure:
     """The first channels of a map, one by one, each on its own scale."""
     rows = -(-count // columns)
-    figure = Figure(figsize=(0.55 * columns, 0.55 * rows), facecolor="white")
+    figure = paper(0.55 * columns, 0.55 * rows, layout=None)
     for i, axis in enumerate(
         figure.subplots(rows, columns, gridspec_kw={"wspace": 0.08, "hspace": 0.08}).ravel()
     ):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist, load
 from diffusion.images import sheet
+from diffusion.plots.canvas import paper
 
 PROMPTS = (  # the same in English and in Turkish
     (
@@ -25,7 +26,7 @@ PROMPTS = (  # the same in English and in Turkish
 
 def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
     """`count` pictures of each of `PROMPTS`, chosen by nobody: seed 0, numbers 0, 1, 2, ..."""
-    figure = Figure(figsize=(12, 1.72 * len(PROMPTS)), facecolor="white")
+    figure = paper(12, 1.72 * len(PROMPTS), layout=None)
     axes = figure.subplots(len(PROMPTS), 2, squeeze=False)
     figure.subplots_adjust(
         left=0.005, right=0.995, top=0.97, bottom=0.005, wspace=0.02, hspace=0.16

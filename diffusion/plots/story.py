@@ -17,7 +17,7 @@ INCH = 0.085  # of a character in a chip
 
 def chips(tokenizer: Tokenizer, texts: Sequence[str]) -> Figure:
     """Each text cut into its tokens, with their numbers; a word's last token has a dark edge."""
-    figure = Figure(figsize=(9, 0.5 * len(texts) + 0.1), facecolor="white")
+    figure = paper(9, 0.5 * len(texts) + 0.1, layout=None)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, 9 / INCH), ylim=(len(texts), 0))
     axis.axis("off")

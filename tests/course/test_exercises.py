@@ -1,0 +1,116 @@
+"""Every check knows the right answer, catches each plausible wrong one, and says which it was."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.course import Lesson
+from diffusion.course.exercise import Exercise, check
+from diffusion.course.exercises import EXERCISES
+from diffusion.course.words import TABLE, Words
+
+ALL = [(name, exercise) for lesson in EXERCISES.values() for name, exercise in lesson.items()]
+MISTAKES = [(name, exercise, hint) for name, exercise in ALL for hint in exercise.mistakes]
+WORDS = Words("en")
+
+
+@pytest.mark.parametrize(("name", "exercise"), ALL, ids=[name for name, _ in ALL])
+def test_the_right_answer_is_right(name, exercise):
+    report = check(name, exercise, exercise.right, WORDS)
+    assert report.solved, report
+    assert f"{len(exercise.cases())} of" in report.text
+
+
+@pytest.mark.parametrize(
+    ("name", "exercise", "hint"), MISTAKES, ids=[f"{name}-{hint}" for name, _, hint in MISTAKES]
+)
+def test_every_mistake_is_caught_by_its_name(name, exercise, hint):
+    report = check(name, exercise, exercise.mistakes[hint], WORDS)
+    assert not report.solved
+    assert TABLE["en"][f"hint.{name}.{hint}"] in report.text
+
+
+@pytest.mark.parametrize(("name", "exercise"), ALL, ids=[name for name, _ in ALL])
+def test_there_are_two_mistakes_and_minutes(name, exercise):
+    assert len(exercise.mistakes) >= 2
+    assert 1 <= exercise.minutes <= 30
+
+
+@pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ...])
+@pytest.mark.parametrize(("name", "exercise"), ALL, ids=[name for name, _ in ALL])
+def test_what_is_not_filled_in_is_not_solved_yet(name, exercise, answer):
+    report = check(name, exercise, answer, WORDS)
+    assert (report.solved, report.text) == (False, f"{name}: not solved yet.")
+
+
+def raises(kind):
+    def answer(*_):
+        raise kind("sizes differ")
+
+    return answer
+
+
+TWO = Exercise(
+    minutes=1,
+    right=lambda x: {"double": 2 * x, "name": "x"},
+    cases=lambda: [(np.arange(3.0),), (np.ones((2, 2)),)],
+    mistakes={},
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (raises(NotImplementedError), "two: not solved yet."),
+        (
+            raises(TypeError),
+            "two: your function raises an error in case 1: TypeError: sizes differ",
+        ),
+        (lambda x: {"double": 2 * x[:2], "name": "x"}, "shape should be (3,), yours is (2,)"),
+        (lambda x: [2 * x], "There should be 2 arrays, yours are 1."),
+        (lambda x: {"double": x * np.nan, "name": "x"}, "3 of 3 values are infinite"),
+        (lambda x: {"double": 2 * x, "name": "y"}, "It should be 'x', yours is 'y'."),
+        (
+            lambda x: {"double": 2 * x + (x > 1.5), "name": "x"},
+            "difference is 1, at [2]: it should be 4, yours is 5.",
+        ),
+        (
+            lambda x: {"double": 2 * x + (x.ndim > 1), "name": "x"},
+            "not right yet (case 2 of 2)",
+        ),
+    ],
+)
+def test_what_is_wrong_is_explained(answer, said):
+    report = check("two", TWO, answer, WORDS)
+    assert not report.solved
+    assert said in repr(report)
+
+
+def test_arrays_of_jax_and_rounding_are_accepted():
+    answer = lambda x: {"double": jnp.asarray(2 * x) * (1 + 1e-7), "name": "x"}  # noqa: E731
+    report = check("two", TWO, answer, WORDS)
+    assert report.solved, report
+
+
+def test_a_value_is_an_answer_too():
+    size = Exercise(1, lambda: 42, lambda: [()], {"half": lambda: 21})
+    assert check("size", size, 42, WORDS).solved
+    assert not check("size", size, 41, WORDS).solved
+    assert check("size", size, np.asarray(42), WORDS).solved
+
+
+def test_every_language_says_everything():
+    for table in TABLE.values():
+        assert table.keys() == TABLE["en"].keys()
+
+
+def test_a_lesson_says_where_it_runs_and_checks(capsys):
+    lesson = Lesson(3)
+    assert capsys.readouterr().out.startswith("Lesson 3, The dotted canvas. JAX finds 1 x cpu")
+    assert lesson.check("snr", EXERCISES[3]["snr"].right).solved
+    with pytest.raises(ValueError, match="no exercise 'nsr'; it has add_noise"):
+        lesson.check("nsr", None)
+    with pytest.raises(ValueError, match="no lesson 99"):
+        Lesson(99)
+    with pytest.raises(ValueError, match="does not speak 'xx'; it speaks en"):
+        Lesson(3, "xx")
