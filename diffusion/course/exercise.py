@@ -49,7 +49,7 @@ def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
         name: of the exercise, as in its hints: "noisy_latent" finds "hint.noisy_latent.swapped".
         answer: a function, or the value itself where the exercise has no inputs.
     """
-    function = answer if callable(answer) else lambda: answer
+    function = answer if callable(answer) else lambda *_: answer
     worst = 0.0
     cases = exercise.cases()
     for number, inputs in enumerate(cases, start=1):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from diffusion import schedule
+from diffusion.art_class import Artist
+from diffusion.layers.time_embedding import sinusoids
 from diffusion.plots.canvas import (
     AMOUNT,
+    COLOURS,
     INK,
     PALE,
     SIGNED,
@@ -114,32 +119,129 @@ def looked_at(run: Trace, index: int, positions: Sequence[tuple[int, int]]) -> F
     return figure
 
 
+def imagined(run: Trace, look: Look, bottom: Array, skips: Sequence[Array]) -> np.ndarray:
+    """The picture that the network sees at a glance, if the way up is handed these maps."""
+    b, artist = len(look.told), run.artist
+    context = jnp.repeat(run.context, b, axis=0)
+    both = artist.unet.up(bottom, tuple(skips), look.tensors["time_embedding"], context)
+    prediction = guide(both[b:], both[:b], run.guidance)
+    table = jnp.asarray(schedule.alpha_bars(artist.config.schedule), jnp.float32)
+    alpha_bar = jnp.full(b, table[look.glance.timestep])
+    kind = artist.config.schedule.prediction
+    x0 = schedule.to_x0(prediction, look.glance.canvas, alpha_bar, kind)
+    return np.asarray(artist.hang(x0)[0])
+
+
+def skips_of(look: Look) -> list[Array]:
+    """What the way up remembers of the way down, in the order of its making."""
+    count = sum(name.startswith("down.skips.") for name in look.tensors)
+    return [look.tensors[f"down.skips.{i}"] for i in range(count)]
+
+
 def without_skips(run: Trace, index: int) -> Figure:
     """What the network sees at one glance if the way up does not get one level's skips."""
-    look, artist = run.look(index), run.artist
-    b = len(look.told)
-    skips = [look.tensors[f"down.skips.{i}"] for i in range(count_skips(look))]
-    time = look.tensors["time_embedding"]
-    context = jnp.repeat(run.context, b, axis=0)
-    alpha_bar = jnp.asarray(schedule.alpha_bars(artist.config.schedule), jnp.float32)
-
-    def seen(kept: Sequence[Array]) -> np.ndarray:
-        both = artist.unet.up(look.tensors["bottleneck"], tuple(kept), time, context)
-        prediction = guide(both[b:], both[:b], run.guidance)
-        bars = jnp.full(b, alpha_bar[look.glance.timestep])
-        kind = artist.config.schedule.prediction
-        x0 = schedule.to_x0(prediction, look.glance.canvas, bars, kind)
-        return np.asarray(artist.hang(x0)[0])
-
+    look = run.look(index)
+    skips, bottom = skips_of(look), look.tensors["bottleneck"]
     sizes = [*dict.fromkeys(x.shape[1] for x in skips)]
-    pictures = [seen(skips)]
-    pictures += [
-        seen([jnp.zeros_like(x) if x.shape[1] == size else x for x in skips]) for size in sizes
-    ]
-    pictures.append(seen([jnp.zeros_like(x) for x in skips]))
+    pictures = [imagined(run, look, bottom, skips)]
+    for size in (*sizes, None):
+        kept = [jnp.zeros_like(x) if size in (x.shape[1], None) else x for x in skips]
+        pictures.append(imagined(run, look, bottom, kept))
     titles = ["all skips", *(f"none of {size}×{size}" for size in sizes), "no skips"]
     return rows_of([(f"t = {look.glance.timestep}", pictures)], titles, side=1.5)
 
 
-def count_skips(look: Look) -> int:
-    return sum(name.startswith("down.skips.") for name in look.tensors)
+def bottleneck_scaled(run: Trace, indices: Sequence[int], factors: Sequence[float]) -> Figure:
+    """What the network sees if its bottleneck is silenced, or exaggerated; skips as they are."""
+    rows = []
+    for index in indices:
+        look = run.look(index)
+        bottom, skips = look.tensors["bottleneck"], skips_of(look)
+        pictures = [imagined(run, look, factor * bottom, skips) for factor in factors]
+        rows.append((f"t = {look.glance.timestep}", pictures))
+    return rows_of(rows, [f"times {factor:g}" for factor in factors], side=1.3)
+
+
+def bottleneck_swapped(run: Trace, other: Trace, indices: Sequence[int]) -> Figure:
+    """The essential shape of one run under the skips of another, at the same glances."""
+    rows = []
+    for index in indices:
+        look, lent = run.look(index), other.look(index)
+        pictures = [
+            run.artist.hang(look.glance.x0)[0],
+            imagined(run, look, lent.tensors["bottleneck"], skips_of(look)),
+            other.artist.hang(lent.glance.x0)[0],
+        ]
+        rows.append((f"t = {look.glance.timestep}", pictures))
+    titles = ["its own", "with the other's\nbottleneck", "the other"]
+    return rows_of(rows, titles, side=1.3)
+
+
+def time_code(artist: Artist, width: int = 64) -> Figure:
+    """Every timestep as the code that the blocks get: sinusoids, and what two layers make of it."""
+    timesteps = jnp.arange(artist.config.schedule.train_steps)
+    code = sinusoids(timesteps, artist.config.unet.block_out_channels[0])
+    embedded = artist.unet.time_embedding(timesteps)[:, :width]
+    figure = paper(7.5, 2.6)
+    for axis, values, title in zip(
+        figure.subplots(1, 2), (code, embedded), ("sinusoids", "time embedding"), strict=True
+    ):
+        reach = float(jnp.abs(values).max())
+        axis.imshow(
+            np.asarray(values).T, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto",
+            interpolation="nearest",
+        )  # fmt: skip
+        axis.set_title(f"{title}, {values.shape[1]} numbers", fontsize=SMALL + 1, color=INK)
+        axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
+        axis.tick_params(labelsize=SMALL, colors=INK)
+    return figure
+
+
+def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
+    """Which positions of the canvas reach one position of each level's map, by the gradient."""
+    glance = run.look(index).glance
+    unet = nnx.merge(run.artist.unet.structure, run.artist.unet.params)
+    time = unet.time_embedding(jnp.full(1, glance.timestep))
+
+    def reached(level: int) -> Callable[[Array], Array]:
+        def value(z: Array) -> Array:
+            _, skips = unet.down(z, time, run.context[:1])
+            size = z.shape[1] >> level
+            first = next(x for x in skips[1:] if x.shape[1] == size)
+            place = first[0, row * size // z.shape[1], column * size // z.shape[2]]
+            return jnp.sum(place * jax.lax.stop_gradient(jnp.sign(place)))
+
+        return value
+
+    levels = len(run.artist.config.unet.block_out_channels)
+    figure = paper(1.6 * levels, 1.9)
+    for level, axis in enumerate(figure.subplots(1, levels)):
+        gradient = jax.jit(jax.grad(reached(level)))(glance.canvas[:1])
+        strength = np.asarray(jnp.abs(gradient[0]).sum(axis=-1))
+        show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, vmin=0, vmax=1)
+        axis.plot(column, row, marker="s", color=INK, markersize=5, fillstyle="none")
+    return figure
+
+
+def energy(picture: UInt8[np.ndarray, "H W 3"]) -> tuple[np.ndarray, np.ndarray]:
+    """How much of a picture is at which frequency, in periods a side: coarse to fine."""
+    grey = picture.astype(np.float64).mean(axis=2) / 255
+    power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
+    h, w = grey.shape
+    periods = np.hypot(np.fft.fftfreq(h, 1 / h)[:, None], np.fft.fftfreq(w, 1 / w)[None])
+    bins = periods.round().astype(int)
+    return np.arange(1, h // 2), np.bincount(bins.ravel(), power.ravel())[1 : h // 2]
+
+
+def bands(pictures: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> Figure:
+    """How much of each picture is coarse, and how much is fine."""
+    figure = paper(5, 2.6)
+    axis = figure.subplots()
+    for (name, picture), colour in zip(pictures.items(), COLOURS, strict=False):
+        axis.loglog(*energy(picture), color=colour, label=name)
+    axis.set_xlabel("periods along a side: coarse to fine", fontsize=SMALL, color=INK)
+    axis.set_ylabel("power", fontsize=SMALL, color=INK)
+    axis.tick_params(labelsize=SMALL, colors=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=SMALL, frameon=False)
+    return figure

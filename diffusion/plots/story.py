@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -87,6 +88,31 @@ def states(run: Trace, width: int = 128) -> Figure:
     axis.set_yticks(range(count), _labels(run, count), fontsize=SMALL, color=INK)
     axis.tick_params(labelsize=SMALL, colors=INK)
     figure.colorbar(image, ax=axis, pad=0.01).ax.tick_params(labelsize=SMALL)
+    return figure
+
+
+def likeness(
+    states: Float[np.ndarray, "n d"],
+    labels: Sequence[str],
+    others: Float[np.ndarray, "m d"] | None = None,
+    other_labels: Sequence[str] = (),
+) -> Figure:
+    """Cosines between states, or between these (rows) and others (columns)."""
+    columns, names = (states, labels) if others is None else (others, other_labels)
+    rows, columns = (
+        np.asarray(x) / np.linalg.norm(np.asarray(x), axis=1, keepdims=True)
+        for x in (states, columns)
+    )
+    values = rows @ columns.T
+    figure = paper(0.42 * len(names) + 2.6, 0.42 * len(labels) + 1.6)
+    axis = figure.subplots()
+    axis.imshow(values, cmap=SIGNED, vmin=-1, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 else INK
+        axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=SMALL - 1, color=colour)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axis.set_yticks(range(len(labels)), labels)
+    axis.tick_params(labelsize=SMALL, length=0, colors=INK)
     return figure
 
 

@@ -133,6 +133,45 @@ def test_without_its_skips_the_picture_is_another(run):
     assert all(np.abs(one - whole).max() > 5 for one in pictures[1:])
 
 
+def test_the_bottleneck_scaled_and_swapped(run):
+    figure = maps.bottleneck_scaled(run, (1,), (0, 1))
+    silent, own = shown(figure)
+    sees = run.artist.hang(run.glances[1].x0)[0].astype(int)
+    assert np.abs(own - sees).max() <= 1
+    assert np.abs(silent - sees).max() > 5
+    other = trace(run.artist, "a house at night", seed=2, steps=4)
+    first, mixed, last = shown(maps.bottleneck_swapped(run, other, (1,)))
+    np.testing.assert_array_equal(first, sees)
+    np.testing.assert_array_equal(last, run.artist.hang(other.glances[1].x0)[0])
+    assert np.abs(mixed.astype(int) - sees).max() > 5
+
+
+def test_every_timestep_has_its_code(artist):
+    code, embedded = shown(maps.time_code(artist, width=6))
+    assert code.shape == (8, 1000)
+    np.testing.assert_allclose(code[0, :5], np.cos(np.arange(5)), atol=1e-6)
+    expected = artist.unet.time_embedding(jnp.arange(1000))[:, :6]
+    np.testing.assert_allclose(embedded.T, expected, atol=1e-6)
+
+
+def test_receptive_fields_grow_with_the_level(run):
+    fields = shown(maps.receptive_field(run, 1, 5, 2))
+    assert [field.shape for field in fields] == [(8, 8)] * 3
+    assert all(field.max() == 1 for field in fields)
+    near = [field[4:7, 1:4].sum() / field.sum() for field in fields]
+    assert near[0] > near[2]  # one position of the coarsest map hears from far away
+
+
+def test_energy_finds_the_frequency_of_a_wave():
+    x = np.arange(32)
+    wave = np.round(127 + 100 * np.sin(2 * np.pi * 5 * x / 32)).astype(np.uint8)
+    periods, power = maps.energy(np.tile(wave[None, :, None], (32, 1, 3)))
+    assert periods[power.argmax()] == 5
+    assert power.max() > 0.99 * power.sum()
+    figure = maps.bands({"wave": np.tile(wave[None, :, None], (32, 1, 3))})
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), power)
+
+
 def test_the_exhibition(run):
     figure = exhibition.latent_channels(run)
     np.testing.assert_array_equal(shown(figure)[2], run.glances[-1].latents[0, ..., 2])
@@ -181,6 +220,14 @@ def test_the_story(run):
     np.testing.assert_allclose(weights[0].sum(axis=1), 1.0, atol=1e-6)
     count = len(rows)
     np.testing.assert_array_equal(shown(story.states(run, width=8))[0], run.context[0, :count])
+
+
+def test_likeness_is_the_cosine():
+    rows = np.float32([[3, 4], [0, 2]])
+    np.testing.assert_allclose(shown(story.likeness(rows, "ab"))[0], [[1, 0.8], [0.8, 1]])
+    figure = story.likeness(rows, "ab", np.float32([[-1, 0]]), "c")
+    np.testing.assert_allclose(shown(figure)[0], [[-0.6], [0]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.6", "0.0"]
 
 
 def test_chips_are_the_tokens_and_their_numbers(artist):

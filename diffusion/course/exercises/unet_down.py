@@ -1,0 +1,116 @@
+"""Exercises of lesson 5, the small sketch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from diffusion.course.exercise import Exercise
+from diffusion.layers.residual import ResidualBlock
+from diffusion.layers.time_embedding import sinusoids
+
+
+def _blocks() -> list[tuple[Any, ...]]:
+    """A block whose layers all do something, at two sizes of the map."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
+    block = ResidualBlock(8, 8, groups=2, eps=1e-5, time_width=6, rngs=nnx.Rngs(0))
+    block.conv2.kernel[...] = 0.2 * draw(3, 3, 8, 8)
+    block.conv2.bias[...] = draw(8)
+    return [(block, draw(1, 6, 6, 8), draw(1, 6)), (block, draw(2, 4, 4, 8), draw(2, 6))]
+
+
+def _block(time: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
+    """A residual block with another place for time, or another end."""
+
+    def answer(block: ResidualBlock, x: Any, t: Any) -> Any:
+        h = block.conv1(jax.nn.silu(block.norm1(x)))
+        h = time(block, h, t)
+        h = block.conv2(jax.nn.silu(block.norm2(h)))
+        return last(block, h, x, t)
+
+    return answer
+
+
+def _added(block: ResidualBlock, h: Any, t: Any) -> Any:
+    return h + _linear(block)(jax.nn.silu(t))[:, None, None]
+
+
+def _linear(block: ResidualBlock) -> nnx.Linear:
+    assert block.time is not None
+    return block.time
+
+
+def _swapped_sinusoids(timesteps: Any, width: int) -> Any:
+    cosine, sine = jnp.split(sinusoids(timesteps, width), 2, axis=-1)
+    return jnp.concatenate([sine, cosine], axis=-1)
+
+
+def _sinusoids_with(frequencies: Callable[[int], Any]) -> Callable[..., Any]:
+    def answer(timesteps: Any, width: int) -> Any:
+        angles = timesteps[:, None] * frequencies(width // 2)[None]
+        return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+    return answer
+
+
+def _reach(layers: Any) -> int:
+    """How many positions along a side one position after these convolutions has heard of."""
+    reach, step = 1, 1
+    for size, stride in layers:
+        reach += (size - 1) * step
+        step *= stride
+    return reach
+
+
+EXERCISES: Mapping[str, Exercise] = {
+    "residual": Exercise(
+        minutes=15,
+        right=lambda block, x, t: block(x, t),
+        cases=_blocks,
+        mistakes={
+            "no_shortcut": _block(_added, lambda block, h, x, t: h),
+            "no_time": _block(lambda block, h, t: h, lambda block, h, x, t: h + x),
+            "late_time": _block(
+                lambda block, h, t: h, lambda block, h, x, t: _added(block, h, t) + x
+            ),
+            "raw_time": _block(
+                lambda block, h, t: h + _linear(block)(t)[:, None, None],
+                lambda block, h, x, t: h + x,
+            ),
+        },
+    ),
+    "sinusoids": Exercise(
+        minutes=10,
+        right=sinusoids,
+        cases=lambda: [(jnp.asarray([0, 1, 500, 999]), 8), (jnp.arange(7), 32)],
+        mistakes={
+            "sine_first": _swapped_sinusoids,
+            "last_frequency": _sinusoids_with(
+                lambda half: 10_000.0 ** -(jnp.arange(half) / (half - 1))
+            ),
+            "upside_down": _sinusoids_with(lambda half: 10_000.0 ** (jnp.arange(half) / half)),
+        },
+        tolerance=2e-4,
+    ),
+    "reach": Exercise(
+        minutes=10,
+        right=_reach,
+        cases=lambda: [
+            ([(3, 1)],),
+            ([(3, 1), (3, 1)],),
+            ([(3, 1), (3, 2), (3, 1)],),
+            ([(3, 1), (3, 1), (3, 2)] * 3,),
+        ],
+        mistakes={
+            "strides": lambda layers: 1 + sum(size - 1 for size, _ in layers),
+            "sizes": lambda layers: sum(size for size, _ in layers),
+            "product": lambda layers: int(np.prod([size for size, _ in layers])),
+        },
+    ),
+}
