@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.art_class import Artist, load
+from diffusion.cli import keep_compilations
 from diffusion.course.exercise import Report, check
 from diffusion.course.exercises import EXERCISES
 from diffusion.course.words import Words
@@ -28,6 +29,7 @@ class Lesson:
 
     def __init__(self, number: int, language: str = "en"):
         self.words = Words(language)
+        keep_compilations()
         lessons = json.loads(FACTS.read_text(encoding="utf-8"))[language]
         if str(number) not in lessons:
             raise ValueError(f"there is no lesson {number}; choose from {', '.join(lessons)}")
