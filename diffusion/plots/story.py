@@ -68,7 +68,7 @@ def heads(run: Trace, layer: int) -> Figure:
     """What each word looks back at, in every head of a layer; nobody looks ahead."""
     count = run.words[-1].places.stop + 1
     weights = np.asarray(run.story[f"layers.{layer}.attention.weights"][0, :, :count, :count])
-    figure = paper(2.6 * len(weights), 2.9)
+    figure = paper(2.4 * len(weights) + 0.5, 3.2)
     for i, (axis, head) in enumerate(
         zip(figure.subplots(1, len(weights), sharey=True), weights, strict=True)
     ):
