@@ -21,6 +21,62 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "value": "  The shape {shape} is right. The largest difference is {difference}, at "
         "{place}: it should be {wanted}, yours is {found}.",
         "hint": "  Hint: {hint}",
+        "hint.ledger.pixels": "the canvas is a latent: 16x16 positions of 4 numbers, no pixels.",
+        "hint.ledger.prediction": "the U-Net answers for every number of the canvas; pixels come "
+        "once, at the end.",
+        "hint.ledger.words": "the context has a row for each of 77 tokens, not one for the text.",
+        "hint.ledger.channels_first": "everything here has its channels last: (B, height, width, "
+        "channels).",
+        "hint.count.arrays": "that counts arrays; each holds many numbers (`.size`).",
+        "hint.count.kernels": "biases and scales are parameters, too.",
+        "hint.count.first_axis": "len() is the first axis alone; `.size` is all of it.",
+        "hint.work.unguided": "with guidance, each glance looks twice: with the words and without.",
+        "hint.work.batch": "every picture has a canvas of its own.",
+        "hint.merge_pair.first_only": "the pair is glued wherever it occurs, not only once.",
+        "hint.merge_pair.twice_used": "what was glued to the symbol before is used up.",
+        "hint.apply_merges.one_round": "go on until no known pair is left.",
+        "hint.apply_merges.first_found": "not from the left: the pair that was learned first (the "
+        "lowest rank) comes first.",
+        "hint.apply_merges.last_learned": "the lowest rank was learned first, and comes first.",
+        "hint.row.cut_end": "a long text is cut so that the end mark still has a place.",
+        "hint.row.zeros": "here rows are filled up with the end mark itself.",
+        "hint.row.no_begin": "a row begins with the mark of the beginning.",
+        "hint.perfect_eye.nearest": "that names one picture; the mean over all, each with its "
+        "share, is wanted.",
+        "hint.perfect_eye.faint": "under noise a picture is fainter: compare z with "
+        "sqrt(alpha_bar) times the picture.",
+        "hint.perfect_eye.always": "the more noise there is, the less a distance means: divide by "
+        "2 (1 - alpha_bar).",
+        "hint.perfect_eye.signal": "the variance of the noise is 1 - alpha_bar.",
+        "hint.noise_of_v.picture": "that is the picture, x0; the noise is wanted.",
+        "hint.noise_of_v.minus": "both terms are added: put the equations of z and v into it and "
+        "see.",
+        "hint.noise_of_v.only_v": "v holds only a part of the noise; the rest is in z.",
+        "hint.listen.one_head": "cut queries, keys and values into heads: each has softmax and "
+        "width of its own.",
+        "hint.listen.no_out": "what the heads bring passes one more matrix, layers['out'].",
+        "hint.listen.keys": "mix the values, not the keys.",
+        "hint.listen.whole_width": "divide by the square root of a head's width, not of all heads "
+        "together.",
+        "hint.heat.mean_of_tokens": "a word of three tokens is looked at through all three: add "
+        "them up.",
+        "hint.heat.one_head": "take the mean over heads.",
+        "hint.heat.first_token": "a word may have several tokens; all of its places count.",
+        "hint.changes.everything": "queries come from the picture, and nobody has painted yet.",
+        "hint.changes.keys_only": "values are made from the words, too.",
+        "hint.changes.values_only": "keys are made from the words, too.",
+        "hint.guide.exchanged": "that pushes away from the words: exchange the two.",
+        "hint.guide.on_top": "begin without the words, so that 1 means: just follow them.",
+        "hint.guide.difference": "the difference is added to something.",
+        "hint.guide.loud": "at 0 nothing of the words should be left, but a picture still should.",
+        "hint.ddim.same_noise_level": "afterwards there is less noise: sqrt(1 - after).",
+        "hint.ddim.unscaled": "z less its picture is noise times sqrt(1 - now): divide by that.",
+        "hint.ddim.bright": "in z the picture is fainter: it has sqrt(now) in front.",
+        "hint.ddim.finished": "that jumps to the end; only one step is taken.",
+        "hint.timesteps.no_offset": "Stable Diffusion's grid begins at 1, not at 0.",
+        "hint.timesteps.ascending": "painting goes from noisy to clean.",
+        "hint.timesteps.to_the_end": "the spacing is the whole number 1000 // steps, counted from "
+        "the clean end.",
         "hint.attend.unscaled": "divide the products by the square root of the width, or the "
         "softmax sees numbers that are too large.",
         "hint.attend.width": "by the square root of the width, not by the width.",

@@ -1,11 +1,16 @@
-"""All exercises of the course, by lesson and name; one file a lesson, named as its stage."""
+"""All exercises of the course, by lesson and name; one file a lesson."""
 
 from collections.abc import Mapping
 
 from diffusion.course.exercise import Exercise
 from diffusion.course.exercises import (
+    cross_attention,
     noisy_latent,
+    oracle,
+    samplers,
+    studio_tour,
     text_encoder,
+    tokenizer,
     unet_bottleneck,
     unet_down,
     unet_up,
@@ -13,10 +18,15 @@ from diffusion.course.exercises import (
 )
 
 EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
+    0: studio_tour.EXERCISES,
+    1: tokenizer.EXERCISES,
     2: text_encoder.EXERCISES,
     3: noisy_latent.EXERCISES,
+    4: oracle.EXERCISES,
     5: unet_down.EXERCISES,
     6: unet_bottleneck.EXERCISES,
     7: unet_up.EXERCISES,
+    8: cross_attention.EXERCISES,
+    10: samplers.EXERCISES,
     11: vae.EXERCISES,
 }

@@ -1,0 +1,101 @@
+"""Exercises of lesson 4, the perfect eye."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import oracle, schedule
+from diffusion.course.exercise import Exercise
+
+
+def _draw(seed: int, *shapes: tuple[int, ...]) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
+
+
+def _under_noise() -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for seed, ab in ((0, 0.3), (1, 0.05), (2, 0.9)):
+        pictures, noise = _draw(seed, (5, 2, 2, 1), (2, 2, 2, 1))
+        bars = jnp.full(2, ab, jnp.float32)
+        found.append((schedule.add_noise(pictures[:2], noise, bars), bars, pictures))
+    return found
+
+
+def _distances(z: Any, pictures: Any, signal: Any) -> Any:
+    gap = z[:, None] - signal[:, None, None, None, None] * pictures[None]
+    return jnp.square(gap).sum(axis=(2, 3, 4))
+
+
+def _mean(weights: Any, pictures: Any) -> Any:
+    return jnp.einsum("bn,nhwc->bhwc", weights, pictures)
+
+
+def _nearest(z: Any, ab: Any, pictures: Any) -> Any:
+    return pictures[_distances(z, pictures, jnp.sqrt(ab)).argmin(axis=1)]
+
+
+def _faint(z: Any, ab: Any, pictures: Any) -> Any:
+    d = _distances(z, pictures, jnp.ones_like(ab))
+    return _mean(jax.nn.softmax(-d / (2 * (1 - ab[:, None]))), pictures)
+
+
+def _always(z: Any, ab: Any, pictures: Any) -> Any:
+    return _mean(jax.nn.softmax(-_distances(z, pictures, jnp.sqrt(ab)) / 2), pictures)
+
+
+def _signal(z: Any, ab: Any, pictures: Any) -> Any:
+    d = _distances(z, pictures, jnp.sqrt(ab))
+    return _mean(jax.nn.softmax(-d / (2 * ab[:, None])), pictures)
+
+
+def _predictions() -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for seed, ab in ((0, 0.2), (1, 0.8)):
+        z, v = _draw(seed, (2, 2, 2, 1), (2, 2, 2, 1))
+        found.append((z, v, jnp.full(2, ab, jnp.float32)))
+    return found
+
+
+def _roots(ab: Any) -> tuple[Any, Any]:
+    tall = ab[:, None, None, None]
+    return jnp.sqrt(tall), jnp.sqrt(1 - tall)
+
+
+def _combine(weights: Any) -> Any:
+    def answer(z: Any, v: Any, ab: Any) -> Any:
+        a, b = weights(*_roots(ab))
+        return a * z + b * v
+
+    return answer
+
+
+EXERCISES: Mapping[str, Exercise] = {
+    "perfect_eye": Exercise(
+        minutes=20,
+        right=oracle.posterior_mean,
+        cases=_under_noise,
+        mistakes={
+            "nearest": _nearest,
+            "faint": _faint,
+            "always": _always,
+            "signal": _signal,
+        },
+        tolerance=1e-4,
+    ),
+    "noise_of_v": Exercise(
+        minutes=8,
+        right=lambda z, v, ab: schedule.to_epsilon(v, z, ab, "v"),
+        cases=_predictions,
+        mistakes={
+            "picture": lambda z, v, ab: schedule.to_x0(v, z, ab, "v"),
+            "minus": _combine(lambda signal, spread: (spread, -signal)),
+            "only_v": _combine(lambda signal, spread: (0, signal)),
+        },
+    ),
+}

@@ -1,0 +1,82 @@
+"""Exercises of lesson 10, many glances and a louder teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import samplers, schedule
+from diffusion.config import garden
+from diffusion.course.exercise import Exercise
+
+CONFIG = garden().schedule
+
+
+def _pairs() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32)) for _ in range(2))
+    return [(a, b, 3.0), (a, b, 0.0), (a, b, 1.0), (a, b, 7.5)]
+
+
+def _steps() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(1)
+    z, x0 = (jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32)) for _ in range(2))
+    return [(z, x0, 0.3, 0.5), (z, x0, 0.05, 0.1), (z, x0, 0.9, 0.999)]
+
+
+def _ddim(z: Any, x0: Any, now: float, after: float) -> Any:
+    noise = (z - now**0.5 * x0) / (1 - now) ** 0.5
+    return after**0.5 * x0 + (1 - after) ** 0.5 * noise
+
+
+def _spaced(offset: int, ascending: bool = False) -> Any:
+    def answer(steps: int) -> Any:
+        grid = np.arange(steps) * (CONFIG.train_steps // steps) + offset
+        return grid if ascending else grid[::-1]
+
+    return answer
+
+
+EXERCISES: Mapping[str, Exercise] = {
+    "guide": Exercise(
+        minutes=5,
+        right=samplers.guide,
+        cases=_pairs,
+        mistakes={
+            "exchanged": lambda untold, told, s: told + s * (untold - told),
+            "on_top": lambda untold, told, s: told + s * (told - untold),
+            "difference": lambda untold, told, s: s * (told - untold),
+            "loud": lambda untold, told, s: s * told,
+        },
+    ),
+    "ddim": Exercise(
+        minutes=15,
+        right=_ddim,
+        cases=_steps,
+        mistakes={
+            "same_noise_level": lambda z, x0, now, after: (
+                after**0.5 * x0 + (1 - now) ** 0.5 * ((z - now**0.5 * x0) / (1 - now) ** 0.5)
+            ),
+            "unscaled": lambda z, x0, now, after: (
+                after**0.5 * x0 + (1 - after) ** 0.5 * (z - now**0.5 * x0)
+            ),
+            "bright": lambda z, x0, now, after: (
+                after**0.5 * x0 + (1 - after) ** 0.5 * (z - x0) / (1 - now) ** 0.5
+            ),
+            "finished": lambda z, x0, now, after: x0,
+        },
+    ),
+    "timesteps": Exercise(
+        minutes=6,
+        right=lambda steps: schedule.timesteps(CONFIG, steps),
+        cases=lambda: [(25,), (10,), (7,)],
+        mistakes={
+            "no_offset": _spaced(0),
+            "ascending": _spaced(1, ascending=True),
+            "to_the_end": lambda steps: np.linspace(999, 0, steps).round(),
+        },
+    ),
+}
