@@ -75,7 +75,7 @@ def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
 
 def compare(found: Any, wanted: Any, tolerance: float, words: Words) -> float | str:
     """The largest relative difference, or in words what is wrong."""
-    theirs, ours = jax.tree.leaves(found), jax.tree.leaves(wanted)
+    theirs, ours = _leaves(found), _leaves(wanted)
     if len(theirs) != len(ours):
         return words("parts", found=len(theirs), wanted=len(ours))
     worst = 0.0
@@ -113,3 +113,12 @@ def recognised(exercise: Exercise, inputs: tuple[Any, ...], found: Any, words: W
         if isinstance(compare(found, mistake(*inputs), 10 * exercise.tolerance, words), float):
             return name
     return None
+
+
+def _leaves(answer: Any) -> list[Any]:
+    """Arrays and texts; numbers in a row, such as a shape, are one array."""
+
+    def row(x: Any) -> bool:
+        return isinstance(x, tuple | list) and all(isinstance(n, int | float) for n in x)
+
+    return jax.tree.leaves(answer, is_leaf=row)

@@ -77,6 +77,28 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.timesteps.ascending": "painting goes from noisy to clean.",
         "hint.timesteps.to_the_end": "the spacing is the whole number 1000 // steps, counted from "
         "the clean end.",
+        "hint.loss.epsilon": "this model is asked for the velocity, not for the noise.",
+        "hint.loss.picture": "this model is asked for the velocity, not for the picture.",
+        "hint.loss.canvas": "that is the canvas, z; the velocity has a minus and the weights "
+        "exchanged.",
+        "hint.loss.sign": "the noise comes with a plus, the picture with a minus.",
+        "hint.dropout.reversed": "a draw below the share drops the words; others keep them.",
+        "hint.dropout.shorter": "the picture stays in the batch; only its words are dropped.",
+        "hint.dropout.half": "the share says how many lose their words.",
+        "hint.ema.exchanged": "the average moves slowly: decay is what is kept of it.",
+        "hint.ema.sum": "the two parts sum to 1.",
+        "hint.ema.newest": "that forgets everything before.",
+        "hint.weight.epsilon": "that is for the noise; the squared error of v is SNR + 1 times "
+        "that of the picture.",
+        "hint.weight.unclipped": "the ratio is kept between 1 and 5 first.",
+        "hint.weight.not_divided": "that is the weight of an error of the picture; the error of v "
+        "is SNR + 1 times as large.",
+        "hint.axes.reversed": "height and width would be exchanged: they stay in this order.",
+        "hint.axes.unchanged": "PyTorch keeps (out, in, height, width).",
+        "hint.axes.in_out": "out comes before in.",
+        "hint.axes.reshaped": "reshape only counts anew; axes have to be transposed.",
+        "hint.names.leaf": "PyTorch calls a kernel and a scale `weight`.",
+        "hint.names.from_one": "their numbers begin at 0.",
         "hint.attend.unscaled": "divide the products by the square root of the width, or the "
         "softmax sees numbers that are too large.",
         "hint.attend.width": "by the square root of the width, not by the width.",

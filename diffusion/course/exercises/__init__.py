@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from diffusion.course.exercise import Exercise
 from diffusion.course.exercises import (
     cross_attention,
+    museum,
     noisy_latent,
     oracle,
     samplers,
     studio_tour,
     text_encoder,
     tokenizer,
+    training,
     unet_bottleneck,
     unet_down,
     unet_up,
@@ -27,6 +29,8 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     6: unet_bottleneck.EXERCISES,
     7: unet_up.EXERCISES,
     8: cross_attention.EXERCISES,
+    9: training.EXERCISES,
     10: samplers.EXERCISES,
     11: vae.EXERCISES,
+    12: museum.EXERCISES,
 }

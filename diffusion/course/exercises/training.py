@@ -1,0 +1,118 @@
+"""Exercises of lesson 9, art school."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import schedule
+from diffusion.config import garden
+from diffusion.course.exercise import Exercise
+from diffusion.training.unet import weight
+
+
+def _batch() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(0)
+    found: list[tuple[Any, ...]] = []
+    for b, ab in ((1, 0.3), (3, 0.8)):
+        shapes = [(b, 2, 2, 3)] * 3
+        x0, noise, prediction = (
+            jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes
+        )
+        found.append((prediction, x0, noise, jnp.full(b, ab, jnp.float32)))
+    return found
+
+
+def _loss(prediction: Any, x0: Any, noise: Any, alpha_bar: Any) -> Any:
+    return jnp.square(prediction - schedule.velocity(x0, noise, alpha_bar)).mean()
+
+
+def _against(target: Any) -> Any:
+    def answer(prediction: Any, x0: Any, noise: Any, alpha_bar: Any) -> Any:
+        ab = alpha_bar[:, None, None, None]
+        return jnp.square(prediction - target(x0, noise, jnp.sqrt(ab), jnp.sqrt(1 - ab))).mean()
+
+    return answer
+
+
+def _drawn() -> list[tuple[Any, ...]]:
+    texts = ["a red house", "two pines", "night", "a blue door", "gece", "a dome"]
+    draws = np.array([0.05, 0.5, 0.09, 0.95, 0.1, 0.3])
+    return [(texts, draws, 0.1), (texts, draws, 0.5)]
+
+
+def _trees() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(0)
+    tree = lambda: {"a": rng.standard_normal(3), "b": {"c": rng.standard_normal((2, 2))}}  # noqa: E731
+    return [(tree(), tree(), 0.9), (tree(), tree(), 0.999)]
+
+
+def _mix(kept: Any) -> Any:
+    return lambda average, params, decay: jax.tree.map(
+        lambda a, p: kept(decay)[0] * a + kept(decay)[1] * p, average, params
+    )
+
+
+def _bars() -> list[tuple[Any, ...]]:
+    return [(jnp.asarray(schedule.alpha_bars(garden().schedule)[[1, 200, 500, 999]], jnp.float32),)]
+
+
+def _ratio(alpha_bar: Any) -> Any:
+    return alpha_bar / (1 - alpha_bar)
+
+
+EXERCISES: Mapping[str, Exercise] = {
+    "loss": Exercise(
+        minutes=10,
+        right=_loss,
+        cases=_batch,
+        mistakes={
+            "epsilon": _against(lambda x0, noise, signal, spread: noise),
+            "picture": _against(lambda x0, noise, signal, spread: x0),
+            "canvas": _against(lambda x0, noise, signal, spread: signal * x0 + spread * noise),
+            "sign": _against(lambda x0, noise, signal, spread: spread * x0 - signal * noise),
+        },
+    ),
+    "dropout": Exercise(
+        minutes=5,
+        right=lambda texts, draws, share: [
+            "" if draw < share else text for text, draw in zip(texts, draws, strict=True)
+        ],
+        cases=_drawn,
+        mistakes={
+            "reversed": lambda texts, draws, share: [
+                text if draw < share else "" for text, draw in zip(texts, draws, strict=True)
+            ],
+            "shorter": lambda texts, draws, share: [
+                text for text, draw in zip(texts, draws, strict=True) if draw >= share
+            ],
+            "half": lambda texts, draws, share: [
+                "" if draw < 0.5 else text for text, draw in zip(texts, draws, strict=True)
+            ],
+        },
+    ),
+    "ema": Exercise(
+        minutes=6,
+        right=_mix(lambda decay: (decay, 1 - decay)),
+        cases=_trees,
+        mistakes={
+            "exchanged": _mix(lambda decay: (1 - decay, decay)),
+            "sum": _mix(lambda decay: (decay, 1.0)),
+            "newest": _mix(lambda decay: (0.0, 1.0)),
+        },
+    ),
+    "weight": Exercise(
+        minutes=12,
+        right=lambda alpha_bar: weight(alpha_bar, "v"),
+        cases=_bars,
+        mistakes={
+            "epsilon": lambda alpha_bar: weight(alpha_bar, "epsilon"),
+            "unclipped": lambda alpha_bar: _ratio(alpha_bar) / (_ratio(alpha_bar) + 1),
+            "not_divided": lambda alpha_bar: jnp.clip(_ratio(alpha_bar), 1.0, 5.0),
+        },
+    ),
+}

@@ -1,0 +1,107 @@
+"""Figures of art school: what a training logged, and where the network errs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from diffusion.art_class import Artist
+from diffusion.config import ScheduleConfig
+from diffusion.datasets.garden import Scene, render
+from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, show
+from diffusion.schedule import add_noise, alpha_bars, snr, target
+from diffusion.stages.vae import Posterior
+from diffusion.training.unet import weight
+
+
+def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
+    """What a training wrote into its log, step by step."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    figure = paper(3.6 * len(names), 2.5)
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[0])
+        axis.set(yscale="log")
+        axis.set_title(name.replace("_", " "), fontsize=SMALL + 1, color=INK)
+        axis.set_xlabel("step", fontsize=SMALL, color=INK)
+        axis.tick_params(labelsize=SMALL, colors=INK, which="both")
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def samples(folder: Path) -> Figure:
+    """The sample sheets that a training painted on its way, the first above."""
+    paths = sorted(folder.glob("[0-9]*.png"))
+    figure = paper(7.5, 2.05 * len(paths))
+    for axis, path in zip(figure.subplots(len(paths), 1, squeeze=False)[:, 0], paths, strict=True):
+        show(axis, np.asarray(Image.open(path)))
+        axis.set_ylabel(f"step {int(path.stem):,}", fontsize=SMALL + 1, color=INK)
+    return figure
+
+
+def weights(config: ScheduleConfig) -> Figure:
+    """How much the squared error of a prediction counts at each timestep, as one of x0."""
+    bars = jnp.asarray(alpha_bars(config), jnp.float32)
+    figure = paper(5, 2.5)
+    axis = figure.subplots()
+    axis.semilogy(np.asarray(snr(bars)), color=COLOURS[5], label="SNR: epsilon, unweighted")
+    axis.semilogy(np.asarray(snr(bars)) + 1, color=COLOURS[1], label="SNR + 1: v, unweighted")
+    ours = weight(bars, "v") * (snr(bars) + 1)
+    axis.semilogy(np.asarray(ours), color=COLOURS[0], label="this project's")
+    axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
+    axis.tick_params(labelsize=SMALL, colors=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=SMALL, frameon=False)
+    return figure
+
+
+def errors(
+    artist: Artist, scenes: Scene, texts: Sequence[str], timesteps: Sequence[int], seed: int = 0
+) -> Mapping[str, np.ndarray]:
+    """Mean squared error of the prediction for fresh pictures: told right, nothing, or wrong.
+
+    The wrong words are those of the next picture.
+    """
+    images = render(scenes, artist.config.image_size)
+    posterior = Posterior(*artist.vae.encode(images))
+    x0 = posterior.mean * artist.config.vae.scaling_factor
+    noise = jax.random.normal(jax.random.key(seed), x0.shape)
+    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    told = {
+        "the right words": list(texts),
+        "no words": [""] * len(texts),
+        "another picture's words": [*texts[1:], texts[0]],
+    }
+    found = {}
+    for name, spoken in told.items():
+        context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
+        each = []
+        for t in timesteps:
+            share = jnp.full(len(x0), bars[t])
+            z = add_noise(x0, noise, share)
+            prediction = artist.unet(z, jnp.full(len(x0), t), context)
+            truth = target(x0, noise, share, artist.config.schedule.prediction)
+            each.append(float(jnp.square(prediction - truth).mean()))
+        found[name] = np.array(each)
+    return found
+
+
+def by_timestep(timesteps: Sequence[int], found: Mapping[str, np.ndarray]) -> Figure:
+    """The errors of `errors` over the timestep."""
+    figure = paper(5, 2.6)
+    axis = figure.subplots()
+    for (name, values), colour in zip(found.items(), COLOURS, strict=False):
+        axis.plot(timesteps, values, marker="o", markersize=3, color=colour, label=name)
+    axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
+    axis.set_ylabel("squared error of v", fontsize=SMALL, color=INK)
+    axis.set_ylim(bottom=0)
+    axis.tick_params(labelsize=SMALL, colors=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=SMALL, frameon=False)
+    return figure
