@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,21 @@ def execute(made: nbformat.NotebookNode) -> tuple[float, float]:
     return time.monotonic() - began, most
 
 
+def produce(
+    source: Source, solved: bool, repository: str
+) -> tuple[nbformat.NotebookNode, float, float]:
+    """Make a notebook, run it, and hold it to its budget and its checks.
+
+    Raises ValueError where it breaks one of them.
+    """
+    made = notebook(source, solved, repository)
+    seconds, memory = execute(made)
+    verify(source, made, solved)
+    if seconds > SECONDS or memory > GIB:
+        raise ValueError(f"{source.path} takes more than {SECONDS} s or {GIB} GiB")
+    return made, seconds, memory
+
+
 def checks(made: nbformat.NotebookNode) -> Iterator[str]:
     """What the checks of an executed notebook said."""
     for cell in made.cells:
@@ -191,36 +207,36 @@ def main() -> int:
         action="store_true",
         help="write nothing: fail where a stored notebook has drifted",
     )
+    parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (%(default)s)")
     arguments = parser.parse_args()
     repository = tomllib.loads(SETTINGS.read_text("utf-8"))["repository"]
     found = sources()
     chosen = [s for s in found if not arguments.numbers or s.number in arguments.numbers]
     facts = json.loads(FACTS.read_text("utf-8"))
-    for source in tqdm(chosen, desc="lessons", unit="lesson"):
-        facts.setdefault(source.language, {}).setdefault(str(source.number), {})
-        facts[source.language][str(source.number)]["title"] = source.title
-        if not arguments.check:
-            _write_facts(facts)  # the title is printed by the notebook
+    for source in chosen:
+        of_language = facts.setdefault(source.language, {})
+        of_language.setdefault(str(source.number), {})["title"] = source.title
         for solved in (False, True):
             if arguments.check and drifted(source, solved, repository):
-                raise ValueError(
-                    f"{stored(source, solved)} has drifted from {source.path}: make lessons"
-                )
-            made = notebook(source, solved, repository)
-            seconds, memory = execute(made)
-            verify(source, made, solved)
+                raise ValueError(f"{stored(source, solved)} is not what {source.path} gives")
+    if not arguments.check:
+        _write_facts(facts)  # the title is printed by the notebook
+    jobs = [(source, solved) for source in chosen for solved in (False, True)]
+    with ProcessPoolExecutor(arguments.jobs) as workers:
+        running = {workers.submit(produce, *job, repository): job for job in jobs}
+        for done in tqdm(as_completed(running), total=len(jobs), desc="lessons", unit="notebook"):
+            source, solved = running[done]
+            made, seconds, memory = done.result()
             tqdm.write(f"{stored(source, solved)}: {seconds:.0f} s, {memory:.1f} GiB")
-            if seconds > SECONDS or memory > GIB:
-                raise ValueError(f"{source.path} takes more than {SECONDS} s or {GIB} GiB")
-            if not arguments.check:
-                stored(source, solved).parent.mkdir(parents=True, exist_ok=True)
-                with replacing(stored(source, solved)) as draft:
-                    nbformat.write(made, draft)
-                if not solved:
-                    facts[source.language][str(source.number)] |= {
-                        "seconds": round(seconds), "memory": round(memory, 1)
-                    }  # fmt: skip
-                    _write_facts(facts)
+            if arguments.check:
+                continue
+            stored(source, solved).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(stored(source, solved)) as draft:
+                nbformat.write(made, draft)
+            if not solved:
+                found_out = {"seconds": round(seconds), "memory": round(memory, 1)}
+                facts[source.language][str(source.number)] |= found_out
+                _write_facts(facts)
     page = README.read_text("utf-8")
     before, rest = page.split(BEGIN)
     new = f"{before}{BEGIN}\n{index(found)}\n{END}{rest.split(END)[1]}"

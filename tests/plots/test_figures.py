@@ -1,10 +1,15 @@
 """The figures of the lessons show the tensors of the run, drawn by the tiny model."""
 
+import json
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffusion.plots import exhibition, film, maps, noise, story, words
+from diffusion.datasets.garden import render, sample_scenes
+from diffusion.plots import exhibition, film, maps, noise, parity, story, training, words
 from diffusion.plots.canvas import alike, pca_rgb
 from diffusion.samplers import guide
 from diffusion.schedule import alpha_bars
@@ -238,3 +243,50 @@ def test_chips_are_the_tokens_and_their_numbers(artist):
     assert [int(text) for text in texts[1::2]] == numbers
     assert "".join(texts[::2]) == "aredhouse"
     assert jnp.asarray(numbers).max() < artist.tokenizer.vocab_size
+
+
+def test_errors_are_those_of_the_prediction(artist):
+    scenes = sample_scenes(np.random.default_rng(0), 2)
+    texts = ["a red house", "two pines"]
+    found = training.errors(artist, scenes, texts, (900,))
+    mean, _ = artist.vae.encode(render(scenes, 16))
+    x0 = mean * artist.config.vae.scaling_factor
+    noise_ = jax.random.normal(jax.random.key(0), x0.shape)
+    ab = alpha_bars(artist.config.schedule)[900]
+    z = ab**0.5 * x0 + (1 - ab) ** 0.5 * noise_
+    v = ab**0.5 * noise_ - (1 - ab) ** 0.5 * x0
+    for name, spoken in (("the right words", texts), ("another picture's words", texts[::-1])):
+        context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
+        expected = jnp.square(artist.unet(z, jnp.full(2, 900), context) - v).mean()
+        np.testing.assert_allclose(found[name], [expected], rtol=1e-4)
+    figure = training.by_timestep((900,), found)
+    assert [line.get_label() for line in figure.axes[0].lines] == [*found]
+
+
+def test_what_a_training_wrote_is_shown(tmp_path):
+    log = tmp_path / "log.jsonl"
+    rows = [{"step": i, "error": 1 / i, "gradient_norm": 2 / i} for i in (20, 40)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    left, right = training.curves(log).axes
+    assert [*left.lines[0].get_ydata()] == [1 / 20, 1 / 40]
+    assert right.get_title() == "gradient norm"
+    for step in (2000, 500):
+        Image.fromarray(np.full((4, 8, 3), step % 256, np.uint8)).save(tmp_path / f"{step:06d}.png")
+    figure = training.samples(tmp_path)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["step 500", "step 2,000"]
+    assert shown(figure)[0].max() == 500 % 256
+
+
+def test_weights_of_the_loss(artist):
+    epsilon, v, ours = (
+        line.get_ydata() for line in training.weights(artist.config.schedule).axes[0].lines
+    )
+    np.testing.assert_allclose(v, epsilon + 1, rtol=1e-5)
+    np.testing.assert_allclose(ours, np.clip(epsilon, 1, 5), rtol=1e-4)
+
+
+def test_bars_of_parity():
+    axis = parity.bars(["one", "two"], [1e-7, 0.0], 1e-5).axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["one", "two"]
+    assert [bar.get_height() for bar in axis.patches] == [1e-7, 1e-9]
+    assert axis.lines[0].get_ydata()[0] == 1e-5
