@@ -12,7 +12,7 @@ paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
 
 test: $(VENV)/installed-dev  ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev  ## style, types, all tests
 	$(BIN)/ruff check .

@@ -221,7 +221,8 @@ def main() -> int:
                 raise ValueError(f"{stored(source, solved)} is not what {source.path} gives")
     if not arguments.check:
         _write_facts(facts)  # the title is printed by the notebook
-    jobs = [(source, solved) for source in chosen for solved in (False, True)]
+    # The solved ones last: by then, what they have to compile has been compiled.
+    jobs = [(source, solved) for solved in (False, True) for source in chosen]
     with ProcessPoolExecutor(arguments.jobs) as workers:
         running = {workers.submit(produce, *job, repository): job for job in jobs}
         for done in tqdm(as_completed(running), total=len(jobs), desc="lessons", unit="notebook"):
