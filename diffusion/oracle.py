@@ -34,7 +34,7 @@ def shares(
 def posterior_mean(
     z: Latents, alpha_bar: Float[Array, " b"], pictures: Float[Array, "n h w c"]
 ) -> Latents:
-    """The mean of all pictures, weighted with `shares`: no other answer has a smaller mean error.
+    """The mean of all pictures, weighted with `shares`: the smallest mean squared error there is.
 
     (The minimum of the squared error is the conditional mean; so that is what training aims at.)
     """
@@ -45,7 +45,7 @@ def posterior_mean(
 def network_of(
     pictures: Float[Array, "n h w c"], alpha_bars: Float[Array, " t"]
 ) -> Callable[[Latents, Int[Array, " b"]], Latents]:
-    """A "network" that predicts v perfectly, for `diffusion.samplers.sample`."""
+    """A "network" that predicts v as well as can be, for `diffusion.samplers.sample`."""
 
     def predict(z: Latents, timesteps: Int[Array, " b"]) -> Latents:
         alpha_bar = alpha_bars[timesteps]

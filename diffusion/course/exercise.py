@@ -1,6 +1,6 @@
 """Exercises that check themselves, and explain.
 
-An exercise knows the right answer, which is always one of the package's own functions, and the
+An exercise knows the right answer, where there is one the package's own function, and the
 plausible wrong ones. An answer is tried on inputs; where it is wrong, it is held against the wrong
 ones that are known, and if it does the same as one of them, that one's hint is given. So each hint
 is also a test: tests/course hands every mistake in and expects to be caught by its own name.
@@ -46,7 +46,7 @@ def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
     """Try an answer on all cases and say what is wrong with the first that fails.
 
     Args:
-        name: of the exercise, as in its hints: "noisy_latent" finds "hint.noisy_latent.swapped".
+        name: of the exercise, as in its hints: "add_noise" finds "hint.add_noise.swapped".
         answer: a function, or the value itself where the exercise has no inputs.
     """
     function = answer if callable(answer) else lambda *_: answer
@@ -61,7 +61,7 @@ def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
         except Exception as error:  # whatever a student's function may raise
             said = f"{type(error).__name__}: {error}"
             return Report(False, words("raised", name=name, case=number, error=said))
-        if found is None or found is ...:
+        if found is None or any(part is ... for part in jax.tree.leaves(found)):
             return Report(False, words("unsolved", name=name))
         difference = compare(found, wanted, exercise.tolerance, words)
         if isinstance(difference, str):
@@ -74,37 +74,67 @@ def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
 
 
 def compare(found: Any, wanted: Any, tolerance: float, words: Words) -> float | str:
-    """The largest relative difference, or in words what is wrong."""
-    theirs, ours = _leaves(found), _leaves(wanted)
-    if len(theirs) != len(ours):
-        return words("parts", found=len(theirs), wanted=len(ours))
+    """The largest relative difference, or in words what is wrong and in which part."""
+    if isinstance(wanted, Mapping):
+        if not isinstance(found, Mapping) or found.keys() != wanted.keys():
+            theirs = ", ".join(map(str, found)) if isinstance(found, Mapping) else repr(found)
+            return words("entries", wanted=", ".join(map(str, wanted)), found=theirs)
+        return _worst([(key, found[key], wanted[key]) for key in wanted], tolerance, words)
+    if isinstance(wanted, list | tuple) and not _plain(wanted):
+        if not isinstance(found, list | tuple):
+            return words("text", wanted=type(wanted).__name__, found=type(found).__name__)
+        if len(found) != len(wanted):
+            return words("parts", wanted=len(wanted), found=len(found))
+        pairs = enumerate(zip(found, wanted, strict=True))
+        return _worst([(i, a, b) for i, (a, b) in pairs], tolerance, words)
+    if isinstance(wanted, str | tuple | list | bool):
+        same = _listed(found) == _listed(wanted)
+        return 0.0 if same else words("text", wanted=repr(wanted), found=repr(found))
+    return _numbers(found, wanted, tolerance, words)
+
+
+def _worst(parts: Sequence[tuple[Any, Any, Any]], tolerance: float, words: Words) -> float | str:
     worst = 0.0
-    for their, our in zip(theirs, ours, strict=True):
-        if isinstance(our, str) or isinstance(their, str):
-            if their != our:
-                return words("text", found=repr(their), wanted=repr(our))
-            continue
-        a, b = np.asarray(their), np.asarray(our)
-        if a.shape != b.shape:
-            return words("shape", found=a.shape, wanted=b.shape)
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        if not np.isfinite(a).all():
-            return words("finite", count=int((~np.isfinite(a)).sum()), size=a.size)
-        difference = np.abs(a - b)
-        scale = np.abs(b).max() if b.size else 1.0
-        if difference.size and difference.max() > tolerance * max(scale, 1e-12):
-            place = np.unravel_index(difference.argmax(), difference.shape)
-            return words(
-                "value",
-                shape=b.shape,
-                difference=f"{difference.max():.3g}",
-                place=[int(i) for i in place],
-                found=f"{a[place]:.5g}",
-                wanted=f"{b[place]:.5g}",
-            )
-        if difference.size:
-            worst = max(worst, float(difference.max() / max(scale, 1e-12)))
+    for where, found, wanted in parts:
+        difference = compare(found, wanted, tolerance, words)
+        if isinstance(difference, str):
+            return words("inside", where=repr(where), said=difference.removeprefix(" "))
+        worst = max(worst, difference)
     return worst
+
+
+def _plain(values: Sequence[Any]) -> bool:
+    """A row of numbers, such as a shape, or of texts: as a whole right or wrong."""
+    return all(isinstance(value, int | float | str) for value in values)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _numbers(found: Any, wanted: Any, tolerance: float, words: Words) -> float | str:
+    b = np.asarray(wanted).astype(np.float64)
+    try:
+        a = np.asarray(found).astype(np.float64)
+    except (TypeError, ValueError):
+        return words("text", wanted=f"{b.shape}", found=repr(found))
+    if a.shape != b.shape:
+        return words("shape", found=a.shape, wanted=b.shape)
+    if not np.isfinite(a).all():
+        return words("finite", count=int((~np.isfinite(a)).sum()), size=a.size)
+    difference = np.abs(a - b)
+    scale = max(float(np.abs(b).max(initial=0.0)), 1e-12)
+    if difference.max(initial=0.0) <= tolerance * scale:
+        return float(difference.max(initial=0.0) / scale)
+    place = np.unravel_index(difference.argmax(), difference.shape)
+    return words(
+        "value",
+        shape=b.shape,
+        difference=f"{difference.max():.3g}",
+        place=[int(i) for i in place],
+        found=f"{a[place]:.5g}",
+        wanted=f"{b[place]:.5g}",
+    )
 
 
 def recognised(exercise: Exercise, inputs: tuple[Any, ...], found: Any, words: Words) -> str | None:
@@ -113,12 +143,3 @@ def recognised(exercise: Exercise, inputs: tuple[Any, ...], found: Any, words: W
         if isinstance(compare(found, mistake(*inputs), 10 * exercise.tolerance, words), float):
             return name
     return None
-
-
-def _leaves(answer: Any) -> list[Any]:
-    """Arrays and texts; numbers in a row, such as a shape, are one array."""
-
-    def row(x: Any) -> bool:
-        return isinstance(x, tuple | list) and all(isinstance(n, int | float) for n in x)
-
-    return jax.tree.leaves(answer, is_leaf=row)

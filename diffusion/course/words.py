@@ -14,8 +14,10 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "solved": "{name}: right, in {cases} of {cases} cases; largest difference {difference}.",
         "wrong": "{name}: not right yet (case {case} of {cases}).",
         "raised": "{name}: your function raises an error in case {case}: {error}",
-        "parts": "  There should be {wanted} arrays, yours are {found}.",
+        "parts": "  There should be {wanted} parts, yours are {found}.",
+        "entries": "  There should be the entries {wanted}; yours are {found}.",
         "text": "  It should be {wanted}, yours is {found}.",
+        "inside": "  In {where}:{said}",
         "shape": "  The shape should be {wanted}, yours is {found}.",
         "finite": "  {count} of {size} values are infinite or no numbers.",
         "value": "  The shape {shape} is right. The largest difference is {difference}, at "
@@ -33,7 +35,9 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.work.unguided": "with guidance, each glance looks twice: with the words and without.",
         "hint.work.batch": "every picture has a canvas of its own.",
         "hint.merge_pair.first_only": "the pair is glued wherever it occurs, not only once.",
-        "hint.merge_pair.twice_used": "what was glued to the symbol before is used up.",
+        "hint.merge_pair.twice_used": "what was glued to the piece before is used up.",
+        "hint.merge_pair.anywhere": 'a piece counts as a whole: "lo" before "u" is not the pair '
+        '("o", "u").',
         "hint.apply_merges.one_round": "go on until no known pair is left.",
         "hint.apply_merges.first_found": "not from the left: the pair that was learned first (the "
         "lowest rank) comes first.",
@@ -145,6 +149,7 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.twice.channels": "height and width are axes 1 and 2; channels stay.",
         "hint.skips.first_first": "the way up begins where the way down ended: the last skip "
         "comes first.",
+        "hint.skips.flat": "one list for each level of the way up.",
         "hint.skips.levels_only": "inside of a level, too, the last skip comes first.",
         "hint.widths.first_first": "the skips are used from the last to the first.",
         "hint.widths.of_the_level": "the last skip of each level on the way up is the first that "

@@ -22,6 +22,7 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     glances = run.glances
     look = run.look(len(glances) // 3)
     skips = [x for name, x in look.tensors.items() if name.startswith("down.skips.")]
+    by_size = {skip.shape[1]: skip for skip in skips}
     bottom = look.tensors["bottleneck"]
     words = artist.tokenizer.tokens(prompt)
 
@@ -41,8 +42,9 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     boxes = []
     for column, (title, file) in enumerate(titles):
         if title.startswith("3A"):
-            levels = upper[column].subgridspec(1, 3, width_ratios=(4, 2.4, 1.8), wspace=0.2)
-            inner = [figure.add_subplot(levels[i]) for i in range(3)]
+            widths = [0.9 + 3.1 * side / max(by_size) for side in by_size]
+            levels = upper[column].subgridspec(1, len(widths), width_ratios=widths, wspace=0.2)
+            inner = [figure.add_subplot(levels[i]) for i in range(len(widths))]
         else:
             inner = [figure.add_subplot(upper[column])]
         boxes.append(inner)
@@ -62,7 +64,6 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     axis.set_xlabel(f"context {shape(run.context)}", fontsize=SMALL, color=INK, labelpad=3)
 
     show(boxes[1][0], pca_rgb(glances[0].canvas[0]), f"$z_T$ {shape(glances[0].canvas)}")
-    by_size = {skip.shape[1]: skip for skip in skips}
     for axis, skip in zip(boxes[2], by_size.values(), strict=True):
         show(axis, pca_rgb(skip[0]), shape(skip))
     show(boxes[3][0], pca_rgb(bottom[0]), shape(bottom))
@@ -86,7 +87,7 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     place = grid[1].get_position(figure)
     figure.text(
         0.045, place.y1 + 0.06,
-        f"2 to 4 again and again: {len(glances)} glances, each leaves a little less noise "
+        f"3A to 4 again and again: {len(glances)} glances, each leaves a little less noise "
         "(both rows hung by the VAE, which a painting passes only once, at its end)",
         fontsize=8, color=INK,
     )  # fmt: skip

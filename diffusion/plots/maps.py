@@ -39,19 +39,19 @@ def the_u(look: Look) -> Figure:
     up = [*_last_of(look, "up"), look.tensors["up.conv_out"]]
     levels = [*dict.fromkeys(x.shape[1] for x in down)]
     figure = paper(9, 3.9, layout=None)
-    largest = levels[0]
+    largest, drop = levels[0], 0.66 / len(levels)
     columns = len(down) + 1 + len(up)
     for column, (x, way) in enumerate(
         [(x, "down") for x in down] + [(look.tensors["bottleneck"], "")] + [(x, "up") for x in up]
     ):
-        side = 0.095 * (0.45 + 0.55 * x.shape[1] / largest)
+        side = min(0.095, 0.85 / columns) * (0.45 + 0.55 * x.shape[1] / largest)
         level = levels.index(x.shape[1]) + (way == "")
         centre = (column + 0.5) / columns
-        top = 0.80 - 0.22 * level
+        top = 0.80 - drop * level
         axis = figure.add_axes((centre - side / 2, top - side * 9 / 3.9 / 2, side, side * 9 / 3.9))
         show(axis, pca_rgb(x[0]), shape(x))
     for level, size in enumerate(levels):
-        y = 0.80 - 0.22 * level
+        y = 0.80 - drop * level
         last = max(i for i, x in enumerate(down) if x.shape[1] == size)
         first = len(down) + 1 + min(i for i, x in enumerate(up) if x.shape[1] == size)
         ends = ((last + 0.5) / columns + 0.06, y), ((first + 0.5) / columns - 0.06, y)
@@ -181,17 +181,20 @@ def time_code(artist: Artist, width: int = 64) -> Figure:
     """Every timestep as the code that the blocks get: sinusoids, and what two layers make of it."""
     timesteps = jnp.arange(artist.config.schedule.train_steps)
     code = sinusoids(timesteps, artist.config.unet.block_out_channels[0])
-    embedded = artist.unet.time_embedding(timesteps)[:, :width]
+    whole = artist.unet.time_embedding(timesteps)
+    embedded = whole[:, :width]
+    titles = (
+        f"sinusoids, {code.shape[1]} numbers",
+        (f"time embedding, the first {embedded.shape[1]} of {whole.shape[1]} numbers"),
+    )
     figure = paper(7.5, 2.6)
-    for axis, values, title in zip(
-        figure.subplots(1, 2), (code, embedded), ("sinusoids", "time embedding"), strict=True
-    ):
+    for axis, values, title in zip(figure.subplots(1, 2), (code, embedded), titles, strict=True):
         reach = float(jnp.abs(values).max())
         axis.imshow(
             np.asarray(values).T, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto",
             interpolation="nearest",
         )  # fmt: skip
-        axis.set_title(f"{title}, {values.shape[1]} numbers", fontsize=SMALL + 1, color=INK)
+        axis.set_title(title, fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
         axis.tick_params(labelsize=SMALL, colors=INK)
     return figure

@@ -66,10 +66,18 @@ TWO = Exercise(
             raises(TypeError),
             "two: your function raises an error in case 1: TypeError: sizes differ",
         ),
-        (lambda x: {"double": 2 * x[:2], "name": "x"}, "shape should be (3,), yours is (2,)"),
-        (lambda x: [2 * x], "There should be 2 arrays, yours are 1."),
+        (
+            lambda x: {"double": 2 * x[:2], "name": "x"},
+            "In 'double': The shape should be (3,), yours is (2,)",
+        ),
+        (lambda x: [2 * x], "There should be the entries double, name; yours are [array("),
         (lambda x: {"double": x * np.nan, "name": "x"}, "3 of 3 values are infinite"),
-        (lambda x: {"double": 2 * x, "name": "y"}, "It should be 'x', yours is 'y'."),
+        (
+            lambda x: {"double": 2 * x, "name": "y"},
+            "In 'name': It should be 'x', yours is 'y'.",
+        ),
+        (lambda x: {"double": ..., "name": "x"}, "two: not solved yet."),
+        (lambda x: {"double": "many", "name": "x"}, "It should be (3,), yours is 'many'."),
         (
             lambda x: {"double": 2 * x + (x > 1.5), "name": "x"},
             "difference is 1, at [2]: it should be 4, yours is 5.",
@@ -114,3 +122,19 @@ def test_a_lesson_says_where_it_runs_and_checks(capsys):
         Lesson(99)
     with pytest.raises(ValueError, match="does not speak 'xx'; it speaks en"):
         Lesson(3, "xx")
+
+
+NESTED = Exercise(1, lambda: [["a", "b"], ["c"]], lambda: [()], {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (["a", "b", "c"], "There should be 2 parts, yours are 3."),
+        ([["a", "b"], ["d"]], "In 1: It should be ['c'], yours is ['d']."),
+        ("abc", "It should be list, yours is str."),
+    ],
+)
+def test_lists_of_lists_keep_their_order_and_depth(answer, said):
+    assert said in check("nested", NESTED, answer, WORDS).text
+    assert check("nested", NESTED, [("a", "b"), ["c"]], WORDS).solved

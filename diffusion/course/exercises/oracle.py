@@ -22,7 +22,7 @@ def _under_noise() -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for seed, ab in ((0, 0.3), (1, 0.05), (2, 0.9)):
         pictures, noise = _draw(seed, (5, 2, 2, 1), (2, 2, 2, 1))
-        bars = jnp.full(2, ab, jnp.float32)
+        bars = jnp.asarray([ab, 0.5 * ab], jnp.float32)
         found.append((schedule.add_noise(pictures[:2], noise, bars), bars, pictures))
     return found
 
@@ -58,7 +58,7 @@ def _predictions() -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for seed, ab in ((0, 0.2), (1, 0.8)):
         z, v = _draw(seed, (2, 2, 2, 1), (2, 2, 2, 1))
-        found.append((z, v, jnp.full(2, ab, jnp.float32)))
+        found.append((z, v, jnp.asarray([ab, 1 - ab / 2], jnp.float32)))
     return found
 
 

@@ -18,6 +18,7 @@ def _words() -> list[tuple[Any, ...]]:
         (("b", "a", "n", "a", "n", "a</w>"), ("a", "n")),
         (("a", "a", "a", "b</w>"), ("a", "a")),
         (("r", "e", "d</w>"), ("o", "u")),
+        (("lo", "u", "d</w>"), ("o", "u")),
     ]
 
 
@@ -92,7 +93,7 @@ EXERCISES: Mapping[str, Exercise] = {
         minutes=10,
         right=merge_pair,
         cases=_words,
-        mistakes={"first_only": _first_only, "twice_used": _kept},
+        mistakes={"first_only": _first_only, "twice_used": _kept, "anywhere": _anywhere},
     ),
     "apply_merges": Exercise(
         minutes=15,

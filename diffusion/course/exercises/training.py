@@ -18,12 +18,12 @@ from diffusion.training.unet import weight
 def _batch() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(0)
     found: list[tuple[Any, ...]] = []
-    for b, ab in ((1, 0.3), (3, 0.8)):
-        shapes = [(b, 2, 2, 3)] * 3
+    for bars in ((0.3,), (0.2, 0.5, 0.9)):
+        shapes = [(len(bars), 2, 2, 4)] * 3
         x0, noise, prediction = (
             jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes
         )
-        found.append((prediction, x0, noise, jnp.full(b, ab, jnp.float32)))
+        found.append((prediction, x0, noise, jnp.asarray(bars, jnp.float32)))
     return found
 
 

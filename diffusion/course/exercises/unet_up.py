@@ -93,6 +93,7 @@ EXERCISES: Mapping[str, Exercise] = {
             "first_first": lambda skips, each: [
                 skips[i : i + each] for i in range(0, len(skips), each)
             ],
+            "flat": lambda skips, each: skips[::-1],
             "levels_only": lambda skips, each: [
                 skips[i : i + each] for i in range(0, len(skips), each)
             ][::-1],
