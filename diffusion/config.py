@@ -128,10 +128,10 @@ def garden() -> ModelConfig:
             vocab_size=1024, width=128, layers=3, heads=4, mlp_width=512
         ),
         unet=UNetConfig(
-            block_out_channels=(32, 96, 160),
+            block_out_channels=(32, 64, 128),
             layers_per_block=1,
             attention=(True, True, False),
-            heads=(1, 3, 5),
+            heads=(1, 2, 4),
             context_width=128,
             norm_groups=16,
             linear_projection=True,
