@@ -223,10 +223,15 @@ def main() -> int:
         _write_facts(facts)  # the title is printed by the notebook
     # The solved ones last: by then, what they have to compile has been compiled.
     jobs = [(source, solved) for solved in (False, True) for source in chosen]
+    failed: list[Path] = []
     with ProcessPoolExecutor(arguments.jobs) as workers:
         running = {workers.submit(produce, *job, repository): job for job in jobs}
         for done in tqdm(as_completed(running), total=len(jobs), desc="lessons", unit="notebook"):
             source, solved = running[done]
+            if error := done.exception():
+                failed.append(stored(source, solved))
+                tqdm.write(f"{failed[-1]}: {error}")
+                continue
             made, seconds, memory = done.result()
             tqdm.write(f"{stored(source, solved)}: {seconds:.0f} s, {memory:.1f} GiB")
             if arguments.check:
@@ -244,7 +249,7 @@ def main() -> int:
     if arguments.check and new != page:
         raise ValueError("README's index of the course has drifted: make lessons")
     README.write_text(new, "utf-8")
-    return 0
+    return min(len(failed), 1)
 
 
 def _write_facts(facts: dict[str, Any]) -> None:

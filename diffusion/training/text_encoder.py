@@ -227,5 +227,5 @@ def text_encoder_of(pupil: Params) -> Params:
 
 def preset() -> TrainConfig:
     return TrainConfig(
-        steps=1500, batch_size=64, learning_rate=1e-3, weight_decay=0.1, picture_every=500
+        steps=1200, batch_size=64, learning_rate=1e-3, weight_decay=0.1, picture_every=500
     )

@@ -134,4 +134,4 @@ class UNetTask:
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(steps=4000, batch_size=8, learning_rate=1e-3, ema=0.999)
+    return TrainConfig(steps=8000, batch_size=8, learning_rate=1e-3, ema=0.999)
