@@ -46,8 +46,10 @@ def test_the_colour_of_the_house_is_heard(garden, red, blue):
 
 def test_night_is_darker_than_day(garden):
     sky = slice(0, 20), slice(0, 64)
-    night = mean_colour(garden.paint("a house at night", count=4, steps=10), *sky).mean()
-    day = mean_colour(garden.paint("gündüz, bir ev", count=4, steps=10), *sky).mean()
+    night = mean_colour(
+        garden.paint("a house at night, oil painting", count=4, steps=10), *sky
+    ).mean()
+    day = mean_colour(garden.paint("gündüz, bir ev, yağlı boya", count=4, steps=10), *sky).mean()
     assert day - night > 60
 
 

@@ -207,7 +207,7 @@ def main() -> int:
         action="store_true",
         help="write nothing: fail where a stored notebook has drifted",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time (%(default)s)")
     arguments = parser.parse_args()
     repository = tomllib.loads(SETTINGS.read_text("utf-8"))["repository"]
     found = sources()
