@@ -63,6 +63,12 @@ def show(axis: Axes, image: np.ndarray, label: str = "", **how: Any) -> None:
         spine.set_color(PALE)
 
 
+def plain(axis: Axes) -> None:
+    """A curve's axes in the common style: small numbers, no frame at the top and the right."""
+    axis.tick_params(labelsize=SMALL, colors=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def shape(array: Array | np.ndarray) -> str:
     """Of one picture: without the batch."""
     return "×".join(str(n) for n in array.shape[1:])

@@ -25,6 +25,7 @@ from diffusion.plots.canvas import (
     alike,
     paper,
     pca_rgb,
+    plain,
     rows_of,
     shape,
     show,
@@ -244,7 +245,6 @@ def bands(pictures: Mapping[str, UInt8[np.ndarray, "H W 3"]]) -> Figure:
         axis.loglog(*energy(picture), color=colour, label=name)
     axis.set_xlabel("periods along a side: coarse to fine", fontsize=SMALL, color=INK)
     axis.set_ylabel("power", fontsize=SMALL, color=INK)
-    axis.tick_params(labelsize=SMALL, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
     axis.legend(fontsize=SMALL, frameon=False)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist
 from diffusion.images import from_uint8, to_uint8
-from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, rows_of
+from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, plain, rows_of
 from diffusion.schedule import alpha_bars, snr
 from diffusion.stages.noisy_latent import noisy_latent
 from diffusion.stages.vae import Posterior
@@ -31,8 +31,7 @@ def schedules(named: Mapping[str, Float[np.ndarray, " t"]]) -> Figure:
     right.annotate("as much signal as noise", (560, 0.2), fontsize=SMALL - 1, color=INK)
     for axis in (left, right):
         axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
-        axis.tick_params(labelsize=SMALL, colors=INK)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
     left.legend(fontsize=SMALL, frameon=False)
     return figure
 

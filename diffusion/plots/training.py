@@ -15,7 +15,7 @@ from PIL import Image
 from diffusion.art_class import Artist
 from diffusion.config import ScheduleConfig
 from diffusion.datasets.garden import Scene, render
-from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, show
+from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, plain, show
 from diffusion.schedule import add_noise, alpha_bars, snr, target
 from diffusion.stages.vae import Posterior
 from diffusion.training.unet import weight
@@ -55,8 +55,7 @@ def weights(config: ScheduleConfig) -> Figure:
     ours = weight(bars, "v") * (snr(bars) + 1)
     axis.semilogy(np.asarray(ours), color=COLOURS[0], label="this project's")
     axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
-    axis.tick_params(labelsize=SMALL, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
     axis.legend(fontsize=SMALL, frameon=False)
     return figure
 
@@ -101,7 +100,6 @@ def by_timestep(timesteps: Sequence[int], found: Mapping[str, np.ndarray]) -> Fi
     axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
     axis.set_ylabel("squared error of v", fontsize=SMALL, color=INK)
     axis.set_ylim(bottom=0)
-    axis.tick_params(labelsize=SMALL, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
     axis.legend(fontsize=SMALL, frameon=False)
     return figure
