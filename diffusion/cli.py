@@ -8,7 +8,8 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from diffusion import pictures, samplers
 from diffusion.art_class import Artist, Glance
 from diffusion.images import sheet
 from diffusion.pictures import Settings
+from diffusion.weights import folder
 
 STRIP_COLUMNS = 8  # how many of the steps a strip shows
+AHEAD = 0.5  # seconds of work that are asked for before any of it is waited for
 GAP = 2  # pixels between the pictures of a sheet
 SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
 PAINT_ARGUMENTS = (
@@ -61,6 +64,7 @@ command goes on where it was.
   diffusion train all --output runs/garden
   diffusion train vae --output runs/garden --set steps=500 batch_size=16
   diffusion train all --output runs/wide --set model.unet.block_out_channels="(64,128,192)"
+  diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion paint "a red house" --model runs/garden
 
 Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.
@@ -230,6 +234,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="the model folder (%(default)s)",
     )
     train.add_argument(
+        "--start",
+        metavar="MODEL",
+        help="begin the vae or unet with the weights of this model, and a new OUTPUT as its copy",
+    )
+    train.add_argument(
         "--set",
         nargs="+",
         default=[],
@@ -275,7 +284,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_train(options: argparse.Namespace) -> None:
     from diffusion.training.recipe import train_part  # painting does not wait for Optax and Orbax
 
-    train_part(options.part, options.output, options.set)
+    start = None if options.start is None else folder.find(options.start)
+    train_part(options.part, options.output, options.set, start=start)
     say(f"wrote {options.output}")
 
 
@@ -356,6 +366,37 @@ def given(artist: Artist, settings: Settings) -> dict[str, np.ndarray]:
     return {"image": image, "mask": pictures.read_mask(Path(settings.mask), *image.shape[:2])}
 
 
+class Waiting:
+    """Counts work that is done, and lets the device have the next before it is.
+
+    Whoever waits for each step before the next is asked for leaves the device idle in between; who
+    never waits has no progress to show, and cannot stop. So as many steps are on their way as fill
+    `AHEAD` seconds, or one, if it takes longer.
+    """
+
+    def __init__(self, done: Callable[[], Any]):
+        self.done = done
+        self.on_the_way: deque[jax.Array] = deque()
+        self.allowed = 0  # nobody knows yet how long one takes
+        self.waited = time.perf_counter()
+
+    def add(self, result: jax.Array) -> None:
+        self.on_the_way.append(result)
+        while len(self.on_the_way) > self.allowed:
+            self._wait()
+            now = time.perf_counter()
+            self.allowed = max(1, int(AHEAD / max(now - self.waited, 0.01)))
+            self.waited = now
+
+    def finish(self) -> None:
+        while self.on_the_way:
+            self._wait()
+
+    def _wait(self) -> None:
+        jax.block_until_ready(self.on_the_way.popleft())
+        self.done()
+
+
 def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     """The pictures, or their strips, of a whole series; with a progress bar."""
     arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
@@ -371,19 +412,19 @@ def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
         )
     shown = set(np.linspace(0, calls - 1, STRIP_COLUMNS).round().astype(int))
     moments: list[UInt8[np.ndarray, "2 b h w 3"]] = []
-    before: Any = None
+    asked_for = 0
     with tqdm(total=calls * turns, desc="painting", unit="glance", leave=False) as progress:
+        waiting = Waiting(progress.update)
 
         def on_glance(glance: Glance) -> None:
-            nonlocal before
-            if settings.strip and progress.n % calls in shown:
-                moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
-            jax.block_until_ready(before)  # not this one: the next is prepared while it is painted
-            before = glance.latents
-            progress.update()
+            nonlocal asked_for
             artist.text_encoder.release()  # the story has been told
-            if progress.n == calls * turns:
-                jax.block_until_ready(glance.latents)
+            if settings.strip and asked_for % calls in shown:
+                moments.append(np.stack([artist.hang(glance.canvas), artist.hang(glance.x0)]))
+            asked_for += 1
+            waiting.add(glance.latents)
+            if asked_for == calls * turns:
+                waiting.finish()
                 artist.unet.release()  # the pictures can have the memory
 
         images = artist.paint(on_glance=on_glance, **arguments)

@@ -116,8 +116,8 @@ def make_step(task: Task, config: TrainConfig) -> Callable[[State, Batch], tuple
     return jax.jit(step, donate_argnums=0)
 
 
-def init_state(task: Task, config: TrainConfig) -> State:
-    params = task.init(config.seed)
+def init_state(task: Task, config: TrainConfig, given: Params | None = None) -> State:
+    params = task.init(config.seed) if given is None else given
     average = jax.tree.map(jnp.copy, params) if config.ema else {}
     return State(jnp.zeros((), jnp.int32), params, average, optimizer(config).init(params))
 
@@ -128,6 +128,7 @@ def train(
     folder: Path,
     settings: dict[str, Any] | None = None,
     watch: Watch | None = None,
+    given: Params | None = None,
 ) -> Params:
     """Train to the end, or go on to it from the last checkpoint in `folder`.
 
@@ -137,6 +138,7 @@ def train(
         folder: receives checkpoints/, log.jsonl, loss.png, samples/ and settings.json.
         settings: what else decides the result, to be held against what the folder remembers.
         watch: called with each sample sheet; the clock of the log stands still meanwhile.
+        given: trained parameters to begin with, in place of random ones.
 
     Returns the averaged parameters (the plain ones where `config.ema` is 0).
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
@@ -155,7 +157,7 @@ def train(
     _check_settings(
         folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {})
     )
-    state = jax.device_put(init_state(task, config), everywhere)
+    state = jax.device_put(init_state(task, config, given), everywhere)
     manager = ocp.CheckpointManager(
         folder.absolute() / "checkpoints",
         options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),

@@ -18,6 +18,7 @@ from diffusion.stages.vae import VAE
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.files import Params, shapes, split
 
+SQUARED_WEIGHT = 4.0  # of the squared error: a snowflake is a few pixels, but far off when missing
 KL_WEIGHT = 5e-4  # a latent value, beside an absolute error a pixel value
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
 
@@ -43,19 +44,20 @@ class VAETask:
         return sample_scenes(rng, size)
 
     def loss(self, params: Params, batch: Scene, key: Array) -> tuple[Array, Metrics]:
-        """Absolute error of pixels and of edges, and a little KL (Kingma & Welling 2014)."""
+        """Error of pixels and of edges, and a little KL (Kingma & Welling 2014)."""
         vae = nnx.merge(self.structure, params)
         images = render(batch, self.model.image_size)
         posterior = vae.encode(images)
         decoded = vae.decode(posterior.sample(key))
         pixel = jnp.mean(jnp.abs(decoded - images))
+        squared = jnp.square(decoded - images)
         edge = sum(
             jnp.mean(jnp.abs(ours - theirs))
             for ours, theirs in zip(edges(decoded), edges(images), strict=True)
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
-        loss = pixel + EDGE_WEIGHT * edge + KL_WEIGHT * kl
-        error = jnp.mean(jnp.square(decoded - images), axis=(1, 2, 3))
+        loss = pixel + SQUARED_WEIGHT * squared.mean() + EDGE_WEIGHT * edge + KL_WEIGHT * kl
+        error = jnp.mean(squared, axis=(1, 2, 3))
         psnr = jnp.mean(10.0 * jnp.log10(4.0 / error))  # dB; the range of a pixel value is 2
         return loss, {"pixel": pixel, "edge": jnp.asarray(edge), "kl": kl, "psnr": psnr}
 
