@@ -454,6 +454,14 @@ class Artist:
         posterior = Posterior(*self.vae.encode(jnp.asarray(image)[None]))
         return posterior.sample(jax.random.key(seed)) * self.config.vae.scaling_factor
 
+    def latents_of(self, images: UInt8[np.ndarray, "b H W 3"]) -> Latents:
+        """Pictures as the U-Net would have painted them: encoded, and scaled to unit variance.
+
+        The mean of what the encoder finds plausible; painting from a picture draws from it.
+        """
+        posterior = Posterior(*self.vae.encode(jnp.asarray(from_uint8(images))))
+        return posterior.mean * self.config.vae.scaling_factor
+
     def paint(
         self,
         prompt: str,

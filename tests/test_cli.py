@@ -452,3 +452,28 @@ def test_the_first_run_says_why_it_is_slow(paint, capsys, monkeypatch, tmp_path)
     said = capsys.readouterr().err
     assert said.count("first run") == 1
     assert str(tmp_path / "empty") in said
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(10.0, 1), (0.1, 5), (0.0, 50)])
+def test_as_much_is_asked_for_as_fills_half_a_second(monkeypatch, seconds, ahead):
+    now, counted = 0.0, 0
+
+    class Glance:
+        def block_until_ready(self) -> None:
+            nonlocal now
+            now += seconds
+
+    def done() -> None:
+        nonlocal counted
+        counted += 1
+
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(cli.jax, "block_until_ready", Glance.block_until_ready)
+    waiting = cli.Waiting(done)
+    waiting.add(Glance())
+    assert counted == 1  # nobody knew how long it would take
+    for i in range(1, 100):
+        waiting.add(Glance())
+        assert counted == 1 + max(0, i - ahead)
+    waiting.finish()
+    assert counted == 100

@@ -37,6 +37,8 @@ SETTINGS = LESSONS / "settings.toml"
 SECONDS, GIB = 120, 4.0  # the budget of a notebook
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```py\n(.*?)\n```", re.DOTALL)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+FIGURES = re.compile(r"\n\*\[All figures[^\n]*\n")  # where the text is read without them
+LINK = re.compile(r"\]\((\.\./\.\./)?([^)\s]+)\)")
 BEGIN, END = "<!-- course: begin -->", "<!-- course: end -->"
 
 
@@ -75,7 +77,7 @@ def notebook(source: Source, solved: bool, repository: str = "") -> nbformat.Not
 
     Raises ValueError for an exercise that no solution follows.
     """
-    made = jupytext.reads(source.text, fmt="md")
+    made = jupytext.reads(_relinked(FIGURES.sub("", source.text), solved), fmt="md")
     made.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     open_: Any = None
     for cell in made.cells:
@@ -101,6 +103,18 @@ def notebook(source: Source, solved: bool, repository: str = "") -> nbformat.Not
     for i, cell in enumerate(made.cells):
         cell["id"] = f"{source.number:02d}-{i:03d}"
     return made
+
+
+def _relinked(text: str, solved: bool) -> str:
+    """From a notebook, other lessons are notebooks beside it, and a solved one lies deeper."""
+
+    def link(found: re.Match[str]) -> str:
+        root, target = found.groups()
+        if root:
+            return f"]({root}{'../' * solved}{target})"
+        return f"]({target.removesuffix('.md') + '.ipynb' if target.endswith('.md') else target})"
+
+    return LINK.sub(link, text)
 
 
 def execute(made: nbformat.NotebookNode) -> tuple[float, float]:

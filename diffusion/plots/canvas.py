@@ -43,6 +43,13 @@ def pca_rgb(
     return np.clip((colours - low) / (high - low + 1e-6), 0, 1).reshape(h, w, 3)
 
 
+def share_shown(features: Float[Array | np.ndarray, "h w c"]) -> float:
+    """How much of a map's variance `pca_rgb` shows: that of its three strongest directions."""
+    rows = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
+    strengths = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2
+    return float(strengths[:3].sum() / strengths.sum())
+
+
 def alike(maps: Sequence[Float[Array | np.ndarray, "h w c"]]) -> list[np.ndarray]:
     """Several maps in common colours."""
     like = np.stack([np.asarray(one, np.float32) for one in maps])
@@ -52,6 +59,11 @@ def alike(maps: Sequence[Float[Array | np.ndarray, "h w c"]]) -> list[np.ndarray
 def amount(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
     """Amounts in [0, 1] as colours, for a place among pictures."""
     return colormaps[AMOUNT](values)
+
+
+def signed(values: Float[Array | np.ndarray, "h w"], most: float = 3.0) -> np.ndarray:
+    """Values around zero as colours, red above and blue below; `most` is as dark as it gets."""
+    return colormaps[SIGNED](0.5 + 0.5 * np.asarray(values) / most)
 
 
 def show(axis: Axes, image: np.ndarray, label: str = "", **how: Any) -> None:

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist
 from diffusion.images import from_uint8, to_uint8
-from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, plain, rows_of
+from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, plain, rows_of, signed
 from diffusion.schedule import alpha_bars, snr
 from diffusion.stages.noisy_latent import noisy_latent
-from diffusion.stages.vae import Posterior
 
 
 def schedules(named: Mapping[str, Float[np.ndarray, " t"]]) -> Figure:
@@ -44,8 +43,7 @@ def noising(
     t = jnp.asarray(timesteps)
     b = len(timesteps)
     pixels = jnp.asarray(from_uint8(image))[None]
-    posterior = Posterior(*artist.vae.encode(pixels))
-    z0 = posterior.mean * artist.config.vae.scaling_factor
+    z0 = artist.latents_of(image[None])
 
     def noised(x: jax.Array) -> jax.Array:
         noise = jax.random.normal(jax.random.key(seed), x.shape)
@@ -63,13 +61,27 @@ def noising(
     )
 
 
+def channels(
+    artist: Artist, image: UInt8[np.ndarray, "H W 3"], timesteps: Sequence[int], seed: int = 0
+) -> Figure:
+    """The channels of one latent, one by one, under more and more noise."""
+    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    z0 = artist.latents_of(image[None])
+    noise = jax.random.normal(jax.random.key(seed), z0.shape)
+    z = [noisy_latent(z0, noise, jnp.asarray([step]), bars)[0] for step in timesteps]
+    rows = [
+        (f"channel {channel}", [signed(one[..., channel]) for one in z])
+        for channel in range(z0.shape[-1])
+    ]
+    return rows_of(rows, [f"t = {step}" for step in timesteps])
+
+
 def values(
     artist: Artist, images: UInt8[np.ndarray, "n H W 3"], timesteps: Sequence[int]
 ) -> Figure:
     """Histograms of latents under noise, and the standard normal that they become."""
     bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
-    posterior = Posterior(*artist.vae.encode(jnp.asarray(from_uint8(images))))
-    z0 = posterior.mean * artist.config.vae.scaling_factor
+    z0 = artist.latents_of(images)
     noise = jax.random.normal(jax.random.key(0), z0.shape)
     figure = paper(1.9 * len(timesteps), 1.9)
     bins = np.linspace(-4, 4, 60)

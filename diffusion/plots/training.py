@@ -15,9 +15,9 @@ from PIL import Image
 from diffusion.art_class import Artist
 from diffusion.config import ScheduleConfig
 from diffusion.datasets.garden import Scene, render
+from diffusion.images import to_uint8
 from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, plain, show
 from diffusion.schedule import add_noise, alpha_bars, snr, target
-from diffusion.stages.vae import Posterior
 from diffusion.training.unet import weight
 
 
@@ -67,9 +67,7 @@ def errors(
 
     The wrong words are those of the next picture.
     """
-    images = render(scenes, artist.config.image_size)
-    posterior = Posterior(*artist.vae.encode(images))
-    x0 = posterior.mean * artist.config.vae.scaling_factor
+    x0 = artist.latents_of(to_uint8(render(scenes, artist.config.image_size)))
     noise = jax.random.normal(jax.random.key(seed), x0.shape)
     bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
     told = {

@@ -1,6 +1,6 @@
 """5. The exhibition: the VAE hangs a latent as a picture, and takes a picture back to a latent.
 
-Kingma & Welling 2014; the architecture of Rombach et al. 2022, appendix E.1 and table 11.
+Kingma & Welling 2014; the architecture of Rombach et al. 2022, section 3.1 and appendix G.
 """
 
 from __future__ import annotations

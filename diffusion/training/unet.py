@@ -48,7 +48,7 @@ def weight(alpha_bar: Float[Array, " b"], kind: str) -> Float[Array, " b"]:
 
     The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
     what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what
-    happens where the noise has nearly gone (min-SNR, Hang et al. 2023, eq. 6). The squared error of
+    happens where the noise has nearly gone (min-SNR, Hang et al. 2023). The squared error of
     epsilon is SNR times, that of v SNR + 1 times the one of x0.
     """
     ratio = snr(alpha_bar)

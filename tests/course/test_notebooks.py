@@ -72,6 +72,29 @@ def test_the_students_notebook_is_open_and_the_solved_one_is_not(write):
     nbformat.validate(notebook(source, solved=True))
 
 
+def test_links_lead_from_where_a_notebook_lies(write):
+    links = "# Title\n\n*[All figures and outputs](../../notebooks/en/solved/01_title.ipynb).*\n"
+    links += "\n[code](../../diffusion/schedule.py), [next](02_other.md), [web](https://a.org/b)\n"
+    source = write(TEXT.replace("# Title\n", links))
+    beside, deeper = (notebook(source, solved).cells[0].source for solved in (False, True))
+    assert "All figures" not in beside + deeper
+    assert "[code](../../diffusion/schedule.py), [next](02_other.ipynb)" in beside
+    assert "[code](../../../diffusion/schedule.py), [next](02_other.ipynb)" in deeper
+    assert "[web](https://a.org/b)" in beside
+
+
+def test_every_link_of_a_lesson_leads_somewhere():
+    links = [
+        (path, target)
+        for path in notebooks.LESSONS.glob("*/[0-9]*.md")
+        for _, target in notebooks.LINK.findall(path.read_text("utf-8"))
+    ]
+    assert len(links) > 40
+    for path, target in links:
+        found = (path.parent / target).exists() or (notebooks.LESSONS.parent / target).exists()
+        assert found or target.startswith("https:"), (path, target)
+
+
 def test_a_published_notebook_installs_itself_first(write):
     made = notebook(write(), solved=False, repository="owner/name")
     assert "colab" in made.cells[0].source

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.plots import exhibition, film, maps, noise, parity, story, training, words
-from diffusion.plots.canvas import alike, pca_rgb
+from diffusion.plots.canvas import alike, pca_rgb, share_shown, signed
 from diffusion.samplers import guide
 from diffusion.schedule import alpha_bars
 from diffusion.trace import trace
@@ -38,6 +38,14 @@ def test_maps_alike_have_common_colours():
     np.testing.assert_array_equal(one, last)
     assert np.ptp(other) < np.ptp(one)  # alone, it would be just as colourful
     np.testing.assert_allclose(pca_rgb(0.5 * first), pca_rgb(first), atol=1e-5)
+
+
+def test_three_directions_show_a_share_of_the_variance():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(20, 20, 3)) @ rng.normal(size=(3, 8))
+    assert share_shown(flat) == pytest.approx(1.0)
+    assert share_shown(rng.normal(size=(200, 200, 8))) == pytest.approx(3 / 8, abs=0.01)
+    assert share_shown(flat + 100.0) == pytest.approx(1.0)  # the mean is no variance
 
 
 def test_film_shows_canvas_and_estimate_of_every_moment(run):
@@ -201,6 +209,11 @@ def test_noise_in_pixels_and_in_the_latent(artist):
         < 5
         < np.abs(pictures[1].astype(int) - image).mean()
     )
+    figure = noise.channels(artist, image, (0, 999))
+    clean = artist.latents_of(image[None])[0] * alpha_bars(artist.config.schedule)[0] ** 0.5
+    for channel in range(4):  # hardly any noise at t = 0
+        seen = shown(figure)[2 * channel].astype(float)
+        np.testing.assert_allclose(seen, signed(clean[..., channel]), atol=0.06)
     figure = noise.values(artist, image[None], (0, 999))
     assert "t = 999: mean" in figure.axes[1].get_title()
     figure = noise.canvases(artist, (3, 4), PROMPT)

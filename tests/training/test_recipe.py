@@ -149,3 +149,32 @@ def test_parts_need_those_before_them(tmp_path):
 def test_mistakes_are_named(tmp_path, part, settings, named):
     with pytest.raises(ValueError, match=named):
         train_part(part, tmp_path / "run", settings)
+
+
+def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path):
+    """A learning rate of nearly nothing leaves them where they were."""
+    output = tmp_path / "new" / "longer"
+    still = ["steps=2", "batch_size=2", "learning_rate=1e-12", "weight_decay=0"]
+    train_part("vae", output, still, start=trained)
+    assert weights(output) == {
+        str(output / Path(name).relative_to(trained)): data
+        for name, data in weights(trained).items()
+    }
+    before, after = (json.loads((root / "training.json").read_text()) for root in (trained, output))
+    assert {"learning_rate": 1e-12, "start": before["vae"]}.items() <= after["vae"].items()
+    assert after["unet"] == before["unet"]
+    diffusion.load(output)  # the rest came along
+
+    train_part("vae", output, still, start=trained)  # finished: it is only written again
+    with pytest.raises(ValueError, match="other settings"):
+        train_part("vae", output, still)
+
+
+def test_what_training_cannot_go_on_from(trained, tmp_path):
+    with pytest.raises(ValueError, match="text starts from nothing only; vae and unet"):
+        train_part("text", tmp_path / "run", start=trained)
+    with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
+        train_part("vae", tmp_path / "run", start=tmp_path)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="another configuration"):
+        train_part("vae", tmp_path / "run", ["model.vae.norm_groups=4"], start=trained)
