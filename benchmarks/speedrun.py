@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from diffusion.art_class import Artist, TextEncoderStage, UNetStages, VAEStages
 from diffusion.cli import keep_compilations
@@ -17,9 +20,10 @@ from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
 from diffusion.layers.machine import described
+from diffusion.replacing import replacing
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
-from diffusion.weights.files import Params, read_json
+from diffusion.weights.files import Params
 
 PICTURES = 4  # of each caption
 STAGES: dict[str, Any] = {"text_encoder": TextEncoderStage, "vae": VAEStages}
@@ -36,21 +40,28 @@ class Examiner:
         self.artist: Artist | None = None
 
     def __call__(self, step: int, seconds: float, params: Params) -> None:
+        """Judge the pictures of these parameters, which belong to the training."""
         self.params = params
         if self.artist is None:
             self.artist = self._artist()
-        self.artist.unet.release()  # the next picture reads them anew
         artist = self.artist
         paint = lambda asked: painted(artist, asked, PICTURES)  # noqa: E731
         group = joined([answered(asked, self.judge, paint) for asked in self.asked])
         found = marks(group.asked, group.values)
+        self.params = {}
+        artist.unet.release()  # training goes on with their memory
         minutes = before(self.output) + seconds / 60
         shares = {name: found[name].share for name in ("mean", "all at once", *ATTRIBUTES)}
         line = {"step": step, "minutes": round(minutes, 1)}
-        line |= {name: round(share, 3) for name, share in shares.items()}
-        print(json.dumps(line), flush=True)
-        with (self.output / "speedrun.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        # What no caption names has no share.
+        line |= {name: round(share, 3) for name, share in shares.items() if share == share}
+        tqdm.write(json.dumps(line))
+        path = self.output / "speedrun.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        # What came after the last checkpoint is lived through again.
+        kept = [text for text in lines if json.loads(text)["step"] < step]
+        with replacing(path) as draft:
+            draft.write_text("\n".join([*kept, json.dumps(line)]) + "\n", "utf-8")
 
     def _artist(self) -> Artist:
         config = folder.load_config(self.output)
@@ -70,21 +81,26 @@ class Examiner:
 
 
 def before(output: Path) -> float:
-    """Minutes that the parts before the U-Net were trained for."""
-    card = read_json(output / "training.json")
-    return float(sum(part.get("minutes", 0.0) for name, part in card.items() if name != "unet"))
+    """Minutes that text encoder and VAE were trained for; a tokenizer takes seconds."""
+    card = folder.load_card(output)
+    return float(sum(card[part]["minutes"] for part in ("text", "vae")))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speedrun", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/speedrun"), metavar="FOLDER")
     parser.add_argument("--captions", type=int, default=30, metavar="N", help="in each language")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="as of `diffusion train`"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.captions < 2:
+        parser.error(f"captions is {arguments.captions}; ask for 2 or more")
     keep_compilations()
     print(described())
     examiner = Examiner(arguments.output, arguments.captions)
     for part in PARTS:
-        train_part(part, arguments.output, watch=examiner if part == "unet" else None)
+        train_part(part, arguments.output, arguments.set, examiner if part == "unet" else None)
 
 
 if __name__ == "__main__":

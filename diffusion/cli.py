@@ -100,10 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"diffusion: {error}")
         return 1
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        say(
-            "diffusion: out of memory or device failure; choose a lower --count, --width, --height "
-            f"or --zoom; on an accelerator also --dtype bfloat16 ({error})"
-        )
+        say(f"diffusion: out of memory or device failure; {options.smaller} ({error})")
         return 1
     except KeyboardInterrupt:
         say("diffusion: stopped")
@@ -215,7 +212,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PNG",
         help="paint a picture of `diffusion paint` again, with the settings found in it",
     )
-    paint.set_defaults(run=run_paint)
+    paint.set_defaults(
+        run=run_paint,
+        smaller="choose a lower --count, --width, --height or --zoom; on an accelerator also "
+        "--dtype bfloat16",
+    )
 
     train = commands.add_parser(
         "train",
@@ -246,7 +247,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change the training (steps=100) or the model (model.unet.heads=...)",
     )
-    train.set_defaults(run=run_train)
+    train.set_defaults(run=run_train, smaller="choose a lower --set batch_size=...")
     add_evaluate(commands)
     return parser
 
@@ -271,7 +272,7 @@ def add_evaluate(commands: Any) -> None:
     )
     add("--captions", type=int, default=1000, metavar="N", help="in each language (%(default)s)")
     add("--pictures", type=int, default=4, metavar="N", help="of each caption (%(default)s)")
-    evaluate.set_defaults(run=run_evaluate)
+    evaluate.set_defaults(run=run_evaluate, smaller="choose a lower --captions or --pictures")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

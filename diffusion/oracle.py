@@ -20,7 +20,9 @@ Latents = Float[Array, "b h w c"]
 def shares(
     z: Latents, alpha_bar: Float[Array, " b"], pictures: Float[Array, "n h w c"]
 ) -> Float[Array, "b n"]:
-    """How probable each picture is, given what it has become under noise; rows sum to 1.
+    """How probable each picture is, given what it has become under noise: the posterior.
+
+    Rows sum to 1.
 
     Bayes' rule with equal chances beforehand: z comes from picture i with the density of a Gaussian
     around sqrt(alpha_bar) x_i with variance 1 - alpha_bar (Ho et al. 2020, eq. 4).
@@ -34,9 +36,10 @@ def shares(
 def posterior_mean(
     z: Latents, alpha_bar: Float[Array, " b"], pictures: Float[Array, "n h w c"]
 ) -> Latents:
-    """The mean of all pictures, weighted with `shares`: the smallest mean squared error there is.
+    """The ideal denoiser: the mean of all pictures, weighted with `shares`.
 
-    (The minimum of the squared error is the conditional mean; so that is what training aims at.)
+    No answer has a smaller mean squared error (it is the MMSE estimator), so it is what training
+    aims at.
     """
     weights = shares(z, alpha_bar, pictures)
     return jnp.einsum("bn,nhwc->bhwc", weights, pictures)

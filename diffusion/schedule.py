@@ -30,9 +30,14 @@ def alpha_bars(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
     """Return the share of the signal's variance left at each timestep, in float64.
 
     The running product of 1 - beta (Ho et al. 2020, above eq. 4). In float64 the differences that
-    samplers take of it stay exact; `jnp.asarray` makes the float32 table to index while training.
+    samplers take of it stay exact.
     """
     return np.cumprod(1.0 - betas(config))
+
+
+def alpha_bar_table(config: ScheduleConfig) -> Float[Array, " t"]:
+    """Return `alpha_bars` in float32 on the device, to be indexed with timesteps there."""
+    return jnp.asarray(alpha_bars(config), jnp.float32)
 
 
 def snr(alpha_bar: Float[Array | np.ndarray, "*n"]) -> Float[Array | np.ndarray, "*n"]:

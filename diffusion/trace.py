@@ -44,6 +44,7 @@ WATCHED = (
     UNetDown, Upsample,
 )  # fmt: skip
 LARGEST = 2**25  # values of an attention's weights; what looks at more positions keeps none
+LOOKS = 4  # how many a trace remembers, the latest: one of Stable Diffusion has gigabytes
 
 Tensors = Mapping[str, Float[Array, "..."]]
 
@@ -61,10 +62,10 @@ class Look:
     b told the negative prompt: the two branches of guidance."""
 
     glance: Glance
-    tensors: Tensors  # what each module returned; "down.skips.0", ... in the order of their making
+    tensors: Tensors  # what each of `WATCHED` returned; "down.skips.0", ... as they were made
     attention: Tensors  # (2b, heads, positions, tokens or positions); rows sum to 1
-    told: Latents  # the prediction with the prompt
-    untold: Latents  # and without it
+    told: Latents  # the prediction with the prompt: the conditional branch
+    untold: Latents  # with the negative prompt, usually empty: the unconditional one
 
 
 class Trace:
@@ -83,9 +84,10 @@ class Trace:
 
     @property
     def words(self) -> list[Word]:
-        """The words of the prompt, as the tokenizer cuts it."""
+        """The words of the prompt, as the tokenizer cuts it, as far as they are told."""
         found, start, text = [], 1, ""  # the first place is the mark of the beginning
-        for place, token in enumerate(self.artist.tokenizer.tokens(self.prompt), start=1):
+        told = self.artist.tokenizer.tokens(self.prompt)[: self.tokens.shape[1] - 2]
+        for place, token in enumerate(told, start=1):
             text += token
             if token.endswith("</w>"):
                 found.append(Word(text.removesuffix("</w>"), slice(start, place + 1)))
@@ -103,6 +105,11 @@ class Trace:
         """What the U-Net listens to: of the prompt, and of the negative prompt."""
         return self.story["context"]
 
+    @property
+    def marked(self) -> int:
+        """How many rows of the context are those of marks and words: the filling is left out."""
+        return self.words[-1].places.stop + 1 if self.words else 2
+
     def look(self, index: int) -> Look:
         """Inside the U-Net at glance `index`, counted as in a list; computed when asked for.
 
@@ -111,6 +118,8 @@ class Trace:
         glance = self.glances[index]
         index = index % len(self.glances)
         if index not in self._looks:
+            while len(self._looks) >= LOOKS:
+                del self._looks[next(iter(self._looks))]
             b = len(glance.canvas)
             both, tensors = self._inside(
                 jnp.concatenate([glance.canvas, glance.canvas]),
@@ -135,7 +144,7 @@ class Trace:
         picture, tensors = decode(latents)
         return tensors | {"picture": picture}
 
-    @property
+    @cached_property
     def pictures(self) -> UInt8[np.ndarray, "b H W 3"]:
         """The finished pictures, the same that `Artist.paint` gives."""
         return self.artist.hang(self.glances[-1].latents)
@@ -176,7 +185,9 @@ def _look(
 ) -> tuple[Any, dict[str, Array]]:
     """What the module returns, and what those in it do."""
     seen = _watch(module)
-    return getattr(module, method)(*inputs), seen
+    outputs, kept = getattr(module, method)(*inputs), dict(seen)
+    seen.clear()  # the classes that remember stay; they shall not keep what is traced
+    return outputs, kept
 
 
 def _watch(module: nnx.Module) -> dict[str, Array]:

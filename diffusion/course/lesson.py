@@ -30,6 +30,7 @@ class Lesson:
     def __init__(self, number: int, language: str = "en"):
         self.words = Words(language)
         keep_compilations()
+        number = int(number)
         lessons = json.loads(FACTS.read_text(encoding="utf-8"))[language]
         if str(number) not in lessons:
             raise ValueError(f"there is no lesson {number}; choose from {', '.join(lessons)}")

@@ -83,6 +83,8 @@ def notebook(source: Source, solved: bool, repository: str = "") -> nbformat.Not
     for cell in made.cells:
         name = cell.metadata.get("exercise")
         if name is not None:
+            if open_ is not None:
+                break
             open_ = cell
         if (found := SOLUTION.search(cell.source)) and open_ is not None:
             if solved:
@@ -118,7 +120,9 @@ def _relinked(text: str, solved: bool) -> str:
 
 
 def execute(made: nbformat.NotebookNode) -> tuple[float, float]:
-    """Run a notebook from a fresh kernel. Returns seconds and the most memory it took, in GiB.
+    """Run a notebook from a fresh kernel. Returns seconds, and the memory it held, in GiB.
+
+    The memory is that of the kernel after the cell that left it largest.
 
     Raises nbclient's CellExecutionError where a cell raises.
     """
@@ -226,6 +230,8 @@ def main() -> int:
     repository = tomllib.loads(SETTINGS.read_text("utf-8"))["repository"]
     found = sources()
     chosen = [s for s in found if not arguments.numbers or s.number in arguments.numbers]
+    if missing := set(arguments.numbers) - {source.number for source in found}:
+        parser.error(f"there is no lesson {min(missing)}; there are 0 to {len(found) - 1}")
     facts = json.loads(FACTS.read_text("utf-8"))
     for source in chosen:
         of_language = facts.setdefault(source.language, {})
@@ -260,16 +266,17 @@ def main() -> int:
     page = README.read_text("utf-8")
     before, rest = page.split(BEGIN)
     new = f"{before}{BEGIN}\n{index(found)}\n{END}{rest.split(END)[1]}"
-    if arguments.check and new != page:
+    if not arguments.check:
+        README.write_text(new, "utf-8")
+    elif new != page:
         raise ValueError("README's index of the course has drifted: make lessons")
-    README.write_text(new, "utf-8")
     return min(len(failed), 1)
 
 
 def _write_facts(facts: dict[str, Any]) -> None:
-    FACTS.write_text(
-        json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True) + "\n", "utf-8"
-    )
+    with replacing(FACTS) as draft:  # a notebook may be reading it
+        text = json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True)
+        draft.write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":

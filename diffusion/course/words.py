@@ -128,7 +128,7 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.sinusoids.sine_first": "Stable Diffusion puts the cosines first.",
         "hint.sinusoids.last_frequency": "the exponents are i / half, not i / (half - 1): the last "
         "frequency is not quite 1/10000.",
-        "hint.sinusoids.upside_down": "frequencies fall from 1 to 1/10000; yours rise.",
+        "hint.sinusoids.upside_down": "frequencies fall, from 1 to nearly 1/10000; yours rise.",
         "hint.reach.strides": "after a stride of 2, a step of one position is two positions of the "
         "map before.",
         "hint.reach.sizes": "a convolution of 3 adds 2 to what was known, one on each side.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -219,6 +219,16 @@ def training_scenes(count: int, steps: int, batch_size: int, seed: int) -> Scene
     return Scene(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
 
 
+def seen_scenes(count: int, trainings: Sequence[Mapping[str, int]]) -> Scene:
+    """`count` scenes or a few more of several trainings, of each as its share of the steps."""
+    steps = sum(training["steps"] for training in trainings)
+    parts = [
+        training_scenes(-(-count * training["steps"] // steps), **training)
+        for training in trainings
+    ]
+    return Scene(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+
+
 def novelty(
     known: UInt8[np.ndarray, "m h w 3"], groups: dict[str, UInt8[np.ndarray, "n h w 3"]]
 ) -> tuple[dict[str, dict[str, float]], np.ndarray, np.ndarray]:
@@ -341,13 +351,13 @@ def evaluate(
     artist: Artist,
     judge: TrainedJudge,
     settings: Settings,
-    training: dict[str, int] | None = None,
+    trainings: Sequence[Mapping[str, int]] = (),
 ) -> tuple[Report, dict[str, Group]]:
     """Everything that is measured, and the groups of pictures it was measured on.
 
     Args:
-        training: `steps`, `batch_size` and `seed` of the U-Net's training; None: its pictures are
-            not known, and there is no novelty.
+        trainings: `steps`, `batch_size` and `seed` of the U-Net's; where there are none, its
+            pictures are not known, and there is no novelty.
     """
     size = artist.config.image_size
     rng = np.random.default_rng([settings.seed, 20])
@@ -415,8 +425,8 @@ def evaluate(
         "text": reading(artist, judge, settings),
     }
     groups |= {"all": main, "renders": renders, "renders after the VAE": after}
-    if training is not None:
-        known = drawn(training_scenes(settings.training, **training), size)
+    if trainings:
+        known = drawn(seen_scenes(settings.training, trainings), size)
         report["novelty"], distances, which = novelty(
             known,
             {

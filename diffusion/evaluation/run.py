@@ -13,7 +13,6 @@ from diffusion.evaluation.evaluate import Settings, evaluate
 from diffusion.evaluation.page import write
 from diffusion.layers.machine import described
 from diffusion.weights import folder
-from diffusion.weights.files import read_json
 
 LARGEST = 256  # pixels along the side of a picture
 
@@ -35,12 +34,10 @@ def run(model: str, output: Path, judge_folder: Path | None, captions: int, pict
         )
     settings = Settings(captions=captions, pictures=pictures, combinations=max(2, captions // 4))
     root = folder.find(model)
-    card = read_json(root / "training.json") if (root / "training.json").exists() else {}
-    seen = (
-        {name: card["unet"][name] for name in ("steps", "batch_size", "seed")}
-        if "unet" in card
-        else None
-    )
+    seen = [
+        {name: training[name] for name in ("steps", "batch_size", "seed")}
+        for training in folder.trainings(root, "unet")
+    ]
     report, groups = evaluate(artist, judge.load(judge_folder), settings, seen)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist, load
 from diffusion.plots.canvas import INK, SIGNED, SMALL, paper, pca_rgb, shape, show
+from diffusion.plots.film import spread
+from diffusion.plots.maps import skips_of
 from diffusion.trace import trace
 
 PROMPT = "a red house with two old trees and yellow flowers"
@@ -21,8 +23,7 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     run = trace(artist, prompt, seed=seed, steps=steps)
     glances = run.glances
     look = run.look(len(glances) // 3)
-    skips = [x for name, x in look.tensors.items() if name.startswith("down.skips.")]
-    by_size = {skip.shape[1]: skip for skip in skips}
+    by_size = {skip.shape[1]: skip for skip in skips_of(look)}
     bottom = look.tensors["bottleneck"]
     words = artist.tokenizer.tokens(prompt)
 
@@ -75,7 +76,7 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     show(boxes[5][0], run.pictures[0], f"picture {shape(run.pictures)}")
 
     lower = grid[1].subgridspec(2, FILM, hspace=0.08, wspace=0.06)
-    for column, i in enumerate(np.linspace(0, len(glances) - 1, FILM).round().astype(int)):
+    for column, i in enumerate(spread(len(glances), FILM)):
         top = figure.add_subplot(lower[0, column])
         show(top, artist.hang(glances[i].canvas)[0], "")
         top.set_title(f"glance {i + 1}, t = {glances[i].timestep}", fontsize=SMALL, color=INK)

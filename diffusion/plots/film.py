@@ -27,19 +27,15 @@ def film(run: Trace, moments: int = 10) -> Figure:
 
 def branches(run: Trace, moments: int = 8) -> Figure:
     """The two answers of each glance, and what guidance makes of their difference."""
-    looks = [run.look(i) for i in spread(len(run.glances), moments)]
-    told, untold, guided = (
-        [np.asarray(one(look)[0]) for look in looks]
-        for one in (
-            lambda look: look.told,
-            lambda look: look.untold,
-            lambda look: guide(look.untold, look.told, run.guidance),
-        )
-    )
+    indices = spread(len(run.glances), moments)
+    # Of each look only the answers are kept: those of Stable Diffusion have gigabytes.
+    both = [(look.told[0], look.untold[0]) for look in map(run.look, indices)]
+    told, untold = (list(branch) for branch in zip(*both, strict=True))
+    guided = [guide(b, a, run.guidance) for a, b in both]
     colours = alike([*told, *untold, *guided])
-    n = len(looks)
-    difference = [np.abs(a - b).mean(axis=-1) for a, b in zip(told, untold, strict=True)]
-    most = max(one.max() for one in difference)
+    n = len(indices)
+    difference = [np.abs(a - b).mean(axis=-1) for a, b in map(np.asarray, both)]
+    most = max(one.max() for one in difference) or 1.0
     return rows_of(
         [
             ("with the words", colours[:n]),
@@ -47,7 +43,7 @@ def branches(run: Trace, moments: int = 8) -> Figure:
             ("difference", [amount(one / most) for one in difference]),
             ("guided", colours[2 * n :]),
         ],
-        [f"t = {look.glance.timestep}" for look in looks],
+        [f"t = {run.glances[i].timestep}" for i in indices],
     )
 
 

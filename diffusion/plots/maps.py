@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -31,6 +31,7 @@ from diffusion.plots.canvas import (
     show,
 )
 from diffusion.samplers import guide
+from diffusion.stages.unet import UNet
 from diffusion.trace import Look, Trace
 
 
@@ -82,11 +83,14 @@ def _last_of(look: Look, way: str) -> list[Array]:
 
 def channels(features: Float[Array, "h w c"], count: int = 32, columns: int = 16) -> Figure:
     """The first channels of a map, one by one, each on its own scale."""
+    count = min(count, features.shape[-1])
     rows = -(-count // columns)
     figure = paper(0.55 * columns, 0.55 * rows, layout=None)
-    for i, axis in enumerate(
-        figure.subplots(rows, columns, gridspec_kw={"wspace": 0.08, "hspace": 0.08}).ravel()
-    ):
+    gaps = {"wspace": 0.08, "hspace": 0.08}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=gaps).ravel()
+    for axis in axes[count:]:
+        axis.remove()
+    for i, axis in enumerate(axes[:count]):
         values = np.asarray(features[..., i])
         reach = np.abs(values).max() + 1e-6
         show(axis, values, cmap=SIGNED, vmin=-reach, vmax=reach)
@@ -126,7 +130,7 @@ def imagined(run: Trace, look: Look, bottom: Array, skips: Sequence[Array]) -> n
     context = jnp.repeat(run.context, b, axis=0)
     both = artist.unet.up(bottom, tuple(skips), look.tensors["time_embedding"], context)
     prediction = guide(both[b:], both[:b], run.guidance)
-    table = jnp.asarray(schedule.alpha_bars(artist.config.schedule), jnp.float32)
+    table = schedule.alpha_bar_table(artist.config.schedule)
     alpha_bar = jnp.full(b, table[look.glance.timestep])
     kind = artist.config.schedule.prediction
     x0 = schedule.to_x0(prediction, look.glance.canvas, alpha_bar, kind)
@@ -204,23 +208,24 @@ def time_code(artist: Artist, width: int = 64) -> Figure:
 def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
     """Which positions of the canvas reach one position of each level's map, by the gradient."""
     glance = run.look(index).glance
-    unet = nnx.merge(run.artist.unet.structure, run.artist.unet.params)
-    time = unet.time_embedding(jnp.full(1, glance.timestep))
 
-    def reached(level: int) -> Callable[[Array], Array]:
+    def reached(unet: UNet, z: Array, context: Array, level: int) -> Array:
+        time = unet.time_embedding(jnp.full(1, glance.timestep))
+
         def value(z: Array) -> Array:
-            _, skips = unet.down(z, time, run.context[:1])
+            _, skips = unet.down(z, time, context)
             size = z.shape[1] >> level
             first = next(x for x in skips[1:] if x.shape[1] == size)
             place = first[0, row * size // z.shape[1], column * size // z.shape[2]]
             return jnp.sum(place * jax.lax.stop_gradient(jnp.sign(place)))
 
-        return value
+        return jax.grad(value)(z)
 
     levels = len(run.artist.config.unet.block_out_channels)
     figure = paper(1.6 * levels, 1.9)
-    for level, axis in enumerate(figure.subplots(1, levels)):
-        gradient = jax.jit(jax.grad(reached(level)))(glance.canvas[:1])
+    for level, axis in enumerate(figure.subplots(1, levels, squeeze=False)[0]):
+        program = run.artist.unet.compiled(partial(reached, level=level))
+        gradient = program(glance.canvas[:1], run.context[:1])
         strength = np.asarray(jnp.abs(gradient[0]).sum(axis=-1))
         show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, vmin=0, vmax=1)
         axis.plot(column, row, marker="s", color=INK, markersize=5, fillstyle="none")

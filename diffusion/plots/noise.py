@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from diffusion.art_class import Artist
 from diffusion.images import from_uint8, to_uint8
 from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, plain, rows_of, signed
-from diffusion.schedule import alpha_bars, snr
+from diffusion.schedule import alpha_bar_table, snr
 from diffusion.stages.noisy_latent import noisy_latent
 
 
@@ -39,7 +39,7 @@ def noising(
     artist: Artist, image: UInt8[np.ndarray, "H W 3"], timesteps: Sequence[int], seed: int = 0
 ) -> Figure:
     """The same timesteps in pixels and in the latent, which is hung, and shown as colours."""
-    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    bars = alpha_bar_table(artist.config.schedule)
     t = jnp.asarray(timesteps)
     b = len(timesteps)
     pixels = jnp.asarray(from_uint8(image))[None]
@@ -65,7 +65,7 @@ def channels(
     artist: Artist, image: UInt8[np.ndarray, "H W 3"], timesteps: Sequence[int], seed: int = 0
 ) -> Figure:
     """The channels of one latent, one by one, under more and more noise."""
-    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    bars = alpha_bar_table(artist.config.schedule)
     z0 = artist.latents_of(image[None])
     noise = jax.random.normal(jax.random.key(seed), z0.shape)
     z = [noisy_latent(z0, noise, jnp.asarray([step]), bars)[0] for step in timesteps]
@@ -80,7 +80,7 @@ def values(
     artist: Artist, images: UInt8[np.ndarray, "n H W 3"], timesteps: Sequence[int]
 ) -> Figure:
     """Histograms of latents under noise, and the standard normal that they become."""
-    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    bars = alpha_bar_table(artist.config.schedule)
     z0 = artist.latents_of(images)
     noise = jax.random.normal(jax.random.key(0), z0.shape)
     figure = paper(1.9 * len(timesteps), 1.9)

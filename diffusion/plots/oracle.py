@@ -15,7 +15,7 @@ from diffusion.images import to_uint8
 from diffusion.oracle import network_of, posterior_mean, shares
 from diffusion.plots.canvas import COLOURS, INK, PALE, SMALL, paper, rows_of
 from diffusion.samplers import Plan, noise_at, plan, update
-from diffusion.schedule import add_noise, alpha_bars, to_x0
+from diffusion.schedule import add_noise, alpha_bar_table, to_x0
 
 EDGE = 2.2  # of the plane that is shown
 Points = Float[np.ndarray, "n 2"]
@@ -50,7 +50,7 @@ def walk(
     points: Points, config: ScheduleConfig, sampler: str, steps: int, count: int, seed: int = 0
 ) -> Float[np.ndarray, "steps+1 count 2"]:
     """Where a sampler leads `count` canvases that hold one point each, glance by glance."""
-    bars = jnp.asarray(alpha_bars(config), jnp.float32)
+    bars = alpha_bar_table(config)
     predict = network_of(as_pictures(points), bars)
     keys = jax.random.split(jax.random.key(seed), count)
     z = jax.random.normal(jax.random.key(seed + 1), (count, 1, 1, 2))
@@ -88,7 +88,7 @@ def answers(
     timesteps: Sequence[int], seed: int = 0,
 ) -> Figure:  # fmt: skip
     """A picture under noise, the perfect eye's answer, and how sure it is of the right one."""
-    bars = jnp.asarray(alpha_bars(config), jnp.float32)[jnp.asarray(timesteps)]
+    bars = alpha_bar_table(config)[jnp.asarray(timesteps)]
     known = jnp.asarray(pictures)
     x0 = jnp.repeat(known[which : which + 1], len(timesteps), axis=0)
     noise = jax.random.normal(jax.random.key(seed), x0.shape[1:])

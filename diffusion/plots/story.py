@@ -45,7 +45,7 @@ def chips(tokenizer: Tokenizer, texts: Sequence[str]) -> Figure:
 
 def cosines(run: Trace) -> Figure:
     """How alike the words are, before the encoder and after it."""
-    count = run.words[-1].places.stop + 1
+    count = run.marked
     labels = _labels(run, count)
     figure = paper(7.5, 3.6)
     before, after = figure.subplots(1, 2)
@@ -66,7 +66,7 @@ def cosines(run: Trace) -> Figure:
 
 def heads(run: Trace, layer: int) -> Figure:
     """What each word looks back at, in every head of a layer; nobody looks ahead."""
-    count = run.words[-1].places.stop + 1
+    count = run.marked
     weights = np.asarray(run.story[f"layers.{layer}.attention.weights"][0, :, :count, :count])
     figure = paper(2.4 * len(weights) + 0.5, 3.2)
     for i, (axis, head) in enumerate(
@@ -80,7 +80,7 @@ def heads(run: Trace, layer: int) -> Figure:
 
 def states(run: Trace, width: int = 128) -> Figure:
     """The context itself: a row a token, a column a number."""
-    count = run.words[-1].places.stop + 1
+    count = run.marked
     rows = np.asarray(run.context[0, :count, :width])
     figure = paper(7.5, 0.2 * count + 0.5)
     axis = figure.subplots()

@@ -17,7 +17,7 @@ from diffusion.config import ScheduleConfig
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
 from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, plain, show
-from diffusion.schedule import add_noise, alpha_bars, snr, target
+from diffusion.schedule import add_noise, alpha_bar_table, snr, target
 from diffusion.training.unet import weight
 
 
@@ -47,7 +47,7 @@ def samples(folder: Path) -> Figure:
 
 def weights(config: ScheduleConfig) -> Figure:
     """How much the squared error of a prediction counts at each timestep, as one of x0."""
-    bars = jnp.asarray(alpha_bars(config), jnp.float32)
+    bars = alpha_bar_table(config)
     figure = paper(5, 2.5)
     axis = figure.subplots()
     axis.semilogy(np.asarray(snr(bars)), color=COLOURS[5], label="SNR: epsilon, unweighted")
@@ -69,7 +69,7 @@ def errors(
     """
     x0 = artist.latents_of(to_uint8(render(scenes, artist.config.image_size)))
     noise = jax.random.normal(jax.random.key(seed), x0.shape)
-    bars = jnp.asarray(alpha_bars(artist.config.schedule), jnp.float32)
+    bars = alpha_bar_table(artist.config.schedule)
     told = {
         "the right words": list(texts),
         "no words": [""] * len(texts),

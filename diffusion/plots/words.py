@@ -16,22 +16,34 @@ def heat(look: Look, word: Word, side: int) -> Float[np.ndarray, "h w"]:
     """How much each position of the maps of one size looks at a word.
 
     The mean over all heads and modules at that size, summed over the word's tokens; one picture.
+
+    Args:
+        side: the height of the maps.
+
     Raises ValueError where no module listens on maps of that size.
     """
+    width = _width(look, side)
     maps = [
         np.asarray(weights[0, :, :, word.places]).sum(axis=-1).mean(axis=0)
         for name, weights in look.attention.items()
-        if name.endswith("cross_attention") and weights.shape[2] == side**2
+        if name.endswith("cross_attention") and weights.shape[2] == side * width
     ]
     if not maps:
-        raise ValueError(f"nothing listens to words on maps of {side}x{side}")
-    return np.mean(maps, axis=0).reshape(side, side)
+        raise ValueError(f"nothing listens to words on maps of {side}x{width}")
+    return np.mean(maps, axis=0).reshape(side, width)
+
+
+def _width(look: Look, side: int) -> int:
+    """How wide a map is that is `side` high."""
+    _, h, w, _ = look.glance.canvas.shape
+    return side * w // h
 
 
 def sizes(look: Look) -> list[int]:
-    """The sides of the maps that listen to words, largest first."""
+    """The heights of the maps that listen to words, largest first."""
+    _, h, w, _ = look.glance.canvas.shape
     found = {
-        round(weights.shape[2] ** 0.5)
+        round((weights.shape[2] * h / w) ** 0.5)
         for name, weights in look.attention.items()
         if name.endswith("cross_attention")
     }
@@ -47,7 +59,7 @@ def heat_maps(run: Trace, index: int) -> Figure:
     picture = run.artist.hang(look.glance.x0)[0]
     for row, side in zip(axes, sides, strict=True):
         show(row[0], picture)
-        row[0].set_ylabel(f"{side}×{side}", fontsize=SMALL, color=INK)
+        row[0].set_ylabel(f"{side}×{_width(look, side)}", fontsize=SMALL, color=INK)
         for axis, word in zip(row[1:], words, strict=True):
             show(axis, heat(look, word, side), cmap=AMOUNT)
     for axis, word in zip(axes[0, 1:], words, strict=True):
@@ -61,7 +73,7 @@ def over_time(run: Trace, indices: Sequence[int], chosen: Sequence[str], side: i
 
     Raises ValueError for a word that the prompt does not have.
     """
-    by_text = {word.text: word for word in run.words}
+    by_text = {word.text: word for word in reversed(run.words)}  # the first of its name
     if missing := [text for text in chosen if text not in by_text]:
         raise ValueError(f"the prompt has no {missing[0]!r}; its words are {', '.join(by_text)}")
     figure = paper(0.95 * len(indices) + 0.6, 0.95 * (len(chosen) + 1))

@@ -48,6 +48,14 @@ class TrainConfig:
     picture_every: int = 500  # steps between sample sheets
     checkpoint_every: int = 200  # steps
 
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch_size", "log_every", "picture_every", "checkpoint_every")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
+
 
 @runtime_checkable
 class Task(Protocol):
@@ -117,7 +125,7 @@ def make_step(task: Task, config: TrainConfig) -> Callable[[State, Batch], tuple
 
 
 def init_state(task: Task, config: TrainConfig, given: Params | None = None) -> State:
-    params = task.init(config.seed) if given is None else given
+    params = task.init(config.seed) if given is None else jax.tree.map(jnp.copy, given)
     average = jax.tree.map(jnp.copy, params) if config.ema else {}
     return State(jnp.zeros((), jnp.int32), params, average, optimizer(config).init(params))
 
@@ -215,11 +223,26 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Remember the settings of a new run; refuse to go on with a run that had others."""
     if not path.exists():
         write_json(path, settings)
-    elif read_json(path) != json.loads(json.dumps(settings)):
-        raise ValueError(
-            f"{path.parent} holds a run with other settings (see {path.name}); "
-            "name another --output, or remove that folder to start again"
-        )
+        return
+    before, now = read_json(path), json.loads(json.dumps(settings))
+    if before == now:
+        return
+    other = [
+        f"{section} {name}".strip()
+        for section in sorted(before.keys() | now.keys())
+        for name in _differing(before.get(section), now.get(section))
+    ]
+    raise ValueError(
+        f"{path.parent} holds a run with other settings ({', '.join(other)}; see {path.name}): "
+        "give the same --start and --set to go on, name another --output, or remove that folder"
+    )
+
+
+def _differing(before: Any, now: Any) -> list[str]:
+    """The names of the entries that differ; one without a name, where it is no dictionary."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return [""] if before != now else []
 
 
 class Log:
@@ -243,6 +266,8 @@ class Log:
     def plot(self, path: Path, title: str) -> None:
         from matplotlib.figure import Figure  # imported late: training starts without it
 
+        if not self.rows:
+            return
         names = [name for name in self.rows[-1] if name not in ("step", "seconds")]
         figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
         axes = figure.subplots(1, len(names), squeeze=False)[0]

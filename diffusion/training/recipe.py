@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,11 +28,10 @@ from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import folder
 from diffusion.weights.configs import INDEX
-from diffusion.weights.files import Params, read_json
+from diffusion.weights.files import Params
 
 PARTS = ("tokenizer", "text", "vae", "unet")
 STARTED = ("vae", "unet")  # whose files hold all that was trained, so that training can go on
-CARD = "training.json"
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
 
@@ -67,37 +67,53 @@ def train_part(
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
     """
-    if start is not None and part not in STARTED:
-        raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     if part not in (*PARTS, "all", "judge"):
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}, all, judge")
+    if start is not None and part not in STARTED:
+        raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     if part == "judge":
         params = _run(judge.JudgeTask(), judge.preset(), Order(output, settings, watch))
         save(output, params, DTYPE)
         return
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
+    override(TrainConfig(1, 1, 1.0), train_settings)  # says what is wrong before a folder is made
     if start is not None:
-        _copy(start, output)
+        _copy(start, output, model_settings)
     config = _model_config(output, model_settings)
     for name in PARTS if part == "all" else (part,):
         TRAINERS[name](Order(output, train_settings, watch, start), config)
         config = folder.load_config(output)
 
 
-def _copy(start: Path, output: Path) -> None:
-    """A new folder begins with what a model is made of."""
-    folder.load_config(start)  # says what is the matter with it
-    if output.exists():
+def _copy(start: Path, output: Path, settings: Sequence[str]) -> None:
+    """A new folder begins with what a model is made of; one that has a model must have its like."""
+    config = folder.load_config(start)  # says what is the matter with it
+    if start.resolve() == output.resolve():
+        raise ValueError(f"--start and --output are both {output}; name a new --output")
+    if (output / INDEX).exists():
+        if _frame(folder.load_config(output)) != _frame(config):
+            raise ValueError(f"{output} holds another model than {start}; name a new --output")
         return
+    if override(config, settings) != config:
+        raise ValueError(f"the weights of {start} fit its own configuration only; leave out model.")
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is no model and not empty; name a new --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as draft:
         draft.mkdir()
-        for name in (INDEX, CARD):
+        for name in (INDEX, folder.CARD):
             if (start / name).exists():
                 shutil.copy(start / name, draft)
         for name in (*folder.PARTS, "tokenizer", "scheduler"):
             shutil.copytree(start / name, draft / name)
+
+
+def _frame(config: ModelConfig) -> dict[str, Any]:
+    """A configuration without what training finds out."""
+    settings = dataclasses.asdict(config)
+    settings["vae"].pop("scaling_factor")
+    return settings
 
 
 def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
@@ -123,13 +139,14 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
             f"--set model.text_encoder.vocab_size={tokenizer.vocab_size} in a new --output"
         )
     tokenizer.save(order.output / "tokenizer")
-    summary = {"seed": seed, "vocab_size": tokenizer.vocab_size}
-    _record(order.output, "tokenizer", summary)
+    _record(order, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
 
 
 def _train_text(order: Order, config: ModelConfig) -> None:
     output = order.output
     _require(output, "text", tokenizer=output / "tokenizer" / "vocab.json")
+    if (size := override(text_encoder.preset(), order.settings).batch_size) % 2:
+        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
     task = text_encoder.TextTask(config, folder.load_tokenizer(output))
     params = _run(task, text_encoder.preset(), order)
     folder.save_part(output, config, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
@@ -142,6 +159,12 @@ def _train_vae(order: Order, config: ModelConfig) -> None:
     scale = vae.measure_scale(config, folder.load_part(output, config, "vae")[1])
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
     folder.save_config(output, dataclasses.replace(config, vae=scaled))
+    if folder.part_file(output, "unet").exists():
+        warnings.warn(
+            f"the U-Net of {output} learnt to paint for another VAE; let it go on with this one: "
+            f"diffusion train unet --start {output} --output NEW",
+            stacklevel=1,
+        )
 
 
 def _train_unet(order: Order, config: ModelConfig) -> None:
@@ -153,13 +176,10 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
         text=folder.part_file(output, "text_encoder"),
         vae=folder.part_file(output, "vae"),
     )
-    task = unet.UNetTask(
-        config,
-        folder.load_tokenizer(output),
-        folder.load_part(output, config, "text_encoder")[1],
-        folder.load_part(output, config, "vae")[1],
-    )
-    params = _run(task, unet.preset(), order)
+    text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
+    task = unet.UNetTask(config, folder.load_tokenizer(output), text, vae_)
+    heard = {"text_encoder": _fingerprint(text), "vae": _fingerprint(vae_)}
+    params = _run(task, unet.preset(), order, {"learns_with": heard})
     folder.save_part(output, config, "unet", params, DTYPE)
 
 
@@ -180,25 +200,30 @@ def _require(output: Path, part: str, **needed: Path) -> None:
             )
 
 
-def _run(task: Any, preset: TrainConfig, order: Order) -> Any:
+def _run(
+    task: Any, preset: TrainConfig, order: Order, learns_with: dict[str, Any] | None = None
+) -> Any:
     config = override(preset, order.settings)
     place = order.output / "training" / task.name
-    also: dict[str, Any] = {}
+    decides = dict(learns_with or {})
     if hasattr(task, "model"):
-        also["model"] = dataclasses.asdict(task.model)
-        also["model"]["vae"].pop("scaling_factor")  # a result of training, not a setting
-    given = None
+        decides["model"] = _frame(task.model)
+    given, origin = None, {}
     if order.start is not None:
         given = folder.load_part(order.start, task.model, task.name)[1]
-        also["start"] = _fingerprint(given)
-    params = train(task, config, place, also, order.watch, given)
+        before = folder.load_card(order.start).get(task.name, {})
+        if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
+            # The same seed would show it once more what it has seen.
+            config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
+        decides["start"] = _fingerprint(given)
+        origin = {"start": {"model": order.start.name, "weights": decides["start"]} | before}
+    params = train(task, config, place, decides, order.watch, given)
     rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     summary = dataclasses.asdict(config) | {"minutes": round(rows[-1]["seconds"] / 60, 1)}
     last = rows[-10:]
     for name in rows[-1].keys() - {"step", "seconds"}:
         summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
-    before = _card(order.start).get(task.name) if order.start is not None else None
-    _record(order.output, task.name, summary | ({"start": before} if before else {}))
+    _record(order, task.name, summary | origin)
     return params
 
 
@@ -210,20 +235,20 @@ def _fingerprint(params: Params) -> str:
     return found.hexdigest()
 
 
-def _card(root: Path) -> dict[str, Any]:
-    path = root / CARD
-    return read_json(path) if path.exists() else {}
-
-
-def _record(output: Path, part: str, summary: dict[str, Any]) -> None:
+def _record(order: Order, part: str, summary: dict[str, Any]) -> None:
     """Add how a part was trained to training.json, the machine's half of the model's card."""
-    card = _card(output)
+    card = folder.load_card(order.output)
     if summary.items() <= card.get(part, {}).items():
         return  # finished before, perhaps elsewhere and long ago
+    command = f"diffusion train {part}"
+    if order.start is not None:
+        command += f" --start {order.start.name}"
+    if order.settings:
+        command += f" --set {' '.join(order.settings)}"
     card[part] = summary | {
-        "command": f"diffusion train {part}",
+        "command": command,
         "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": described(),
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "numpy")},
     }
-    folder.write_json(output / CARD, card)
+    folder.write_json(order.output / folder.CARD, card)

@@ -17,7 +17,7 @@ from diffusion.datasets.captions import captions
 from diffusion.datasets.garden import Scene, render, sample_scenes
 from diffusion.images import sheet, to_uint8
 from diffusion.samplers import guide, plan, sample
-from diffusion.schedule import alpha_bars, snr, target
+from diffusion.schedule import alpha_bar_table, snr, target
 from diffusion.stages.noisy_latent import canvas, noisy_latent, picture_keys
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.unet import UNet
@@ -68,7 +68,7 @@ class UNetTask:
         self.structure, _ = shapes(lambda: UNet(self.model.unet, rngs=rngs()))
         self.text_structure, _ = shapes(lambda: TextEncoder(self.model.text_encoder, rngs=rngs()))
         self.vae_structure, _ = shapes(lambda: VAE(self.model.vae, rngs=rngs()))
-        self.alpha_bars = jnp.asarray(alpha_bars(self.model.schedule), jnp.float32)
+        self.alpha_bars = alpha_bar_table(self.model.schedule)
         self.show = jax.jit(self._show)
 
     def init(self, seed: int) -> Params:

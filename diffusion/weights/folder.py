@@ -31,6 +31,7 @@ from diffusion.weights import configs, files
 from diffusion.weights.files import Params, SameKey, Weights, save_params, shapes
 from diffusion.weights.names import NAME_MAPS
 
+CARD = "training.json"
 SHELVES = (  # of what ships: in a wheel, and in a clone
     Path(__file__).parents[1] / "data",
     Path(__file__).parents[2] / "data",
@@ -106,6 +107,21 @@ def save_config(root: Path, config: ModelConfig) -> None:
     """Everything but weights and tokenizer."""
     for path, data in configs.write(config).items():
         write_json(root / path, data)
+
+
+def load_card(root: Path) -> dict[str, Any]:
+    """How each part was trained, where the folder says so."""
+    path = root / CARD
+    return files.read_json(path) if path.exists() else {}
+
+
+def trainings(root: Path, part: str) -> list[dict[str, Any]]:
+    """The trainings that a part went through, from the first to the last, as its card has them."""
+    found, entry = [], load_card(root).get(part)
+    while entry is not None and "steps" in entry:
+        found.append(entry)
+        entry = entry.get("start")
+    return found[::-1]
 
 
 def load_tokenizer(root: Path) -> Tokenizer:

@@ -105,6 +105,23 @@ def test_a_value_is_an_answer_too():
     assert check("size", size, 42, WORDS).solved
     assert not check("size", size, 41, WORDS).solved
     assert check("size", size, np.asarray(42), WORDS).solved
+    assert not check("size", size, "42", WORDS).solved
+    row = Exercise(1, lambda: [1, 2], lambda: [()], {})
+    assert check("row", row, np.array([1, 2]), WORDS).solved
+    assert "yours is array([1, 3])" in check("row", row, np.array([1, 3]), WORDS).text
+
+
+def test_an_answer_that_empties_its_inputs_meets_full_ones_again():
+    names, numbers = ["a", "b"], np.ones(2)
+    pop = Exercise(1, lambda x, y: [*x, *y.tolist()], lambda: [(names, numbers)] * 2, {})
+
+    def empties(x, y):
+        y *= 3
+        return [x.pop(0) for _ in range(len(x))] + y.tolist()
+
+    assert not check("pop", pop, empties, WORDS).solved
+    assert names == ["a", "b"]
+    assert numbers.tolist() == [1.0, 1.0]
 
 
 def test_every_language_says_everything():

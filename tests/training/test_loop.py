@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -253,6 +254,59 @@ def test_a_folder_with_other_settings_is_refused(undisturbed, change):
         train(Line(), dataclasses.replace(CONFIG, **change), folder)
     with pytest.raises(ValueError, match=r"settings\.json"):
         train(Line(), CONFIG, folder, {"model": {"width": 8}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"log_every": 0},
+        {"picture_every": 0},
+        {"checkpoint_every": -1},
+        {"ema": 1.0},
+    ],
+)
+def test_settings_that_make_no_sense_are_named(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name} is {change[name]}; give"):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_a_sheet_may_come_before_the_first_line_of_the_log(tmp_path):
+    train(Line(), dataclasses.replace(CONFIG, picture_every=1), tmp_path)
+    assert (tmp_path / "samples" / "000001.png").exists()
+
+
+def test_the_watch_sees_every_sheet_and_the_clock_stands_still(tmp_path, monkeypatch):
+    now = 0.0
+    seen = []
+
+    class Counting(Line):
+        def picture(self, params: Params) -> np.ndarray:
+            nonlocal now
+            now += 1.0  # of the training's time
+            return super().picture(params)
+
+    def watch(step: int, seconds: float, params: Params) -> None:
+        nonlocal now
+        seen.append((step, seconds))
+        assert params["slopes"].shape == (3, 1)
+        now += 100.0
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    train(Counting(), CONFIG, tmp_path, watch=watch)
+    assert seen == [(4, 1.0), (8, 2.0), (10, 3.0)]
+    rows = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["seconds"] for row in rows][-1] == 2.0
+
+
+def test_given_parameters_are_where_training_begins(tmp_path):
+    given = {"slopes": jnp.asarray(SLOPES), "offset": jnp.full(1, 0.7)}
+    still = dataclasses.replace(CONFIG, learning_rate=1e-9, weight_decay=0.0)
+    found = train(Line(), still, tmp_path, given=given)
+    np.testing.assert_allclose(found["slopes"], SLOPES, atol=1e-6)
+    np.testing.assert_array_equal(given["slopes"], SLOPES)  # the caller's arrays are left alone
 
 
 @pytest.mark.parametrize("quantity", ["loss", "gradient"])

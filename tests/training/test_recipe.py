@@ -1,6 +1,8 @@
 """The whole school at once, on a model so small that every part is trained in the test."""
 
 import json
+import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 import diffusion
+from benchmarks import speedrun
 from diffusion import cli
+from diffusion.config import garden
 from diffusion.pictures import read_settings
 from diffusion.training import recipe, tokenizer
 from diffusion.training.recipe import PARTS, train_part
@@ -151,23 +155,48 @@ def test_mistakes_are_named(tmp_path, part, settings, named):
         train_part(part, tmp_path / "run", settings)
 
 
-def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path):
+STILL = ["steps=2", "batch_size=2", "learning_rate=1e-12", "weight_decay=0"]
+
+
+@pytest.mark.parametrize("part", ["vae", "unet"])
+def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
     """A learning rate of nearly nothing leaves them where they were."""
     output = tmp_path / "new" / "longer"
-    still = ["steps=2", "batch_size=2", "learning_rate=1e-12", "weight_decay=0"]
-    train_part("vae", output, still, start=trained)
-    assert weights(output) == {
-        str(output / Path(name).relative_to(trained)): data
-        for name, data in weights(trained).items()
-    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the U-Net of .* learnt to paint for another VAE")
+        train_part(part, output, STILL, start=trained)
+    for name in folder.PARTS:
+        here, there = (load_file(folder.part_file(root, name)) for root in (output, trained))
+        assert here.keys() == there.keys()
+        for key, value in here.items():
+            np.testing.assert_array_equal(value, there[key])
     before, after = (json.loads((root / "training.json").read_text()) for root in (trained, output))
-    assert {"learning_rate": 1e-12, "start": before["vae"]}.items() <= after["vae"].items()
-    assert after["unet"] == before["unet"]
+    assert after[part]["seed"] == before[part]["seed"] + 1  # other pictures than before
+    assert after[part]["command"] == (
+        f"diffusion train {part} --start garden --set " + " ".join(STILL)
+    )
+    assert before[part].items() <= after[part]["start"].items()
+    assert [entry["seed"] for entry in folder.trainings(output, part)] == [0, 1]
+    others = {"vae": "unet", "unet": "vae"}
+    assert after[others[part]] == before[others[part]]
     diffusion.load(output)  # the rest came along
+    with pytest.raises(ValueError, match=r"other settings \(start.* give the same --start"):
+        train_part(part, output, [*STILL, "seed=1"])
 
-    train_part("vae", output, still, start=trained)  # finished: it is only written again
-    with pytest.raises(ValueError, match="other settings"):
-        train_part("vae", output, still)
+
+def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path):
+    output = tmp_path / "run"
+    with pytest.warns(UserWarning, match="diffusion train unet --start .*run --output NEW"):
+        train_part("vae", output, STILL, start=trained)
+    shutil.rmtree(output / "training")
+    train_part("unet", output, STILL, start=trained)
+    with open(folder.part_file(output, "vae"), "r+b") as file:  # another VAE, in secret
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(ValueError, match=r"other settings \(learns_with vae"):
+        train_part("unet", output, STILL, start=trained)
 
 
 def test_what_training_cannot_go_on_from(trained, tmp_path):
@@ -176,5 +205,42 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
         train_part("vae", tmp_path / "run", start=tmp_path)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="another configuration"):
+    with pytest.raises(ValueError, match="unknown part 'face'"):
+        train_part("face", tmp_path / "run", start=trained)
+    with pytest.raises(ValueError, match="its own configuration only"):
         train_part("vae", tmp_path / "run", ["model.vae.norm_groups=4"], start=trained)
+    with pytest.raises(ValueError, match="stepps"):
+        train_part("vae", tmp_path / "run", ["stepps=4"], start=trained)
+    with pytest.raises(ValueError, match="--start and --output are both"):
+        train_part("vae", trained, start=trained)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").touch()
+    with pytest.raises(ValueError, match=r"other is no model and not empty"):
+        train_part("vae", tmp_path / "other", start=trained)
+    folder.save_config(tmp_path / "run", garden())
+    with pytest.raises(ValueError, match=r"run holds another model than"):
+        train_part("vae", tmp_path / "run", start=trained)
+
+
+def test_the_text_encoder_learns_from_pairs(trained):
+    with pytest.raises(ValueError, match=r"batch_size is 3; .*pairs"):
+        train_part("text", trained, ["batch_size=3"])
+
+
+def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(trained, output)
+    shutil.rmtree(output / "training" / "unet")
+    (output / "speedrun.jsonl").write_text('{"step": 1, "mean": 0.1}\n{"step": 9, "mean": 1.0}\n')
+    short = ["steps=2", "batch_size=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speedrun, "PARTS", ("unet",))
+        speedrun.main(["--output", str(output), "--captions", "2", "--set", *short])
+    lines = [json.loads(text) for text in (output / "speedrun.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]  # what an interrupted run had seen is gone
+    assert 0.0 <= lines[1]["all at once"] <= lines[1]["mean"] <= 1.0
+    card = folder.load_card(output)
+    assert lines[1]["minutes"] >= round(card["text"]["minutes"] + card["vae"]["minutes"], 1)
+    with pytest.raises(SystemExit):
+        speedrun.main(["--output", str(output), "--captions", "1"])
