@@ -75,9 +75,9 @@ def show(axis: Axes, image: np.ndarray, label: str = "", **how: Any) -> None:
         spine.set_color(PALE)
 
 
-def plain(axis: Axes) -> None:
+def plain(axis: Axes, size: float = SMALL) -> None:
     """A curve's axes in the common style: small numbers, no frame at the top and the right."""
-    axis.tick_params(labelsize=SMALL, colors=INK)
+    axis.tick_params(labelsize=size, colors=INK, which="both")
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -91,8 +91,7 @@ def values(
         axis.hist(np.asarray(z).ravel(), bins, density=True, color=COLOURS[5])
         axis.plot(bins, normal, color=COLOURS[1], linewidth=1)
         axis.set_title(f"t = {step}: mean {z.mean():.2f}, std {z.std():.2f}", fontsize=SMALL - 0.5)
-        axis.tick_params(labelsize=SMALL - 1, colors=INK)
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis, SMALL - 1)
     return figure
 
 

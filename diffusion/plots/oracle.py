@@ -26,13 +26,13 @@ def as_pictures(points: Points) -> jax.Array:
     return jnp.asarray(points, jnp.float32)[:, None, None]
 
 
-def arrows(points: Points, shares_of_signal: Sequence[float], grid: int = 15) -> Figure:
+def arrows(points: Points, alpha_bars: Sequence[float], grid: int = 15) -> Figure:
     """From each place of the plane to where the perfect eye believes that it came from."""
-    figure = paper(2.3 * len(shares_of_signal), 2.5)
+    figure = paper(2.3 * len(alpha_bars), 2.5)
     side = np.linspace(-EDGE, EDGE, grid)
     places = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     for axis, ab in zip(
-        figure.subplots(1, len(shares_of_signal), squeeze=False)[0], shares_of_signal, strict=True
+        figure.subplots(1, len(alpha_bars), squeeze=False)[0], alpha_bars, strict=True
     ):
         z = as_pictures(places)
         x0 = np.asarray(posterior_mean(z, jnp.full(len(z), ab), as_pictures(points)))[:, 0, 0]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from diffusion.plots.canvas import COLOURS, INK, SMALL, paper
+from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, plain
 
 
 def bars(names: Sequence[str], differences: Sequence[float], bound: float) -> Figure:
@@ -18,6 +18,5 @@ def bars(names: Sequence[str], differences: Sequence[float], bound: float) -> Fi
     axis.set(yscale="log", ylim=(1e-9, 10 * bound), xlim=(-1, len(names)))
     axis.set_xticks(range(len(names)), names, rotation=90)
     axis.set_ylabel("largest difference / largest value", fontsize=SMALL, color=INK)
-    axis.tick_params(labelsize=SMALL - 1.5, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis, SMALL - 1.5)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,8 +53,7 @@ def cosines(run: Trace) -> Figure:
         (before, run.story["token_embedding"], "token embeddings, before the encoder"),
         (after, run.context, "context, after it"),
     ):
-        rows = np.asarray(states[0, :count], np.float32)
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = _directions(states[0, :count])
         image = axis.imshow(rows @ rows.T, cmap=SIGNED, vmin=-1, vmax=1)
         axis.set_title(title, fontsize=SMALL + 1, color=INK)
         _ticks(axis, labels)
@@ -99,11 +98,7 @@ def likeness(
 ) -> Figure:
     """Cosines between states, or between these (rows) and others (columns)."""
     columns, names = (states, labels) if others is None else (others, other_labels)
-    rows, columns = (
-        np.asarray(x) / np.linalg.norm(np.asarray(x), axis=1, keepdims=True)
-        for x in (states, columns)
-    )
-    values = rows @ columns.T
+    values = _directions(states) @ _directions(columns).T
     figure = paper(0.42 * len(names) + 2.6, 0.42 * len(labels) + 1.6)
     axis = figure.subplots()
     axis.imshow(values, cmap=SIGNED, vmin=-1, vmax=1)
@@ -114,6 +109,12 @@ def likeness(
     axis.set_yticks(range(len(labels)), labels)
     axis.tick_params(labelsize=SMALL, length=0, colors=INK)
     return figure
+
+
+def _directions(rows: Float[Array | np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1, whose products are cosines."""
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _labels(run: Trace, count: int) -> list[str]:

@@ -30,8 +30,7 @@ def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figu
         axis.set(yscale="log")
         axis.set_title(name.replace("_", " "), fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("step", fontsize=SMALL, color=INK)
-        axis.tick_params(labelsize=SMALL, colors=INK, which="both")
-        axis.spines[["top", "right"]].set_visible(False)
+        plain(axis)
     return figure
 
 
@@ -80,10 +79,10 @@ def errors(
         context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
         each = []
         for t in timesteps:
-            share = jnp.full(len(x0), bars[t])
-            z = add_noise(x0, noise, share)
+            alpha_bar = jnp.full(len(x0), bars[t])
+            z = add_noise(x0, noise, alpha_bar)
             prediction = artist.unet(z, jnp.full(len(x0), t), context)
-            truth = target(x0, noise, share, artist.config.schedule.prediction)
+            truth = target(x0, noise, alpha_bar, artist.config.schedule.prediction)
             each.append(float(jnp.square(prediction - truth).mean()))
         found[name] = np.array(each)
     return found
