@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -29,13 +30,12 @@ def branches(run: Trace, moments: int = 8) -> Figure:
     """The two answers of each glance, and what guidance makes of their difference."""
     indices = spread(len(run.glances), moments)
     # Of each look only the answers are kept: those of Stable Diffusion have gigabytes.
-    both = [(look.told[0], look.untold[0]) for look in map(run.look, indices)]
-    told, untold = (list(branch) for branch in zip(*both, strict=True))
-    guided = [guide(b, a, run.guidance) for a, b in both]
-    colours = alike([*told, *untold, *guided])
+    both = [(look.told[:1], look.untold[:1]) for look in map(run.look, indices)]
+    told, untold = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
+    colours = alike([*told, *untold, *guide(untold, told, run.guidance)])
     n = len(indices)
-    difference = [np.abs(a - b).mean(axis=-1) for a, b in map(np.asarray, both)]
-    most = max(one.max() for one in difference) or 1.0
+    difference = np.abs(np.asarray(told) - np.asarray(untold)).mean(axis=-1)
+    most = difference.max() or 1.0
     return rows_of(
         [
             ("with the words", colours[:n]),

@@ -73,7 +73,9 @@ def over_time(run: Trace, indices: Sequence[int], chosen: Sequence[str], side: i
 
     Raises ValueError for a word that the prompt does not have.
     """
-    by_text = {word.text: word for word in reversed(run.words)}  # the first of its name
+    by_text: dict[str, Word] = {}
+    for word in run.words:
+        by_text.setdefault(word.text, word)  # the first of its name
     if missing := [text for text in chosen if text not in by_text]:
         raise ValueError(f"the prompt has no {missing[0]!r}; its words are {', '.join(by_text)}")
     figure = paper(0.95 * len(indices) + 0.6, 0.95 * (len(chosen) + 1))

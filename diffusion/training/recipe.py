@@ -155,11 +155,13 @@ def _train_text(order: Order, config: ModelConfig) -> None:
 def _train_vae(order: Order, config: ModelConfig) -> None:
     output = order.output
     params = _run(vae.VAETask(config), vae.preset(), order)
+    file = folder.part_file(output, "vae")
+    before = file.read_bytes() if file.exists() else b""
     folder.save_part(output, config, "vae", params, DTYPE)
     scale = vae.measure_scale(config, folder.load_part(output, config, "vae")[1])
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
     folder.save_config(output, dataclasses.replace(config, vae=scaled))
-    if folder.part_file(output, "unet").exists():
+    if folder.part_file(output, "unet").exists() and file.read_bytes() != before:
         warnings.warn(
             f"the U-Net of {output} learnt to paint for another VAE; let it go on with this one: "
             f"diffusion train unet --start {output} --output NEW",

@@ -22,6 +22,7 @@ from diffusion.evaluation.evaluate import (
     own_accuracy,
     reconstruction,
     ridge,
+    seen_scenes,
     training_scenes,
 )
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
@@ -123,6 +124,9 @@ def test_a_copy_is_not_new():
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
     task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
     seen = task.batch(np.random.default_rng([3, 0]), 5).scenes
+    again = seen_scenes(20, [{"steps": 9, "batch_size": 5, "seed": s} for s in (3, 4)])
+    assert len(again.layout) == 20
+    assert np.array_equal(again.layout[:5], seen.layout)
     known = training_scenes(10, steps=9, batch_size=5, seed=3)
     assert np.array_equal(known.layout[:5], seen.layout)
     last = task.batch(np.random.default_rng([3, 8]), 5).scenes
@@ -155,7 +159,7 @@ def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
 
 
 def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
-    report, groups = evaluate(artist, judge, FEW, {"steps": 4, "batch_size": 16, "seed": 0})
+    report, groups = evaluate(artist, judge, FEW, [{"steps": 4, "batch_size": 16, "seed": 0}])
     assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
     assert report["marks"]["held-out combinations"]["mean"].total > 0
     assert set(report["novelty"]) == {"pictures", "renders after the VAE", "renders"}

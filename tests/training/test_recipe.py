@@ -187,7 +187,7 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
 def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path):
     output = tmp_path / "run"
     with pytest.warns(UserWarning, match="diffusion train unet --start .*run --output NEW"):
-        train_part("vae", output, STILL, start=trained)
+        train_part("vae", output, ["steps=2", "batch_size=2"], start=trained)
     shutil.rmtree(output / "training")
     train_part("unet", output, STILL, start=trained)
     with open(folder.part_file(output, "vae"), "r+b") as file:  # another VAE, in secret
