@@ -95,4 +95,4 @@ def measure_scale(config: ModelConfig, params: Params, count: int = 512, seed: i
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(steps=3000, batch_size=8, learning_rate=2e-3, ema=0.998, picture_every=200)
+    return TrainConfig(steps=6000, batch_size=8, learning_rate=2e-3, ema=0.998, picture_every=200)
