@@ -454,7 +454,7 @@ def test_the_first_run_says_why_it_is_slow(paint, capsys, monkeypatch, tmp_path)
     assert str(tmp_path / "empty") in said
 
 
-@pytest.mark.parametrize(("seconds", "ahead"), [(10.0, 1), (0.1, 5), (0.0, 50)])
+@pytest.mark.parametrize(("seconds", "ahead"), [(10.0, 1), (0.125, 4), (0.0, 50)])
 def test_as_much_is_asked_for_as_fills_half_a_second(monkeypatch, seconds, ahead):
     now, counted = 0.0, 0
 
