@@ -1,8 +1,10 @@
 """`python -m benchmarks`: how fast is this project, and how fast are its peers, here?
 
-All contenders of a work are called in turn, in one process on the same cores, after their outputs
-were compared. Names of groups as arguments measure these alone. Prints a table as its rows arrive;
-the exit code is 1 where a group failed, or where two contenders do not agree.
+All contenders of a work are called in turn on the same cores, after their outputs were compared:
+those of the garden and of its training each in a process of its own (`benchmarks.apart`), the
+others, whose weights are large, in one. Names of groups as arguments measure these alone. Prints a
+table as its rows arrive; the exit code is 1 where a group failed, or where two contenders do not
+agree.
 """
 
 from __future__ import annotations
@@ -93,7 +95,10 @@ def rows(group: str, options: Options) -> Iterator[Row]:
     command += ["--repeats", str(options.repeats)]
     command += [] if options.compile else ["--no-compile"]
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": cache,
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env=environment
         ) as process:

@@ -12,6 +12,8 @@ import torch
 from benchmarks.timing import Contender, Options, cores
 from parity.blocks import nhwc
 
+FORMS = ("PyTorch", "torch.compile")
+
 
 def peers(
     function: Callable[..., Any],
@@ -31,16 +33,19 @@ def peers(
         call = torch.inference_mode()(lambda: result(function(*inputs)))
         return Contender(name, call, outputs, peer=True, compiles=compiles)
 
-    return [contender(name, f, f is not function) for name, f in forms(function, options).items()]
+    return [
+        contender(name, f, f is not function)
+        for name, f in forms(function, FORMS[: 1 + options.compile]).items()
+    ]
 
 
-def forms(function: Callable[..., Any], options: Options) -> dict[str, Callable[..., Any]]:
-    """A function as it is and, unless it is not wanted, compiled."""
-    found = {"PyTorch": function}
-    if options.compile:
-        torch._dynamo.reset()  # what other shapes have taught it would make it more general
-        found["torch.compile"] = torch.compile(function, dynamic=False)
-    return found
+def forms(
+    function: Callable[..., Any], wanted: Sequence[str] = FORMS
+) -> dict[str, Callable[..., Any]]:
+    """A function as it is, and compiled."""
+    torch._dynamo.reset()  # what other shapes have taught it would make it more general
+    found = {FORMS[0]: function, FORMS[1]: torch.compile(function, dynamic=False)}
+    return {name: found[name] for name in wanted}
 
 
 def outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:

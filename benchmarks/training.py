@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from flax import nnx
 from torch import nn
 
 import diffusion
-from benchmarks.peers import as_theirs, forms
+from benchmarks.apart import Call, apart
+from benchmarks.peers import FORMS, as_theirs, forms
 from benchmarks.roofline import flops
-from benchmarks.timing import Contender, Options, Row, Work, cores, leaves, measure, size
+from benchmarks.timing import Options, Row, Work, cores, leaves, measure, size
 from diffusion.art_class import Artist, Network
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.schedule import alpha_bars, target
@@ -29,6 +30,7 @@ from diffusion.weights.files import Params
 from diffusion.weights.folder import find
 from parity import reference
 
+STEPS = 5  # in a row for one measurement, as a training takes them; after a rest the first is slow
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
 
 
@@ -58,53 +60,70 @@ class Ready:
 
 
 def training(options: Options) -> Iterator[Row]:
-    """Forward, backward, clipping, AdamW and averaging, from the shipped weights.
+    """Forward, backward, clipping, AdamW and averaging, from the shipped weights; one step of five.
 
-    The norms of the gradients must agree. Those of torch.compile do not (PyTorch 2.13 on a CPU): it
-    leaves 84 of the U-Net's 326 gradients at zero, around the coarsest level, where the backend
-    "aot_eager" and float64 agree with PyTorch as it is.
+    Each contender has a process of its own. The norms of the gradients must agree. Those of
+    torch.compile do not (PyTorch 2.13 on a CPU): it leaves 84 of the U-Net's 326 gradients at zero,
+    around the coarsest level, where the backend "aot_eager" and float64 agree with PyTorch as it
+    is.
     """
-    reference.quiet()
-    torch.set_num_threads(cores())
-    artist = diffusion.load("garden")
-    looks = replace(unet.preset(), batch_size=unet.LOOKS * unet.preset().batch_size)
-    for task in (unet_task(artist, looks), vae_task(artist, vae.preset())):
-        name = f"training step of the garden's {task.name}, batch {task.config.batch_size}"
+    for part in TASKS:
+        task = ready(part)
+        name = f"training step of the garden's {part}, batch {task.config.batch_size}"
         if not options.wants(name):
             continue
-        contenders = [Contender("ours", our_step(task), leaves, compiles=True)]
-        network = task.kind.from_pretrained(find("garden"), subfolder=task.name).float()
-        for layout, memory in LAYOUTS.items():
-            for form, loss in forms(task.theirs, options).items():
-                step = their_step(task, copy.deepcopy(network).to(memory_format=memory), loss)
-                contenders.append(
-                    Contender(form + layout, step, _numbers, True, loss is not task.theirs)
-                )
-        products = flops(
-            jax.grad(lambda params, task=task: task.loss(params, task.data, None)[0]),
-            task.network.params,
-        )
-        work = Work(name, contenders, products, size(task.network.params))
-        yield from measure(work, options.repeats)
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            contenders = [enter(apart("ours", our_step, part, compiles=True))]
+            for layout in LAYOUTS:
+                for form in FORMS[: 1 + options.compile]:
+                    build = apart(
+                        form + layout,
+                        their_step,
+                        part,
+                        layout,
+                        form,
+                        peer=True,
+                        compiles=form != FORMS[0],
+                    )
+                    contenders.append(enter(build))
+            products = flops(
+                jax.grad(lambda params, task=task: task.loss(params, task.data, None)[0]),
+                task.network.params,
+            )
+            work = Work(name, contenders, products, size(task.network.params))
+            for row in measure(work, options.repeats):
+                yield replace(row, seconds=tuple(seconds / STEPS for seconds in row.seconds))
 
 
-def our_step(task: Ready) -> Callable[[], tuple[jax.Array, jax.Array]]:
-    """A step of the training loop; returns the loss, and the norm of the gradient."""
+def ready(part: str) -> Ready:
+    return TASKS[part](diffusion.load("garden"))
+
+
+def our_step(part: str) -> Call:
+    """Steps of the training loop; returns the first one's loss and norm of the gradient."""
+    task = ready(part)
     step, state = make_step(task, task.config), init_state(task, task.config)
 
-    def call() -> tuple[jax.Array, jax.Array]:
+    def call() -> list[np.ndarray]:
         nonlocal state
         state, metrics = step(state, task.data)
+        for _ in range(STEPS - 1):
+            state, _ = step(state, task.data)
         jax.block_until_ready(state)
-        return metrics["loss"], metrics["gradient_norm"]
+        return leaves((metrics["loss"], metrics["gradient_norm"]))
 
     return call
 
 
-def their_step(
-    task: Ready, network: nn.Module, loss_of: Callable[..., torch.Tensor]
-) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+def their_step(part: str, layout: str, form: str) -> Call:
     """The same of PyTorch, at a constant learning rate."""
+    reference.quiet()
+    torch.set_num_threads(cores())
+    task = ready(part)
+    network = task.kind.from_pretrained(find("garden"), subfolder=part).float()
+    network = network.to(memory_format=LAYOUTS[layout])
+    loss_of = forms(task.theirs)[form]
     network.train()
     config, parameters = task.config, list(network.parameters())
     decayed = [p for p in parameters if p.ndim > 1]
@@ -121,7 +140,7 @@ def their_step(
     average = [p.detach().clone() for p in parameters]
     data = [as_theirs(x) for x in task.data]
 
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
+    def step() -> list[np.ndarray]:
         optimizer.zero_grad()
         loss = loss_of(network, *data)
         loss.backward()
@@ -129,17 +148,21 @@ def their_step(
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1.0 - config.ema)
-        return loss.detach(), norm
+        return [loss.detach().numpy(), norm.numpy()]
+
+    def call() -> list[np.ndarray]:
+        first = step()
+        for _ in range(STEPS - 1):
+            step()
+        return first
 
     return call
 
 
-def _numbers(result: tuple[torch.Tensor, torch.Tensor]) -> list[np.ndarray]:
-    return [tensor.numpy() for tensor in result]
-
-
-def unet_task(artist: Artist, config: TrainConfig) -> Ready:
+def unet_task(artist: Artist) -> Ready:
     """The weighted error of v at timesteps all over the schedule (`UNetTask.loss`)."""
+    preset = unet.preset()
+    config = replace(preset, batch_size=unet.LOOKS * preset.batch_size)
     model, b = artist.config, config.batch_size
     keys = jax.random.split(jax.random.key(0), 3)
     side, text = model.latent_size, model.text_encoder
@@ -168,8 +191,9 @@ def unet_task(artist: Artist, config: TrainConfig) -> Ready:
     return Ready(artist.unet, UNet2DConditionModel, config, data, ours, theirs, "unet")
 
 
-def vae_task(artist: Artist, config: TrainConfig) -> Ready:
+def vae_task(artist: Artist) -> Ready:
     """The errors of pixels and edges, and the KL term (`VAETask.loss`)."""
+    config = vae.preset()
     model, b = artist.config, config.batch_size
     images = render(sample_scenes(np.random.default_rng(0), b), model.image_size)
     side = model.latent_size
@@ -180,11 +204,13 @@ def vae_task(artist: Artist, config: TrainConfig) -> Ready:
         spread = jnp.exp(0.5 * posterior.log_variance)
         decoded = network.decode(posterior.mean + spread * noise)
         pixel = jnp.mean(jnp.abs(decoded - images))
+        squared = jnp.mean(jnp.square(decoded - images))
         down, right = (
             jnp.mean(jnp.abs(one - other))
             for one, other in zip(vae.edges(decoded), vae.edges(images), strict=True)
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
+        pixel = pixel + vae.SQUARED_WEIGHT * squared
         return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:
@@ -194,6 +220,10 @@ def vae_task(artist: Artist, config: TrainConfig) -> Ready:
         down = (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
         right = (error[:, :, :, 1:] - error[:, :, :, :-1]).abs().mean()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return error.abs().mean() + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
+        pixel = error.abs().mean() + vae.SQUARED_WEIGHT * error.square().mean()
+        return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
 
     return Ready(artist.vae, AutoencoderKL, config, (images, noise), ours, theirs, "vae")
+
+
+TASKS: dict[str, Callable[[Artist], Ready]] = {"unet": unet_task, "vae": vae_task}
