@@ -30,6 +30,8 @@ CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, se
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 LOOKS = 4  # at each picture, under as many noises, as drawing, encoding and reading cost, too
 GAMMA = 5.0  # the largest weight of a squared error of x0
+TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the looks, of the schedule: as
+# many again from the middle, where small things that words name, such as flowers, are decided
 SHOWN = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
     "a white house with a blue domed roof at night, the moon on the left",
@@ -53,6 +55,18 @@ def weight(alpha_bar: Float[Array, " b"], kind: str) -> Float[Array, " b"]:
     """
     ratio = snr(alpha_bar)
     return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))
+
+
+def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " count"]:
+    """One timestep from each of `count` equally likely parts of the schedule, least noise first.
+
+    Less variance than `count` free draws have, and the same mean. So each of a picture's looks is
+    from another part, and none of them sees it twice. More of them are from the middle (`TIMES`),
+    as Esser et al. 2024, section 3.1, draw theirs.
+    """
+    u = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
+    t = jnp.interp(u, *map(jnp.asarray, TIMES)) * train_steps
+    return jnp.minimum(t.astype(jnp.int32), train_steps - 1)  # u may round to 1
 
 
 @dataclass
@@ -93,11 +107,8 @@ class UNetTask:
         context = nnx.merge(self.text_structure, self.text_encoder)(jnp.asarray(batch.tokens))
         latents, context = (jnp.concatenate([x] * LOOKS) for x in (latents, context))
 
-        # One timestep from each of b equal parts of the schedule: less variance, the same mean. So
-        # each of a picture's looks is from another quarter, and none of them sees it twice.
         b = len(latents)
-        u = (jnp.arange(b) + jax.random.uniform(time_key, (b,))) / b
-        timesteps = (u * self.model.schedule.train_steps).astype(jnp.int32)
+        timesteps = draw_timesteps(time_key, b, self.model.schedule.train_steps)
         noise = jax.random.normal(noise_key, latents.shape)
         z = noisy_latent(latents, noise, timesteps, self.alpha_bars)
         alpha_bar = self.alpha_bars[timesteps]

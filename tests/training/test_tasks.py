@@ -33,7 +33,7 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
-from diffusion.training.unet import CAPTION_DROPOUT, GAMMA, UNetTask, weight
+from diffusion.training.unet import CAPTION_DROPOUT, GAMMA, TIMES, UNetTask, draw_timesteps, weight
 from diffusion.training.vae import VAETask, measure_scale
 from diffusion.weights.files import split
 
@@ -226,6 +226,23 @@ def test_the_contrastive_loss_by_hand():
 def test_the_weight_of_a_noise_level_by_hand(alpha_bar, epsilon, v):
     np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "epsilon"), [epsilon], rtol=1e-5)
     np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "v"), [v], rtol=1e-5)
+
+
+def test_timesteps_come_one_from_each_part_and_more_of_them_from_the_middle():
+    drawn = np.stack([draw_timesteps(jax.random.key(i), 20, 1000) for i in range(200)])
+    assert drawn.dtype == np.int32
+    shares, times = TIMES
+    edges = np.interp(np.linspace(0, 1, 21), shares, times) * 1000
+    assert (drawn >= np.floor(edges[:-1])).all()
+    assert (drawn <= np.minimum(edges[1:], 999)).all()
+    counts, _ = np.histogram(drawn, np.multiply(times, 1000))
+    np.testing.assert_allclose(counts / drawn.size, np.diff(shares), atol=0.01)
+    assert np.diff(shares)[1] > np.diff(times)[1]
+
+
+def test_a_draw_that_rounds_to_the_end_is_still_a_timestep(monkeypatch):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.ones(shape))
+    assert draw_timesteps(jax.random.key(0), 4, 1000).max() == 999
 
 
 def test_a_tenth_of_the_captions_is_dropped():
