@@ -30,7 +30,9 @@ from diffusion.weights.files import Params
 from diffusion.weights.folder import find
 from parity import reference
 
-STEPS = 5  # in a row for one measurement, as a training takes them; after a rest the first is slow
+# In a row for one measurement, as a training takes them. After a rest the first is slow: memory
+# that it frees and asks for again may have gone back to the machine below a virtual one.
+STEPS = 20
 LAYOUTS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
 
 
@@ -60,7 +62,7 @@ class Ready:
 
 
 def training(options: Options) -> Iterator[Row]:
-    """Forward, backward, clipping, AdamW and averaging, from the shipped weights; one step of five.
+    """Forward, backward, clipping, AdamW and averaging, from the shipped weights.
 
     Each contender has a process of its own. The norms of the gradients must agree. Those of
     torch.compile do not (PyTorch 2.13 on a CPU): it leaves 84 of the U-Net's 326 gradients at zero,
