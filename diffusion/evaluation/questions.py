@@ -76,7 +76,10 @@ def held_out_pairs(
             question = ask(scene, np.random.default_rng(wording), language)
             if not _says(question, wanted):
                 continue
-            twin = ask(_twin(scene, wanted, rng), np.random.default_rng(wording), language)
+            other = _twin(scene, wanted, rng)
+            if other is None:
+                continue
+            twin = ask(other, np.random.default_rng(wording), language)
             if twin.named.keys() == question.named.keys() and len(held) < count:
                 held.append(question)
                 twins.append(twin)
@@ -90,18 +93,23 @@ def _says(question: Question, combination: Mapping[str, str]) -> bool:
     )
 
 
-def _twin(scene: Scene, combination: Mapping[str, str], rng: np.random.Generator) -> Scene:
+def _twin(scene: Scene, combination: Mapping[str, str], rng: np.random.Generator) -> Scene | None:
     """The scene with the combination's last colour, kind or hour changed, until it is not held out.
 
-    The season stays: it decides what may fall from the sky.
+    The season stays: it decides what may fall from the sky. None: the scene has another held-out
+    combination as well, and stays held out whatever that one becomes.
     """
     name = [name for name in combination if name != "season"][-1]
-    while True:
-        twin = scene._replace(
-            **{name: rng.integers(len(ATTRIBUTES[name]), size=1).astype(np.int32)}
-        )
-        if not is_held_out(twin)[0]:
-            return twin
+
+    def changed(value: int) -> Scene:
+        return scene._replace(**{name: np.full(1, value, np.int32)})
+
+    fit = [not is_held_out(changed(value))[0] for value in range(len(ATTRIBUTES[name]))]
+    if not any(fit):
+        return None
+    while not fit[value := int(rng.integers(len(fit), size=1)[0])]:
+        pass
+    return changed(value)
 
 
 def others(question: Question, count: int, rng: np.random.Generator) -> Scene:

@@ -6,6 +6,7 @@ import pytest
 from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
 from diffusion.evaluation.questions import (
     Question,
+    _twin,
     ask,
     held_out_pairs,
     others,
@@ -54,6 +55,27 @@ def test_held_out_captions_say_the_whole_combination_and_their_twins_do_not(lang
         assert len(changed) == 1
         assert changed < wanted.keys()
         assert one.text != twin.text
+
+
+def test_there_are_enough_pairs_for_a_whole_evaluation():
+    """Scenes with two held-out combinations come up only now and then, and have no twin."""
+    held, twins = held_out_pairs(250, "en")
+    assert len(held) == len(twins) == 250
+    assert not any(is_held_out(twin.scene)[0] for twin in twins)
+
+
+def test_a_scene_with_two_held_out_combinations_has_no_twin():
+    scene = scene_of(sample_scenes(np.random.default_rng(0), 1), 0)
+    colours, pines = HELD_OUT[3], HELD_OUT[4]
+    scene = scene._replace(
+        flower_amount=np.array([1], np.int32),  # a flower has its colour where there is one
+        **{k: np.array([index(k, word)], np.int32) for k, word in (colours | pines).items()},
+    )
+    rng = np.random.default_rng(0)
+    assert _twin(scene, colours, rng) is None
+    assert _twin(scene, pines, rng) is None
+    fewer = scene._replace(trees=np.array([index("trees", "one")], np.int32))
+    assert _twin(fewer, colours, rng) is not None
 
 
 def test_other_answers_keep_what_was_said_and_nothing_else():
