@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 
 import diffusion
 from benchmarks.apart import Call, apart
-from benchmarks.peers import FORMS, as_theirs, forms, outputs
+from benchmarks.peers import FORMS, as_theirs, formed, forms, outputs
 from benchmarks.roofline import flops
 from benchmarks.timing import Options, Row, Work, cores, leaves, measure, size
 from diffusion.weights.folder import find
@@ -37,7 +37,7 @@ def garden(options: Options) -> Iterator[Row]:
         )
         with ExitStack() as stack:
             contenders = [stack.enter_context(apart("ours", ours, count, compiles=True))]
-            for form in FORMS[: 1 + options.compile]:
+            for form in forms(options):
                 compiles = form != FORMS[0]
                 theirs = apart(form, sampling, count, form, peer=True, compiles=compiles)
                 contenders.append(stack.enter_context(theirs))
@@ -68,7 +68,7 @@ def sampling(count: int, form: str) -> Call:
     _, canvas = artist._canvas(start.seed, np.arange(count, dtype=np.uint32), shape)
     place = find("garden")
     network = UNet2DConditionModel.from_pretrained(place, subfolder="unet").float().eval()
-    predict = forms(network)[form]
+    predict = formed(network, form)
     scheduler = DPMSolverMultistepScheduler.from_pretrained(place, subfolder="scheduler")
     z = as_theirs(canvas)
     words, none = as_theirs(start.context)

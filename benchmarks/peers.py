@@ -33,19 +33,21 @@ def peers(
         call = torch.inference_mode()(lambda: result(function(*inputs)))
         return Contender(name, call, outputs, peer=True, compiles=compiles)
 
-    return [
-        contender(name, f, f is not function)
-        for name, f in forms(function, FORMS[: 1 + options.compile]).items()
-    ]
+    return [contender(name, formed(function, name), name != FORMS[0]) for name in forms(options)]
 
 
-def forms(
-    function: Callable[..., Any], wanted: Sequence[str] = FORMS
-) -> dict[str, Callable[..., Any]]:
-    """A function as it is, and compiled."""
+def forms(options: Options) -> tuple[str, ...]:
+    """The names of the forms to measure: as it is and, unless it is not wanted, compiled."""
+    return FORMS[: 1 + options.compile]
+
+
+def formed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
+    """A function in one of the `FORMS`."""
+    if form == FORMS[0]:
+        return function
     torch._dynamo.reset()  # what other shapes have taught it would make it more general
-    found = {FORMS[0]: function, FORMS[1]: torch.compile(function, dynamic=False)}
-    return {name: found[name] for name in wanted}
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return compiled
 
 
 def outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:

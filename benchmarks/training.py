@@ -17,7 +17,7 @@ from torch import nn
 
 import diffusion
 from benchmarks.apart import Call, apart
-from benchmarks.peers import FORMS, as_theirs, forms
+from benchmarks.peers import FORMS, as_theirs, formed, forms
 from benchmarks.roofline import flops
 from benchmarks.timing import Options, Row, Work, cores, leaves, measure, size
 from diffusion.art_class import Artist, Network
@@ -78,7 +78,7 @@ def training(options: Options) -> Iterator[Row]:
             enter = stack.enter_context
             contenders = [enter(apart("ours", our_step, part, compiles=True))]
             for layout in LAYOUTS:
-                for form in FORMS[: 1 + options.compile]:
+                for form in forms(options):
                     build = apart(
                         form + layout,
                         their_step,
@@ -125,7 +125,7 @@ def their_step(part: str, layout: str, form: str) -> Call:
     task = ready(part)
     network = task.kind.from_pretrained(find("garden"), subfolder=part).float()
     network = network.to(memory_format=LAYOUTS[layout])
-    loss_of = forms(task.theirs)[form]
+    loss_of = formed(task.theirs, form)
     network.train()
     config, parameters = task.config, list(network.parameters())
     decayed = [p for p in parameters if p.ndim > 1]
@@ -194,7 +194,7 @@ def unet_task(artist: Artist) -> Ready:
 
 
 def vae_task(artist: Artist) -> Ready:
-    """The errors of pixels and edges, and the KL term (`VAETask.loss`)."""
+    """The errors of pixels, squared too, and of edges, and the KL term (`VAETask.loss`)."""
     config = vae.preset()
     model, b = artist.config, config.batch_size
     images = render(sample_scenes(np.random.default_rng(0), b), model.image_size)
@@ -205,14 +205,13 @@ def vae_task(artist: Artist) -> Ready:
         posterior = network.encode(images)
         spread = jnp.exp(0.5 * posterior.log_variance)
         decoded = network.decode(posterior.mean + spread * noise)
-        pixel = jnp.mean(jnp.abs(decoded - images))
-        squared = jnp.mean(jnp.square(decoded - images))
+        error = decoded - images
+        pixel = jnp.abs(error).mean() + vae.SQUARED_WEIGHT * jnp.square(error).mean()
         down, right = (
             jnp.mean(jnp.abs(one - other))
             for one, other in zip(vae.edges(decoded), vae.edges(images), strict=True)
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
-        pixel = pixel + vae.SQUARED_WEIGHT * squared
         return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:

@@ -30,8 +30,8 @@ CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, se
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 LOOKS = 4  # at each picture, under as many noises, as drawing, encoding and reading cost, too
 GAMMA = 5.0  # the largest weight of a squared error of x0
-TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the looks, of the schedule: as
-# many again from the middle, where small things that words name, such as flowers, are decided
+TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the looks, of the schedule: half
+# as many again from the middle, where small things that words name, such as flowers, are decided
 SHOWN = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
     "a white house with a blue domed roof at night, the moon on the left",
