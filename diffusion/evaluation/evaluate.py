@@ -15,6 +15,7 @@ from tqdm import tqdm
 from diffusion.art_class import Artist
 from diffusion.datasets.captions import captions, said_by
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, is_there, render, sample_scenes
+from diffusion.datasets.practice import practice
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import Share, frechet, nearest, share, spread
 from diffusion.evaluation.questions import (
@@ -212,10 +213,14 @@ def thumbnails(pictures: UInt8[np.ndarray, "n h w 3"]) -> np.ndarray:
     return means / np.float32(127.5) - np.float32(1)
 
 
-def training_scenes(count: int, steps: int, batch_size: int, seed: int) -> Scene:
+def training_scenes(
+    count: int, steps: int, batch_size: int, seed: int, candidates: int = 1
+) -> Scene:
     """`count` of the scenes that a training of the U-Net saw, evenly over all its steps."""
     chosen = np.linspace(0, steps - 1, -(-count // batch_size)).round().astype(int)
-    parts = [sample_scenes(np.random.default_rng([seed, int(i)]), batch_size) for i in chosen]
+    parts = [
+        practice(np.random.default_rng([seed, int(i)]), batch_size, candidates)[0] for i in chosen
+    ]
     return Scene(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
 
 

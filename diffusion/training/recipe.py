@@ -10,16 +10,18 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from diffusion.config import ModelConfig, garden, override
+from diffusion.datasets.practice import CANDIDATES
 from diffusion.evaluation.judge import save
 from diffusion.layers.machine import described
 from diffusion.replacing import replacing
@@ -181,7 +183,7 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
     text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
     task = unet.UNetTask(config, folder.load_tokenizer(output), text, vae_)
     heard = {"text_encoder": _fingerprint(text), "vae": _fingerprint(vae_)}
-    params = _run(task, unet.preset(), order, {"learns_with": heard})
+    params = _run(task, unet.preset(), order, {"learns_with": heard}, {"candidates": CANDIDATES})
     folder.save_part(output, config, "unet", params, DTYPE)
 
 
@@ -203,11 +205,21 @@ def _require(output: Path, part: str, **needed: Path) -> None:
 
 
 def _run(
-    task: Any, preset: TrainConfig, order: Order, learns_with: dict[str, Any] | None = None
+    task: Any,
+    preset: TrainConfig,
+    order: Order,
+    learns_with: Mapping[str, Any] = MappingProxyType({}),
+    data: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
+    """Train one part and record it.
+
+    Args:
+        learns_with: the parts that it needs, as fingerprints.
+        data: what decides, beside seed and batch size, which examples it sees.
+    """
     config = override(preset, order.settings)
     place = order.output / "training" / task.name
-    decides = dict(learns_with or {})
+    decides = {**learns_with, **data}
     if hasattr(task, "model"):
         decides["model"] = _frame(task.model)
     given, origin = None, {}
@@ -225,7 +237,7 @@ def _run(
     last = rows[-10:]
     for name in rows[-1].keys() - {"step", "seconds"}:
         summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
-    _record(order, task.name, summary | origin)
+    _record(order, task.name, summary | dict(data) | origin)
     return params
 
 

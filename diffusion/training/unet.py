@@ -13,8 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from diffusion.config import ModelConfig
-from diffusion.datasets.captions import captions
-from diffusion.datasets.garden import Scene, render, sample_scenes
+from diffusion.datasets.garden import Scene, render
+from diffusion.datasets.practice import practice
 from diffusion.images import sheet, to_uint8
 from diffusion.samplers import guide, plan, sample
 from diffusion.schedule import alpha_bar_table, snr, target
@@ -26,8 +26,6 @@ from diffusion.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.files import Params, shapes, split
 
-CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, section 3.2)
-DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 LOOKS = 4  # at each picture, under as many noises, as drawing, encoding and reading cost, too
 GAMMA = 5.0  # the largest weight of a squared error of x0
 TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the looks, of the schedule: half
@@ -89,13 +87,8 @@ class UNetTask:
         return split(UNet(self.model.unet, rngs=nnx.Rngs(seed)))[1]
 
     def batch(self, rng: np.random.Generator, size: int) -> Captioned:
-        scenes = sample_scenes(rng, size)
-        texts = [caption.text for caption in captions(scenes, rng, detailed_share=DETAILED_SHARE)]
-        kept = rng.random(size) >= CAPTION_DROPOUT
-        return Captioned(
-            self.tokenizer([t if keep else "" for t, keep in zip(texts, kept, strict=True)]),
-            scenes,
-        )
+        scenes, texts = practice(rng, size)
+        return Captioned(self.tokenizer(texts), scenes)
 
     def loss(self, params: Params, batch: Captioned, key: Array) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""

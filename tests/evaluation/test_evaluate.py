@@ -9,6 +9,7 @@ from flax import nnx
 
 from diffusion.cli import main
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
+from diffusion.datasets.practice import CANDIDATES
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation.evaluate import (
     Settings,
@@ -124,10 +125,11 @@ def test_a_copy_is_not_new():
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
     task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
     seen = task.batch(np.random.default_rng([3, 0]), 5).scenes
-    again = seen_scenes(20, [{"steps": 9, "batch_size": 5, "seed": s} for s in (3, 4)])
+    run = {"steps": 9, "batch_size": 5, "candidates": CANDIDATES}
+    again = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
     assert len(again.layout) == 20
     assert np.array_equal(again.layout[:5], seen.layout)
-    known = training_scenes(10, steps=9, batch_size=5, seed=3)
+    known = training_scenes(10, **run, seed=3)
     assert np.array_equal(known.layout[:5], seen.layout)
     last = task.batch(np.random.default_rng([3, 8]), 5).scenes
     assert np.array_equal(known.layout[5:], last.layout)

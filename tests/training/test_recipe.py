@@ -16,6 +16,7 @@ import diffusion
 from benchmarks import speedrun
 from diffusion import cli
 from diffusion.config import garden
+from diffusion.datasets.practice import CANDIDATES
 from diffusion.pictures import read_settings
 from diffusion.training import recipe, tokenizer
 from diffusion.training.recipe import PARTS, train_part
@@ -100,6 +101,7 @@ def test_the_card_says_how_each_part_was_trained(trained):
         assert card[part]["batch_size"] == 2
         assert card[part]["final_loss"] > 0
         assert (trained / "training" / part / "loss.png").exists()
+    assert card["unet"]["candidates"] == CANDIDATES
     assert card["tokenizer"]["vocab_size"] == 600
 
 
