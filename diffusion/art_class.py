@@ -87,6 +87,7 @@ class Network:
         self._read = read
         self._params: Params | None = None
         self._leaves: tuple[Array, ...] = ()
+        self._programs: dict[Callable[..., Any], Program] = {}
 
     @property
     def params(self) -> Params:
@@ -123,6 +124,12 @@ class Network:
             return _cast(outputs, jnp.float32)
 
         return Program(self, apply)
+
+    def compiled_once(self, method: Callable[..., Any]) -> Program:
+        """As `compiled`; whoever comes again with the same function gets the same program."""
+        if method not in self._programs:
+            self._programs[method] = self.compiled(method)
+        return self._programs[method]
 
 
 class Program:

@@ -36,7 +36,7 @@ from diffusion.layers.time_embedding import TimeEmbedding
 from diffusion.stages.text_encoder import TextLayer
 from diffusion.stages.unet_bottleneck import UNetBottleneck
 from diffusion.stages.unet_down import UNetDown
-from diffusion.stages.vae import ImageAttention, Level, Middle
+from diffusion.stages.vae import VAE, ImageAttention, Level, Middle
 
 WATCHED = (
     Attention, Conv2d, Downsample, FeedForward, ImageAttention, Level, Middle, nnx.Embed,
@@ -80,7 +80,7 @@ class Trace:
         self.glances = glances
         self.tokens: Int[np.ndarray, "2 n"] = artist.tokenizer([prompt, negative])
         self._looks: dict[int, Look] = {}
-        self._inside = artist.unet.compiled(_look)
+        self._inside = artist.unet.compiled_once(_look)
 
     @property
     def words(self) -> list[Word]:
@@ -97,7 +97,8 @@ class Trace:
     @cached_property
     def story(self) -> Tensors:
         """Inside the text encoder: "token_embedding", "layers.0", ..., and "context", its end."""
-        context, tensors = self.artist.text_encoder.compiled(_look)(jnp.asarray(self.tokens))
+        tokens = jnp.asarray(self.tokens)
+        context, tensors = self.artist.text_encoder.compiled_once(_look)(tokens)
         return tensors | {"context": context}
 
     @property
@@ -140,8 +141,7 @@ class Trace:
     def exhibition(self) -> Tensors:
         """Inside the VAE's decoder, with the finished latent; "picture" is about [-1, 1]."""
         latents = self.glances[-1].latents / self.artist.config.vae.scaling_factor
-        decode = self.artist.vae.compiled(lambda vae, z: _look(vae, z, method="decode"))
-        picture, tensors = decode(latents)
+        picture, tensors = self.artist.vae.compiled_once(_look_decoding)(latents)
         return tensors | {"picture": picture}
 
     @cached_property
@@ -188,6 +188,10 @@ def _look(
     outputs, kept = getattr(module, method)(*inputs), dict(seen)
     seen.clear()  # the classes that remember stay; they shall not keep what is traced
     return outputs, kept
+
+
+def _look_decoding(vae: VAE, latents: Latents) -> tuple[Any, dict[str, Array]]:
+    return _look(vae, latents, method="decode")
 
 
 def _watch(module: nnx.Module) -> dict[str, Array]:

@@ -1,10 +1,11 @@
 """What `trace` shows is what the sampler computed, by the modules that it computed with."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import samplers
+from diffusion import load, samplers
 from diffusion.trace import trace
 
 PROMPT = "a red house with two old trees"
@@ -23,6 +24,19 @@ def close(found, expected):
 def test_the_run_is_that_of_the_artist(run, artist):
     np.testing.assert_array_equal(run.pictures, artist.paint(PROMPT, **SETTINGS))
     assert [glance.step for glance in run.glances] == [0, 1, 2]
+
+
+def test_a_second_run_is_looked_into_by_the_same_programs(run, artist, tiny_folder, caplog):
+    def compiled(run):
+        caplog.clear()
+        with jax.log_compiles():
+            _ = run.look(0), run.story, run.exhibition
+        return sum("Compiling jit(apply)" in message for message in caplog.messages)
+
+    _ = run.look(0), run.story, run.exhibition
+    other = "a blue house at night"
+    assert compiled(trace(artist, other, **SETTINGS)) == 0
+    assert compiled(trace(load(tiny_folder), other, **SETTINGS)) == 3
 
 
 @pytest.mark.parametrize("index", [0, -1])
