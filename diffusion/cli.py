@@ -74,7 +74,7 @@ The judge of `diffusion evaluate` ships, too; `diffusion train judge` trains ano
 
 EVALUATE_HELP = """\
 Does a model of the garden paint what captions say? A judge, which was trained on drawn pictures
-alone, looks at its pictures of captions that no training has seen.
+alone, looks at its pictures of captions whose scenes no training has drawn.
 
   diffusion evaluate
   diffusion evaluate --model runs/garden --output runs/garden/evaluation --captions 200

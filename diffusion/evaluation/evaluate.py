@@ -24,6 +24,7 @@ from diffusion.evaluation.questions import (
     Marks,
     Question,
     held_out_pairs,
+    implied,
     others,
     questions,
     right,
@@ -213,18 +214,17 @@ def thumbnails(pictures: UInt8[np.ndarray, "n h w 3"]) -> np.ndarray:
     return means / np.float32(127.5) - np.float32(1)
 
 
-def training_scenes(
-    count: int, steps: int, batch_size: int, seed: int, candidates: int = 1
-) -> Scene:
-    """`count` of the scenes that a training of the U-Net saw, evenly over all its steps."""
+def training_scenes(count: int, steps: int, batch_size: int, seed: int, **data: Any) -> Scene:
+    """`count` of the scenes that a training of the U-Net saw, evenly over all its steps.
+
+    `data` are the other arguments of `practice`.
+    """
     chosen = np.linspace(0, steps - 1, -(-count // batch_size)).round().astype(int)
-    parts = [
-        practice(np.random.default_rng([seed, int(i)]), batch_size, candidates)[0] for i in chosen
-    ]
+    parts = [practice(np.random.default_rng([seed, int(i)]), batch_size, **data)[0] for i in chosen]
     return Scene(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
 
 
-def seen_scenes(count: int, trainings: Sequence[Mapping[str, int]]) -> Scene:
+def seen_scenes(count: int, trainings: Sequence[Mapping[str, Any]]) -> Scene:
     """`count` scenes or a few more of several trainings, of each as its share of the steps."""
     steps = sum(training["steps"] for training in trainings)
     parts = [
@@ -306,6 +306,7 @@ def reading(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str
         said.append(said_by(spoken, scenes))
         fits = np.ones((BLOCK, BLOCK), bool)
         for i, caption in enumerate(spoken):
+            fits[i] = implied(scenes, caption.named)
             for name in caption.named:
                 value = getattr(scenes, name)
                 fits[i] &= value == value[i]
@@ -356,13 +357,13 @@ def evaluate(
     artist: Artist,
     judge: TrainedJudge,
     settings: Settings,
-    trainings: Sequence[Mapping[str, int]] = (),
+    trainings: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Report, dict[str, Group]]:
     """Everything that is measured, and the groups of pictures it was measured on.
 
     Args:
-        trainings: `steps`, `batch_size` and `seed` of the U-Net's; where there are none, its
-            pictures are not known, and there is no novelty.
+        trainings: `steps`, `batch_size` and `seed` of the U-Net's, and the arguments of its
+            `practice`; where there are none, its pictures are not known, and there is no novelty.
     """
     size = artist.config.image_size
     rng = np.random.default_rng([settings.seed, 20])
@@ -437,7 +438,7 @@ def evaluate(
             {
                 "pictures": main.pictures.reshape(flat.shape),
                 "renders after the VAE": after.pictures.reshape(flat.shape),
-                "renders": fresh_pictures,
+                "fresh renders": fresh_pictures,
             },
         )
         closest = np.argsort(distances)[:8]

@@ -78,8 +78,9 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
     parts = [
         f"# Evaluation of {report['model']}",
         report["made"],
-        f"{settings['captions']:,} captions in each language that no training has seen, "
-        f"{settings['pictures']} pictures each, painted with the defaults of `diffusion paint`. A "
+        f"{settings['captions']:,} captions in each language, of scenes that no training has "
+        f"drawn, {settings['pictures']} pictures each, painted with the defaults of `diffusion "
+        "paint`. A "
         "judge, trained on drawn pictures alone, says what each picture shows; an attribute counts "
         "where the caption names it. Per cent, with 95 % confidence intervals.",
         "## What the captions name, and what the pictures show",
@@ -88,8 +89,8 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
             [[name, *(said(group[name]) for group in by_group.values())] for name in LINES],
         ),
         f"Held-out combinations ({settings['combinations']} captions in each language) never "
-        "occurred in training. Their twins are the same sentences with one word changed, so that "
-        "they did.",
+        "occurred in training. Their twins are of the same scenes with one attribute changed, so "
+        "that they did, and say it in nearly the same words.",
         "![Attribute by attribute](attributes.png)",
         "## Is the judge to be trusted?",
         table(
@@ -158,7 +159,8 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
             f"{i + 1}. {question.text}" for i, question in enumerate(shown(groups["all"].asked)[0])
         ),
         "## Failures",
-        f"The first {FAILURES} pictures that show something else than was named.",
+        f"{FAILURES} captions, evenly over all whose first picture shows something else than was "
+        "named.",
         "![Failures](failures.png)",
         "![What was named, and what was seen](confusion.png)",
     ]

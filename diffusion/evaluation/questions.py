@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ DRAWN = 64  # scenes at a time, of which those are kept that fit
 
 @dataclass(frozen=True)
 class Question:
-    """A caption that nobody was trained on, and what it says."""
+    """A caption of a scene that nobody was trained on, and what it says."""
 
     text: str
     language: str
@@ -47,7 +47,7 @@ def ask(scene: Scene, rng: np.random.Generator, language: str) -> Question:
 
 
 def questions(count: int, language: str, seed: int = SEED) -> list[Question]:
-    """`count` captions that name anything at all, drawn as for training, of scenes of their own."""
+    """`count` captions that name anything at all, as people speak, of scenes of their own."""
     rng = np.random.default_rng([seed, LANGUAGES.index(language)])
     found: list[Question] = []
     while len(found) < count:
@@ -62,8 +62,8 @@ def held_out_pairs(
 ) -> tuple[list[Question], list[Question]]:
     """Captions that name a held-out combination in full, and their twins, which were seen.
 
-    The twin of "a purple house with a green roof" is, say, "a purple house with a red roof": the
-    same sentence, but that one attribute of the combination has another value.
+    The twin of "a purple house with a green roof" is, say, "a purple house with a red roof": one
+    attribute of the combination has another value, and the sentence is nearly always the same.
     """
     rng = np.random.default_rng([seed, len(LANGUAGES) + LANGUAGES.index(language)])
     held: list[Question] = []
@@ -116,7 +116,7 @@ def others(question: Question, count: int, rng: np.random.Generator) -> Scene:
     """Scenes that are right answers, too: what the caption names is kept, the rest is drawn anew.
 
     Drawn as all scenes are, and then dressed in what was named, until nothing contradicts: no rain
-    in winter, no snow in summer, no colour of flowers that are not there.
+    in winter, no snow in summer, no colour of flowers that are not there, no moon for a sun.
     """
     kept: list[Scene] = []
     found = 0
@@ -124,7 +124,7 @@ def others(question: Question, count: int, rng: np.random.Generator) -> Scene:
         drawn = sample_scenes(rng, DRAWN)
         named = {name: np.full(DRAWN, value, np.int32) for name, value in question.named.items()}
         scenes = drawn._replace(**named)
-        fits = np.flatnonzero(possible(scenes) & _grown(scenes, question))[: count - found]
+        fits = np.flatnonzero(possible(scenes) & implied(scenes, question.named))[: count - found]
         kept.append(Scene(*(field[fits] for field in scenes)))
         found += len(fits)
     return Scene(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))
@@ -139,9 +139,19 @@ def possible(scenes: Scene) -> Bool[np.ndarray, " b"]:
     return ~(winter & rain) & ~(~winter & snow)
 
 
-def _grown(scenes: Scene, question: Question) -> Bool[np.ndarray, " b"]:
-    """Where something grows whose kind or colour is named."""
-    return np.all([is_there(scenes, name) for name in question.named], axis=0)
+def implied(scenes: Scene, named: Collection[str]) -> Bool[np.ndarray, " b"]:
+    """Which scenes fit what is meant, but not named, by whoever names these attributes.
+
+    What has a kind or a colour is there, "pines" are more than one, and the sun is no moon.
+    """
+    fits = np.ones(np.shape(scenes.house), bool)
+    for name in named:
+        fits &= is_there(scenes, name)
+    if "tree_kind" in named and "trees" not in named:
+        fits &= np.asarray(scenes.trees) >= ATTRIBUTES["trees"].index("two")
+    if "light" in named and "sky" not in named:
+        fits &= np.asarray(scenes.sky) != ATTRIBUTES["sky"].index("night")
+    return fits
 
 
 def right(

@@ -36,7 +36,8 @@ def run(model: str, output: Path, judge_folder: Path | None, captions: int, pict
     root = folder.find(model)
     seen = [
         {name: training[name] for name in ("steps", "batch_size", "seed")}
-        | {"candidates": training.get("candidates", 1)}  # trainings before did without
+        # Older trainings took what was drawn.
+        | {"candidates": training.get("candidates", 1), "practised": training.get("practised", {})}
         for training in folder.trainings(root, "unet")
     ]
     report, groups = evaluate(artist, judge.load(judge_folder), settings, seen)

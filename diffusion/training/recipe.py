@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from diffusion.config import ModelConfig, garden, override
-from diffusion.datasets.practice import CANDIDATES
+from diffusion.datasets.practice import CANDIDATES, PRACTISED
 from diffusion.evaluation.judge import save
 from diffusion.layers.machine import described
 from diffusion.replacing import replacing
@@ -183,7 +183,8 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
     text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
     task = unet.UNetTask(config, folder.load_tokenizer(output), text, vae_)
     heard = {"text_encoder": _fingerprint(text), "vae": _fingerprint(vae_)}
-    params = _run(task, unet.preset(), order, {"learns_with": heard}, {"candidates": CANDIDATES})
+    data = {"candidates": CANDIDATES, "practised": PRACTISED}
+    params = _run(task, unet.preset(), order, {"learns_with": heard}, data)
     folder.save_part(output, config, "unet", params, DTYPE)
 
 
@@ -209,7 +210,7 @@ def _run(
     preset: TrainConfig,
     order: Order,
     learns_with: Mapping[str, Any] = MappingProxyType({}),
-    data: Mapping[str, int] = MappingProxyType({}),
+    data: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """Train one part and record it.
 

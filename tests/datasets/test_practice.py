@@ -7,10 +7,11 @@ import pytest
 
 from diffusion.datasets.captions import captions
 from diffusion.datasets.garden import ATTRIBUTES, sample_scenes
-from diffusion.datasets.practice import CAPTION_DROPOUT, PRACTISED, how_often, practice
+from diffusion.datasets.practice import CAPTION_DROPOUT, DETAILED_SHARE, PRACTISED, practice
 
 COUNT = 3_000
 FEW = ATTRIBUTES["flower_amount"].index("few")
+RED = ATTRIBUTES["house"].index("red")
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +56,30 @@ def test_one_candidate_each_is_the_garden_itself():
 
 
 def test_only_what_is_named_counts():
-    scenes = sample_scenes(np.random.default_rng(2), 500)
-    said = captions(scenes, np.random.default_rng(2))
-    often = how_often(said, scenes)
-    for caption, times in zip(said, often, strict=True):
-        if not caption.named & PRACTISED.keys():
-            assert times == 1.0
-    few = [i for i, c in enumerate(said) if c.named & PRACTISED.keys() == {"flower_amount"}]
-    table = PRACTISED["flower_amount"]
-    for i in few:
-        word = ATTRIBUTES["flower_amount"][scenes.flower_amount[i]]
-        assert often[i] == table.get(word, 1.0)
-    assert {1.0, table["few"]} <= set(often[few])
+    """With all weight on red houses, a caption that says "red house" is taken wherever one is."""
+    taken = 0
+    for seed in range(60):
+        texts = practice(np.random.default_rng(seed), 1, 8, {"house": {"red": 1e9}})[1]
+        rng = np.random.default_rng(seed)
+        scenes = sample_scenes(rng, 8)
+        said = captions(scenes, rng, detailed_share=DETAILED_SHARE)
+        red = [c.text for i, c in enumerate(said) if scenes.house[i] == RED and "house" in c.named]
+        if red and texts != [""]:
+            assert texts[0] in red
+            taken += 1
+    assert taken > 20
+
+
+def test_every_place_of_a_batch_is_alike():
+    """A place decides at which noise it is seen, so nothing may prefer one."""
+    batches = [practice(np.random.default_rng([9, i]), 8)[1] for i in range(600)]
+    silent = np.mean([[text == "" for text in texts] for texts in batches], axis=0)
+    assert all(close(share, CAPTION_DROPOUT, 600) for share in silent)
+
+
+def test_a_batch_of_one_without_words():
+    texts = [practice(np.random.default_rng(i), 1, 1)[1] for i in range(60)]
+    assert [""] in texts
 
 
 def test_every_word_of_the_table_is_one_of_the_garden():

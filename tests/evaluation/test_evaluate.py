@@ -164,7 +164,7 @@ def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     report, groups = evaluate(artist, judge, FEW, [{"steps": 4, "batch_size": 16, "seed": 0}])
     assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
     assert report["marks"]["held-out combinations"]["mean"].total > 0
-    assert set(report["novelty"]) == {"pictures", "renders after the VAE", "renders"}
+    assert set(report["novelty"]) == {"pictures", "renders after the VAE", "fresh renders"}
     assert 0 <= report["text"]["found"] <= 1
     assert report["text"]["chance"] < report["text"]["ideal reader"] < 1
     write(tmp_path, {"model": "tiny", "made": "today"} | report, groups)

@@ -90,6 +90,18 @@ def test_other_answers_keep_what_was_said_and_nothing_else():
     assert {len(set(getattr(scenes, name))) for name in ("roof", "door")} == {8, 6}
 
 
+def test_other_answers_fit_what_was_meant():
+    """Whoever says "pines, the sun on the left" means more than one pine, and no night."""
+    asked = question(tree_kind="pine", light="left")
+    scenes = others(asked, 60, np.random.default_rng(0))
+    assert set(scenes.trees) == {index("trees", "two"), index("trees", "three")}
+    assert set(scenes.sky) == {index("sky", "day"), index("sky", "sunset")}
+    one = others(question(tree_kind="pine", trees="one", sky="night", light="left"), 9,
+                 np.random.default_rng(0))  # fmt: skip
+    assert set(one.trees) == {index("trees", "one")}
+    assert set(one.sky) == {index("sky", "night")}
+
+
 def test_rain_in_winter_and_snow_in_summer_are_not_possible():
     scene = sample_scenes(np.random.default_rng(0), 4)
     winter, summer = index("season", "winter"), index("season", "summer")
