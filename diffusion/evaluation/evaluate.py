@@ -202,7 +202,8 @@ def freedom(asked: Sequence[Question], values: Values, reference: Values) -> dic
         if name in GROWS or not silent.any():
             continue  # of these, what stands in a picture without any is anybody's guess
         ours, theirs = (entropy(v[name][silent].ravel(), len(words)) for v in (values, reference))
-        found[name] = ours / theirs
+        if theirs:  # in very few pictures even the renderer's may all be alike
+            found[name] = ours / theirs
     return found
 
 

@@ -101,6 +101,7 @@ def test_a_model_that_always_paints_the_same_is_not_free(asked, perfect):
     same = {name: np.zeros_like(values) for name, values in perfect.items()}
     assert set(freedom(asked, same, perfect).values()) == {0.0}
     assert all(x == 1 for x in freedom(asked, perfect, perfect).values())
+    assert freedom(asked, perfect, same) == {}  # nothing to hold it against
 
 
 def test_ridge_finds_a_linear_map():
