@@ -68,7 +68,13 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """The most resident memory that this process ever had, in MiB."""
+    """The most resident memory that this process ever had, in MiB.
+
+    Linux hands `ru_maxrss` down to a child that begins from a large parent, and /proc does not.
+    """
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
 
