@@ -305,9 +305,8 @@ def reading(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str
         states.append(context[np.arange(BLOCK), ends])
         features.append(judge(drawn(scenes, size)).features)
         said.append(said_by(spoken, scenes))
-        fits = np.ones((BLOCK, BLOCK), bool)
+        fits = np.stack([implied(scenes, caption.named) for caption in spoken])
         for i, caption in enumerate(spoken):
-            fits[i] = implied(scenes, caption.named)
             for name in caption.named:
                 value = getattr(scenes, name)
                 fits[i] &= value == value[i]

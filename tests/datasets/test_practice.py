@@ -23,11 +23,6 @@ def close(share, expected, count):
     return abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / count)
 
 
-def test_a_tenth_comes_without_words(practised):
-    _, texts = practised
-    assert close(np.mean([text == "" for text in texts]), CAPTION_DROPOUT, COUNT)
-
-
 def test_hard_captions_come_more_often(practised):
     """Of those with words, more than twice as many say "a few"."""
 

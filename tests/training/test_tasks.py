@@ -21,6 +21,7 @@ from diffusion.datasets.garden import (
     render,
     sample_scenes,
 )
+from diffusion.datasets.practice import CAPTION_DROPOUT
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
 from diffusion.tokenizer import Tokenizer
@@ -243,6 +244,17 @@ def test_timesteps_come_one_from_each_part_and_more_of_them_from_the_middle():
 def test_a_draw_that_rounds_to_the_end_is_still_a_timestep(monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.ones(shape))
     assert draw_timesteps(jax.random.key(0), 4, 1000).max() == 999
+
+
+def test_a_tenth_of_the_captions_is_dropped():
+    count = 4000
+    tokens = make("unet").batch(np.random.default_rng(0), count).tokens
+    dropped = int((tokens == words()([""])).all(axis=1).sum())
+    own = sum(not said.text for said in captions(sample_scenes(np.random.default_rng(0), 100),
+                                                 np.random.default_rng(1)))  # fmt: skip
+    assert own == 0  # a caption is never empty of itself
+    spread = math.sqrt(count * CAPTION_DROPOUT * (1 - CAPTION_DROPOUT))
+    assert abs(dropped - count * CAPTION_DROPOUT) < 4 * spread
 
 
 def test_the_perfect_prediction_has_no_loss(monkeypatch):
