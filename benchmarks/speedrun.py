@@ -52,7 +52,8 @@ class Examiner:
         artist.unet.release()  # training goes on with their memory
         minutes = before(self.output) + seconds / 60
         shares = {name: found[name].share for name in ("mean", "all at once", *ATTRIBUTES)}
-        line = {"step": step, "minutes": round(minutes, 1)}
+        captions = sum(map(len, self.asked))
+        line = {"step": step, "minutes": round(minutes, 1), "captions": captions}
         # What no caption names has no share.
         line |= {name: round(share, 3) for name, share in shares.items() if share == share}
         tqdm.write(json.dumps(line))
@@ -100,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(described())
     examiner = Examiner(arguments.output, arguments.captions)
     for part in PARTS:
-        train_part(part, arguments.output, arguments.set, examiner if part == "unet" else None)
+        watch = examiner if part == "unet" else None
+        try:
+            train_part(part, arguments.output, arguments.set, watch)
+        except ValueError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -97,10 +97,10 @@ def sample_scenes(rng: np.random.Generator, count: int, *, held_out: bool = Fals
     """
     if count < 0:
         raise ValueError(f"count is {count}; ask for 0 or more scenes")
-    kept = [_draw(rng, 0)]
+    kept = [draw_scenes(rng, 0)]
     missing = count
     while missing > 0:
-        drawn = _draw(rng, max(count, 16))
+        drawn = draw_scenes(rng, max(count, 16))
         wanted = np.flatnonzero(is_held_out(drawn) == held_out)[:missing]
         kept.append(Scene(*(field[wanted] for field in drawn)))
         missing -= len(wanted)
@@ -116,17 +116,21 @@ def is_there(scene: Scene, attribute: str) -> Bool[_Batch, " b"]:
 
 def is_held_out(scene: Scene) -> Bool[np.ndarray, " b"]:
     """Which scenes match a combination of `HELD_OUT`, and so belong to no training set."""
-    held = np.zeros(np.shape(scene.house), bool)
-    for combination in HELD_OUT:
-        match = np.ones_like(held)
-        for name, word in combination.items():
-            match &= np.asarray(getattr(scene, name)) == ATTRIBUTES[name].index(word)
-            match &= np.asarray(is_there(scene, name))
-        held |= match
-    return held
+    return np.any([shows(scene, combination) for combination in HELD_OUT], axis=0)
 
 
-def _draw(rng: np.random.Generator, count: int) -> Scene:
+def shows(scene: Scene, combination: Mapping[str, str]) -> Bool[np.ndarray, " b"]:
+    """Which scenes have all of these values (attribute -> value), where they can be seen."""
+    match = np.ones(np.shape(scene.house), bool)
+    for name, word in combination.items():
+        match &= np.asarray(getattr(scene, name)) == ATTRIBUTES[name].index(word)
+        match &= np.asarray(is_there(scene, name))
+    return match
+
+
+def draw_scenes(rng: np.random.Generator, count: int) -> Scene:
+    """As `sample_scenes`, but of all scenes, whether they are held out or not."""
+
     def pick(name: str, *weights: float) -> np.ndarray:
         return rng.choice(len(ATTRIBUTES[name]), count, p=weights or None).astype(np.int32)
 

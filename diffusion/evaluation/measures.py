@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Z = 1.96  # standard deviations of a 95 % interval
+RARE = 10  # pictures: of fewer, nobody can say how they scatter
 
 
 class Share(NamedTuple):
@@ -27,15 +28,20 @@ def share(
     Pictures of one caption are right or wrong together more often than strangers are. So the
     interval of Wilson (1927) is taken for as many independent pictures as would scatter as much as
     the captions do (the ratio estimator of a cluster sample; Cochran 1977, eq. 3.31 and 2.47).
+    Where less than `RARE` pictures are wrong, or right, it is taken for as many as there are
+    captions, as if all pictures of a caption were alike.
     """
     total = int(asked.sum())
     if not total:
         return Share(np.nan, np.nan, np.nan, 0)
     per_caption = (right & asked).sum(axis=1), asked.sum(axis=1)
     p = float(per_caption[0].sum() / total)
-    variance = float(np.sum(np.square(per_caption[0] - p * per_caption[1])) / total**2)
     captions = int((per_caption[1] > 0).sum())
-    n = min(total, p * (1 - p) / variance) if variance > 0 else captions
+    n: float = captions
+    if min(p, 1 - p) * total >= RARE and captions > 1:
+        squares = np.sum(np.square(per_caption[0] - p * per_caption[1]))
+        variance = float(captions / (captions - 1) * squares / total**2)
+        n = min(total, p * (1 - p) / variance) if variance > 0 else total
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Share(p, float(max(middle - half, 0.0)), float(min(middle + half, 1.0)), total)

@@ -75,14 +75,15 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
     settings = report["settings"]
     by_group = report["marks"]
     calibration = report["calibration"]
+    spread = report["spread"]
     parts = [
         f"# Evaluation of {report['model']}",
         report["made"],
-        f"{settings['captions']:,} captions in each language, of scenes that no training has "
-        f"drawn, {settings['pictures']} pictures each, painted with the defaults of `diffusion "
-        "paint`. A "
-        "judge, trained on drawn pictures alone, says what each picture shows; an attribute counts "
-        "where the caption names it. Per cent, with 95 % confidence intervals.",
+        f"{settings['captions']:,} captions in each language (seed {settings['seed']}), of scenes "
+        f"that no training has drawn, {settings['pictures']} pictures each, painted with the "
+        "defaults of `diffusion paint`. A judge, trained on drawn pictures alone, says what each "
+        "picture shows; an attribute counts where the caption names it. Per cent, with 95 % "
+        "confidence intervals.",
         "## What the captions name, and what the pictures show",
         table(
             ["", *by_group],
@@ -101,8 +102,11 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
         "can be painted through this VAE. With captions of other pictures, marks must fall to "
         "chance, and do not depend on how good the pictures are.",
         table(
-            ["the judge on fresh renders", "right"],
-            [[name, said(value)] for name, value in report["judge"].items()],
+            ["the judge on", "fresh renders", "those of held-out combinations"],
+            [
+                [name, said(value), said(report["judge on held-out combinations"][name])]
+                for name, value in report["judge"].items()
+            ],
         ),
         "## Binding and counting",
         table(
@@ -120,22 +124,21 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
         table(
             ["", "Fréchet distance to fresh renders", "spread of one caption's pictures"],
             [
-                [name, f"{distance:.2f}", f"{spread:.2f}"]
-                for (name, distance), spread in zip(
-                    report["frechet"].items(), report["spread"].values(), strict=True
-                )
+                [name, f"{distance:.2f}", f"{spread[name]:.2f}" if name in spread else ""]
+                for name, distance in report["frechet"].items()
             ],
         ),
-        "Both in the judge's features. The spread is the mean distance between two pictures of one "
-        "caption. What a caption leaves open should vary as much as it does in drawn pictures; "
-        "entropy beside theirs: "
+        "Both in the judge's features; *renders* are of the same captions. The spread is the mean "
+        "distance between two pictures of one caption. What a caption leaves open should vary as "
+        "much as it does in drawn pictures; entropy beside theirs: "
         + ", ".join(f"{name} {value:.2f}" for name, value in report["freedom"].items())
         + ".",
     ]
     if "novelty" in report:
+        seen = report["training pictures"]
         parts += [
-            f"Distance to the nearest of {settings['training']:,} training pictures (root mean "
-            "square of 16x16 thumbnails in [-1, 1]):",
+            f"Distance to the nearest of {seen['looked at']:,} pictures, of {seen['of']:,} that "
+            "the training saw (root mean square of 16x16 thumbnails in [-1, 1]):",
             table(
                 ["", "nearest", "1 %", "median"],
                 [
@@ -257,11 +260,12 @@ def _confusion(axis: Axes, name: str, counts: np.ndarray) -> None:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     words = ATTRIBUTES[name]
     places = range(len(words))
-    axis.set_xticks(places, words, rotation=60, ha="right", fontsize=7)
+    seen = [*words, "not there"][: counts.shape[1]]
+    axis.set_xticks(range(len(seen)), seen, rotation=60, ha="right", fontsize=7)
     axis.set_yticks(places, words, fontsize=7)
     axis.set_title(name.replace("_", " "), fontsize=9)
     for row in places:
-        for column in places:
+        for column in range(len(seen)):
             if shares[row, column] >= 0.005:
                 axis.text(
                     column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center",

@@ -14,16 +14,21 @@ from diffusion.datasets.garden import (
     GROWS,
     HELD_OUT,
     Scene,
+    draw_scenes,
     is_held_out,
     is_there,
     sample_scenes,
+    shows,
 )
 
 Marks = dict[str, Bool[np.ndarray, "captions pictures"]]  # by attribute
 
 LANGUAGES = ("en", "tr")
-SEED = 2_000_003  # of questions: no training has it
+SEED = 2_000_003  # no training has it, so none draws the scenes of an evaluation
 DRAWN = 64  # scenes at a time, of which those are kept that fit
+TRIED = 1024  # the same, where few fit
+ALONE = ("house", "roof", "roof_shape", "door", "sky", "light", "style")  # drawn without regard
+# to anything else; of the others, the season decides the weather and what grows
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Question:
     scene: Scene  # one that fits, a batch of one
 
 
+def stream(seed: int, use: int) -> np.random.Generator:
+    """The random numbers of one use in an evaluation: never those of a training."""
+    return np.random.default_rng([SEED, seed, use])
+
+
 def scene_of(scenes: Scene, index: int) -> Scene:
     return Scene(*(field[index : index + 1] for field in scenes))
 
@@ -46,9 +56,9 @@ def ask(scene: Scene, rng: np.random.Generator, language: str) -> Question:
     return Question(said.text, language, named, scene)
 
 
-def questions(count: int, language: str, seed: int = SEED) -> list[Question]:
+def questions(count: int, language: str, seed: int = 0) -> list[Question]:
     """`count` captions that name anything at all, as people speak, of scenes of their own."""
-    rng = np.random.default_rng([seed, LANGUAGES.index(language)])
+    rng = stream(seed, LANGUAGES.index(language))
     found: list[Question] = []
     while len(found) < count:
         scenes = sample_scenes(rng, DRAWN)
@@ -58,20 +68,21 @@ def questions(count: int, language: str, seed: int = SEED) -> list[Question]:
 
 
 def held_out_pairs(
-    count: int, language: str, seed: int = SEED
+    count: int, language: str, seed: int = 0
 ) -> tuple[list[Question], list[Question]]:
     """Captions that name a held-out combination in full, and their twins, which were seen.
 
     The twin of "a purple house with a green roof" is, say, "a purple house with a red roof": one
     attribute of the combination has another value, and the sentence is nearly always the same.
     """
-    rng = np.random.default_rng([seed, len(LANGUAGES) + LANGUAGES.index(language)])
+    rng = stream(seed, len(LANGUAGES) + LANGUAGES.index(language))
     held: list[Question] = []
     twins: list[Question] = []
     while len(held) < count:
-        scenes = sample_scenes(rng, DRAWN, held_out=True)
-        for i in range(DRAWN):
-            scene, wanted = scene_of(scenes, i), HELD_OUT[len(held) % len(HELD_OUT)]
+        wanted = HELD_OUT[len(held) % len(HELD_OUT)]
+        scenes = sample_scenes(rng, TRIED, held_out=True)
+        for i in np.flatnonzero(shows(scenes, wanted)):
+            scene = scene_of(scenes, int(i))
             wording = int(rng.integers(2**32))
             question = ask(scene, np.random.default_rng(wording), language)
             if not _says(question, wanted):
@@ -80,9 +91,10 @@ def held_out_pairs(
             if other is None:
                 continue
             twin = ask(other, np.random.default_rng(wording), language)
-            if twin.named.keys() == question.named.keys() and len(held) < count:
+            if twin.named.keys() == question.named.keys():
                 held.append(question)
                 twins.append(twin)
+                break
     return held, twins
 
 
@@ -113,30 +125,28 @@ def _twin(scene: Scene, combination: Mapping[str, str], rng: np.random.Generator
 
 
 def others(question: Question, count: int, rng: np.random.Generator) -> Scene:
-    """Scenes that are right answers, too: what the caption names is kept, the rest is drawn anew.
+    """Scenes that are right answers, too: those that fit the words, each as likely as it is.
 
-    Drawn as all scenes are, and then dressed in what was named, until nothing contradicts: no rain
-    in winter, no snow in summer, no colour of flowers that are not there, no moon for a sun.
+    What is drawn alone, such as a colour of the house, is set to what was named. What hangs
+    together is drawn until it fits: so a flower whose colour is left open has any, and winter its
+    own weather. Held-out combinations are answers to captions of such scenes alone.
     """
+    held_out = bool(is_held_out(question.scene)[0])
     kept: list[Scene] = []
     found = 0
     while found < count:
-        drawn = sample_scenes(rng, DRAWN)
-        named = {name: np.full(DRAWN, value, np.int32) for name, value in question.named.items()}
-        scenes = drawn._replace(**named)
-        fits = np.flatnonzero(possible(scenes) & implied(scenes, question.named))[: count - found]
-        kept.append(Scene(*(field[fits] for field in scenes)))
-        found += len(fits)
+        drawn = draw_scenes(rng, TRIED)
+        named = {name: value for name, value in question.named.items() if name in ALONE}
+        scenes = drawn._replace(
+            **{name: np.full(TRIED, value, np.int32) for name, value in named.items()}
+        )
+        fits = implied(scenes, question.named) & (is_held_out(scenes) == held_out)
+        for name, value in question.named.items():
+            fits &= getattr(scenes, name) == value
+        index = np.flatnonzero(fits)[: count - found]
+        kept.append(Scene(*(field[index] for field in scenes)))
+        found += len(index)
     return Scene(*(np.concatenate(fields) for fields in zip(*kept, strict=True)))
-
-
-def possible(scenes: Scene) -> Bool[np.ndarray, " b"]:
-    """Which scenes have a weather of their season."""
-    winter = np.asarray(scenes.season) == ATTRIBUTES["season"].index("winter")
-    rain, snow = (
-        np.asarray(scenes.weather) == ATTRIBUTES["weather"].index(name) for name in ("rain", "snow")
-    )
-    return ~(winter & rain) & ~(~winter & snow)
 
 
 def implied(scenes: Scene, named: Collection[str]) -> Bool[np.ndarray, " b"]:

@@ -9,21 +9,31 @@ from pathlib import Path
 from diffusion import art_class
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
-from diffusion.evaluation.evaluate import Settings, evaluate
+from diffusion.evaluation.evaluate import SMALL, Settings, evaluate
 from diffusion.evaluation.page import write
 from diffusion.layers.machine import described
+from diffusion.pictures import check_writable
 from diffusion.weights import folder
 
 LARGEST = 256  # pixels along the side of a picture
 
 
-def run(model: str, output: Path, judge_folder: Path | None, captions: int, pictures: int) -> None:
+def run(
+    model: str,
+    output: Path,
+    judge_folder: Path | None,
+    captions: int,
+    pictures: int,
+    seed: int,
+) -> None:
     """Evaluate `model` and write the page into `output`.
 
     Raises ValueError for a model whose pictures the judge cannot know, or for numbers out of range.
     """
     if captions < 2:
         raise ValueError(f"captions is {captions}; ask for 2 or more in each language")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; give 0 or more")
     if pictures < 2:
         raise ValueError(f"pictures is {pictures}; ask for 2 or more of each caption")
     artist = art_class.load(model)
@@ -32,7 +42,16 @@ def run(model: str, output: Path, judge_folder: Path | None, captions: int, pict
             f"model {model!r} paints {artist.config.image_size} pixels a side; the judge knows "
             f"the garden alone, in pictures of up to {LARGEST}"
         )
-    settings = Settings(captions=captions, pictures=pictures, combinations=max(2, captions // 4))
+    if artist.config.image_size % SMALL:
+        raise ValueError(
+            f"model {model!r} paints {artist.config.image_size} pixels a side; pictures are "
+            f"compared as thumbnails of {SMALL}, so give one that paints a multiple of that"
+        )
+    trained = judge.load(judge_folder)
+    check_writable(output)
+    settings = Settings(
+        captions=captions, combinations=max(2, captions // 4), pictures=pictures, seed=seed
+    )
     root = folder.find(model)
     seen = [
         {name: training[name] for name in ("steps", "batch_size", "seed")}
@@ -40,7 +59,7 @@ def run(model: str, output: Path, judge_folder: Path | None, captions: int, pict
         | {"candidates": training.get("candidates", 1), "practised": training.get("practised", {})}
         for training in folder.trainings(root, "unet")
     ]
-    report, groups = evaluate(artist, judge.load(judge_folder), settings, seen)
+    report, groups = evaluate(artist, trained, settings, seen)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
     write(output, {"model": artist.config.name, "made": made} | report, groups)

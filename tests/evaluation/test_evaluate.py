@@ -1,6 +1,8 @@
 """Evaluations of models of which it is known how good they are."""
 
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from diffusion.evaluation import judge as judges
 from diffusion.evaluation.evaluate import (
     Settings,
     binding,
+    confusion,
     counting,
     drawn,
     evaluate,
@@ -24,7 +27,6 @@ from diffusion.evaluation.evaluate import (
     reconstruction,
     ridge,
     seen_scenes,
-    training_scenes,
 )
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
 from diffusion.evaluation.page import plain, said, write
@@ -125,15 +127,30 @@ def test_a_copy_is_not_new():
 
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
     task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
-    seen = task.batch(np.random.default_rng([3, 0]), 5).scenes
     run = {"steps": 9, "batch_size": 5, "candidates": CANDIDATES}
-    again = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
-    assert len(again.layout) == 20
-    assert np.array_equal(again.layout[:5], seen.layout)
-    known = training_scenes(10, **run, seed=3)
-    assert np.array_equal(known.layout[:5], seen.layout)
-    last = task.batch(np.random.default_rng([3, 8]), 5).scenes
-    assert np.array_equal(known.layout[5:], last.layout)
+    seen, total = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
+    assert (len(seen.layout), total) == (20, 90)
+    for i, key in ((0, [3, 0]), (15, [4, 8])):
+        drew = task.batch(np.random.default_rng(key), 5).scenes
+        assert np.array_equal(seen.layout[i : i + 5], drew.layout)
+
+
+def test_what_two_trainings_saw_counts_once():
+    run = {"steps": 4, "batch_size": 3, "seed": 0, "candidates": 1}
+    seen, total = seen_scenes(1000, [run, run | {"steps": 6}, run | {"seed": 1}])
+    assert len(seen.layout) == total == (6 + 4) * 3
+    assert len(np.unique(seen.layout, axis=0)) == total
+
+
+def test_a_flower_that_is_not_there_is_taken_for_no_colour():
+    asked = [q for q in questions(200, "en") if "flowers" in q.named][:1]
+    values = {name: np.zeros((1, 3), int) for name in ATTRIBUTES}
+    values["flower_amount"][0] = [0, 1, 2]
+    table = np.array(confusion(asked, values)["flowers"])
+    assert table.shape == (5, 6)
+    row = table[asked[0].named["flowers"]]
+    assert row[[0, 5]].tolist() == [2, 1]
+    assert table.sum() == 3
 
 
 def test_reconstruction_is_infinite_where_nothing_is_lost():
@@ -165,6 +182,9 @@ def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     report, groups = evaluate(artist, judge, FEW, [{"steps": 4, "batch_size": 16, "seed": 0}])
     assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
     assert report["marks"]["held-out combinations"]["mean"].total > 0
+    assert report["training pictures"] == {"looked at": 48, "of": 64}
+    assert report["marks"]["their twins"]["mean"].total > 0
+    assert report["calibration"]["renders, held-out combinations"]["mean"].total > 0
     assert set(report["novelty"]) == {"pictures", "renders after the VAE", "fresh renders"}
     assert 0 <= report["text"]["found"] <= 1
     assert report["text"]["chance"] < report["text"]["ideal reader"] < 1
@@ -191,6 +211,7 @@ def test_what_nobody_asked_for_is_no_number():
     [
         (["--captions", "1"], "captions is 1; ask for 2 or more"),
         (["--pictures", "1"], "pictures is 1; ask for 2 or more"),
+        (["--seed", "-1"], "seed is -1; give 0 or more"),
         (["--model", "nowhere"], "nowhere"),
         (["--judge", "nowhere"], "judge.safetensors is missing"),
     ],
@@ -203,11 +224,29 @@ def test_the_command_says_what_is_wrong(arguments, says, tiny_folder, tmp_path, 
 
 
 def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, monkeypatch):
+    """One with a card, so that it is known what its trainings saw."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    first = {"steps": 3, "batch_size": 4, "seed": 0}
+    card = {"unet": first | {"steps": 2, "seed": 1, "candidates": 2, "start": first}}
+    (model / "training.json").write_text(json.dumps(card))
     judges.save(tmp_path, judge.params)
-    monkeypatch.setattr("diffusion.evaluation.run.Settings", lambda **_: FEW)
+    monkeypatch.setattr(
+        "diffusion.evaluation.run.Settings", lambda seed, **_: dataclasses.replace(FEW, seed=seed)
+    )
     output = tmp_path / "out"
-    given = ["--model", str(tiny_folder), "--judge", str(tmp_path), "--output", str(output)]
-    assert main(["evaluate", *given]) == 0
+    given = ["--model", str(model), "--judge", str(tmp_path), "--output", str(output)]
+    assert main(["evaluate", *given, "--seed", "5"]) == 0
     assert "all at once" in capsys.readouterr().out
-    assert "novelty" not in json.loads((output / "evaluation.json").read_text())
+    found = json.loads((output / "evaluation.json").read_text())
+    assert found["settings"]["seed"] == 5
+    assert found["training pictures"] == {"looked at": 20, "of": 20}
     jax.clear_caches()
+
+
+def test_the_command_finds_out_first_whether_it_may_write(tiny_folder, judge, tmp_path, capsys):
+    judges.save(tmp_path, judge.params)
+    (tmp_path / "out").write_text("mine")
+    given = ["--model", str(tiny_folder), "--judge", str(tmp_path)]
+    assert main(["evaluate", *given, "--output", str(tmp_path / "out")]) == 1
+    assert "cannot be written" in capsys.readouterr().err

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
+from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, is_held_out, sample_scenes
 from diffusion.evaluation.questions import (
     Question,
     _twin,
     ask,
     held_out_pairs,
     others,
-    possible,
     questions,
     right,
     scene_of,
@@ -84,7 +83,6 @@ def test_other_answers_keep_what_was_said_and_nothing_else():
     assert len(scenes.house) == 60
     for name, value in asked.named.items():
         assert (getattr(scenes, name) == value).all()
-    assert possible(scenes).all()
     assert (scenes.trees > 0).all()
     assert (scenes.flower_amount > 0).all()
     assert {len(set(getattr(scenes, name))) for name in ("roof", "door")} == {8, 6}
@@ -102,15 +100,30 @@ def test_other_answers_fit_what_was_meant():
     assert set(one.sky) == {index("sky", "night")}
 
 
-def test_rain_in_winter_and_snow_in_summer_are_not_possible():
-    scene = sample_scenes(np.random.default_rng(0), 4)
-    winter, summer = index("season", "winter"), index("season", "summer")
-    rain, snow = index("weather", "rain"), index("weather", "snow")
-    scenes = Scene(**scene._asdict() | {
-        "season": np.array([winter, winter, summer, summer]),
-        "weather": np.array([rain, snow, rain, snow]),
-    })  # fmt: skip
-    assert possible(scenes).tolist() == [False, True, True, False]
+def test_what_is_left_open_is_as_likely_as_among_all_scenes_that_fit():
+    """Against the plain way: draw until everything fits."""
+    asked = question(house="red", season="winter", flower_amount="few", trees="two")
+    few = ("season", "flower_amount", "trees")
+    drawn = sample_scenes(np.random.default_rng(1), 200_000)
+    fits = np.all([getattr(drawn, name) == asked.named[name] for name in few], axis=0)
+    scenes = others(asked, 2000, np.random.default_rng(0))
+    for name in ("flowers", "tree_kind", "weather", "door"):
+        kinds = len(ATTRIBUTES[name])
+        found = np.bincount(getattr(scenes, name), minlength=kinds) / 2000
+        known = np.bincount(getattr(drawn, name)[fits], minlength=kinds) / fits.sum()
+        assert np.abs(found - known).max() < 0.05, name
+    assert not (scenes.weather == index("weather", "rain")).any()
+    assert (scenes.weather == index("weather", "snow")).mean() > 0.3
+
+
+@pytest.mark.parametrize("of", [0, 1])
+def test_held_out_combinations_are_answers_to_captions_of_such_scenes_alone(of):
+    pairs = held_out_pairs(len(HELD_OUT), "en")
+    for asked in pairs[of]:
+        scenes = others(asked, 20, np.random.default_rng(0))
+        assert (is_held_out(scenes) == (of == 0)).all()
+    yellow = question(house="yellow")
+    assert not is_held_out(others(yellow, 300, np.random.default_rng(0))).any()
 
 
 def test_right_is_what_was_named():
