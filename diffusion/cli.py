@@ -42,8 +42,9 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "gece, ay solda, kırmızı çatılı beyaz ev" --count 9 --seed 7
   diffusion paint "a house in the snow" --negative "trees" --guidance 4
   diffusion paint "three pines at sunset" --strip --output film.png
-  diffusion paint "a house in the snow" --from picture.png --strength 0.6
-  diffusion paint "a blue door" --from picture.png --mask white_where_to_paint.png
+  diffusion paint "a white house" --output houses
+  diffusion paint "a house in the snow" --from houses/0000.png --strength 0.6 --output snow.png
+  diffusion paint "a blue door" --from houses/0000.png --mask white_where_to_paint.png
   diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png
 
@@ -80,12 +81,15 @@ alone, looks at its pictures of captions whose scenes no training has drawn.
   diffusion evaluate --model runs/garden --output runs/garden/evaluation --captions 200
 
 Writes evaluation.json, and evaluation.md with its figures. 8,000 pictures, and 4,000 more of
-held-out combinations, take more than an hour on two cores; a tenth of that says nearly as much.
+held-out combinations, take an hour or two on two cores; a tenth of that says nearly as much.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0 done, 1 not done, 2 a mistake in the call."""
+    """Run the command line.
+
+    Returns the exit code: 0 done, 1 not done, 2 a mistake in the call, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a prompt may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -272,13 +276,22 @@ def add_evaluate(commands: Any) -> None:
     )
     add("--captions", type=int, default=1000, metavar="N", help="in each language (%(default)s)")
     add("--pictures", type=int, default=4, metavar="N", help="of each caption (%(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the captions: others for each (%(default)s). Whoever changed a training after a "
+        "look at what failed asks new ones",
+    )
     evaluate.set_defaults(run=run_evaluate, smaller="choose a lower --captions or --pictures")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from diffusion.evaluation.run import run  # painting does not wait for Matplotlib and SciPy
 
-    run(options.model, options.output, options.judge, options.captions, options.pictures)
+    given = (options.captions, options.pictures, options.seed)
+    run(options.model, options.output, options.judge, *given)
     say(f"wrote {options.output / 'evaluation.md'}")
 
 
@@ -319,11 +332,18 @@ def run_paint(options: argparse.Namespace) -> None:
         artist = diffusion.load(options.model, dtype=options.dtype, loras=loras)
         settings = choose(options, artist, loras)
         indices = list(range(settings.count)) if single else [None]
+    names = [f"{index or 0:04d}.png" if single else "" for index in indices]
+    paths = [options.output / name for name in names]
+    for needed in filter(None, (settings.source, settings.mask)):
+        if Path(needed).resolve() in {path.resolve() for path in paths}:
+            raise ValueError(
+                f"{needed} would be replaced, and the new picture begins with it; name another "
+                "--output"
+            )
     pictures.check_writable(options.output if single else options.output.parent)
     images = paint(artist, settings)
-    for index in indices:
+    for path, index in zip(paths, indices, strict=True):
         one = dataclasses.replace(settings, index=index)
-        path = options.output / f"{index or 0:04d}.png" if single else options.output
         pictures.save(path, arrange(images, one), one)
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 

@@ -114,9 +114,17 @@ def read_source(
         side: of the shorter side where neither is given, in pixels.
         unit: sides that follow from the picture's shape are rounded to multiples of this.
 
-    Raises ValueError that names a file that is no picture, or one that is too long and thin.
+    Raises ValueError that names a file that is no picture, a sheet of several, or one that is too
+    long and thin.
     """
     with _opened(path) as image:
+        if KEY in getattr(image, "text", {}):
+            made = read_settings(path)
+            if made.strip or (made.index is None and made.count > 1):
+                raise ValueError(
+                    f"{path} shows several pictures side by side; paint them into a folder, "
+                    "--output FOLDER, and begin with one of its files"
+                )
         image = _on_paper(image, "white").convert("RGB")
     scale = side / min(image.size)
     if height is not None or width is not None:

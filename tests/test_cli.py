@@ -205,7 +205,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--height", 0], "height is 0"),
         (["--width", 10**9], "width is 1000000000"),
         (["--strength", "0.5"], "strength"),
-        (["--mask", "picture.png"], "--from"),
+        (["--mask", "file"], "--from"),
         (["--from", "absent.png"], "absent.png"),
         (["--from", "file"], "file cannot be read"),
         (["--from", "."], "."),
@@ -265,6 +265,34 @@ def test_only_the_white_of_the_mask_is_painted(paint, source):
     picture = pixels("new/0000.png")
     np.testing.assert_array_equal(picture[mask == 0], SOURCE[mask == 0])
     assert (picture[mask > 0] != SOURCE[mask > 0]).mean() > 0.5
+
+
+@pytest.mark.parametrize("output", ["source.png", "./sub/../source.png"])
+def test_the_picture_that_it_begins_with_is_not_replaced(paint, capsys, source, output):
+    Path("sub").mkdir()
+    before = Path(source).read_bytes()
+    assert paint("a red house", "--from", source, "--output", output) == 1
+    assert "source.png would be replaced" in refusal(capsys)
+    assert paint("a red house", "--output", "new") == 0
+    first = Path("new/0000.png").read_bytes()
+    capsys.readouterr()
+    assert paint("a red house", "--from", "new/0000.png", "--output", "new") == 1
+    assert "0000.png would be replaced" in refusal(capsys)
+    mask = ["--from", source, "--mask", "new/0000.png", "--output", "new"]
+    assert paint("a red house", *mask) == 1
+    assert "0000.png would be replaced" in refusal(capsys)
+    assert Path(source).read_bytes() == before
+    assert Path("new/0000.png").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", [["--count", 2], ["--count", 1, "--strip"]])
+def test_a_sheet_is_no_picture_to_begin_with(paint, capsys, kind):
+    assert paint("a red house", *kind, "--output", "sheet.png") == 0
+    capsys.readouterr()
+    assert paint("a red house", "--from", "sheet.png", "--output", "new") == 1
+    assert "sheet.png shows several pictures side by side" in refusal(capsys)
+    assert paint("a red house", "--count", 1, "--output", "one.png") == 0
+    assert paint("a red house", "--from", "one.png", "--output", "new") == 0
 
 
 def test_again_notices_that_the_source_has_changed(paint, capsys, source):
