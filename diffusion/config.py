@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
+PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
 
 C = TypeVar("C", bound="DataclassInstance")
 
@@ -75,8 +76,7 @@ class ScheduleConfig:
     train_steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
-    prediction: str = "epsilon"  # what the U-Net says: "epsilon" (the noise) or "v" (the velocity)
-    steps_offset: int = 1
+    prediction: str = "epsilon"  # what the U-Net says: one of `PREDICTIONS`
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,12 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.schedule.prediction not in PREDICTIONS:
+            raise ValueError(
+                f"schedule.prediction is {self.schedule.prediction!r}; choose one of "
+                + ", ".join(PREDICTIONS)
+            )
         levels = len(self.unet.block_out_channels)
         for name in ("attention", "heads"):
             if len(getattr(self.unet, name)) != levels:
@@ -116,6 +122,17 @@ class ModelConfig:
     def inpaints(self) -> bool:
         """Was the U-Net trained to see a mask and the picture around it?"""
         return self.unet.in_channels != self.unet.latent_channels
+
+
+def _check_sizes(config: Any, prefix: str = "") -> None:
+    """Raises ValueError where a whole number, of whatever it is, is below 1."""
+    for field_ in dataclasses.fields(config):
+        name, entry = prefix + field_.name, getattr(config, field_.name)
+        if dataclasses.is_dataclass(entry):
+            _check_sizes(entry, name + ".")
+        for number in entry if isinstance(entry, tuple) else (entry,):
+            if isinstance(number, int) and not isinstance(number, bool) and number < 1:
+                raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
 
 
 def garden() -> ModelConfig:

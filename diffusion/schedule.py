@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import PREDICTIONS, ScheduleConfig
 
+OFFSET = 1  # of the timesteps: the reference sets it, whatever a model's scheduler says
 Latents = Float[Array, "b h w c"]
 AlphaBar = Float[Array, " b"]
 
@@ -113,7 +114,7 @@ def timesteps(config: ScheduleConfig, steps: int) -> Int[np.ndarray, " steps"]:
     check_steps(config, steps)
     grid = np.arange(steps)[::-1] * (config.train_steps // steps)
     room = config.train_steps - 1 - int(grid[0])
-    return (grid + min(config.steps_offset, room)).astype(np.int32)
+    return (grid + min(OFFSET, room)).astype(np.int32)
 
 
 def _weights(alpha_bar: AlphaBar) -> tuple[Float[Array, "b 1 1 1"], Float[Array, "b 1 1 1"]]:
@@ -123,6 +124,6 @@ def _weights(alpha_bar: AlphaBar) -> tuple[Float[Array, "b 1 1 1"], Float[Array,
 
 
 def _is_epsilon(kind: str) -> bool:
-    if kind not in ("epsilon", "v"):
+    if kind not in PREDICTIONS:
         raise ValueError(f'unknown prediction {kind!r}; choose "epsilon" or "v"')
     return kind == "epsilon"

@@ -127,4 +127,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "unet.heads", "vae.scaling_factor", "schedule.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 5
+    assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 4

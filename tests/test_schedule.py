@@ -119,11 +119,10 @@ def test_timesteps_are_those_of_stable_diffusion():
 
 @given(
     train_steps=st.integers(1, 1200),
-    offset=st.integers(0, 3),
     data=st.data(),
 )
-def test_timesteps_descend_within_range(train_steps, offset, data):
-    config = ScheduleConfig(train_steps=train_steps, steps_offset=offset)
+def test_timesteps_descend_within_range(train_steps, data):
+    config = ScheduleConfig(train_steps=train_steps)
     steps = data.draw(st.integers(1, train_steps))
     timesteps = schedule.timesteps(config, steps)
     assert len(timesteps) == steps

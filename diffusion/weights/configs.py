@@ -22,6 +22,7 @@ from diffusion.config import (
     VAEConfig,
     from_dict,
 )
+from diffusion.schedule import OFFSET
 from diffusion.stages.text_encoder import ACTIVATIONS
 
 Json = dict[str, Any]
@@ -93,15 +94,14 @@ VAE_READ = {
 
 SCHEDULE_SAME: Json = {
     "beta_schedule": "scaled_linear",
-    "clip_sample": False,
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": False,
     "thresholding": False,
 }
 SCHEDULE_ABSENT: Mapping[str, Json] = {  # what the reference takes where an option is absent
-    "DDIMScheduler": {"clip_sample": True, "set_alpha_to_one": True},
-    "DDPMScheduler": {"clip_sample": True},
+    "DDIMScheduler": {"set_alpha_to_one": True},
 }
+# Of two more, the reference's pipeline minds no file: `steps_offset` is 1, nothing is clipped.
 
 
 def read(files: Mapping[str, Json], name: str) -> ModelConfig:
@@ -255,7 +255,6 @@ def _schedule(data: Json) -> ScheduleConfig:
         beta_start=start,
         beta_end=end,
         prediction=PREDICTIONS[prediction],
-        steps_offset=_number(data, "steps_offset", 0, 0, 1000),
     )
 
 
@@ -331,7 +330,8 @@ def write(config: ModelConfig) -> dict[str, Json]:
             "beta_start": schedule.beta_start,
             "num_train_timesteps": schedule.train_steps,
             "prediction_type": prediction,
-            "steps_offset": schedule.steps_offset,
+            "steps_offset": OFFSET,
+            "clip_sample": False,
             "timestep_spacing": "leading",
         },
     }

@@ -267,19 +267,29 @@ def save_params(
     *,
     dtype: str | None = None,
     linear_projection: bool = True,
+    prefix: str = "",
 ) -> None:
     """Write parameters under their official names; the file appears whole or not at all.
 
     Args:
         dtype: one of `DTYPES`; None keeps the precision that they have.
         linear_projection: see `names.to_file`.
+        prefix: of every name, in the files that others read.
+
+    Raises ValueError for another dtype, or if it cannot hold a value.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     flat = {}
     for parts, value in flatten_dict(params).items():
         name = ".".join(map(str, parts))
         laid = to_file(np.asarray(value), name, linear_projection)
-        laid = laid if dtype is None else laid.astype(DTYPES[dtype])
-        flat[theirs(name, names)] = np.ascontiguousarray(laid)
+        if dtype is not None:
+            with np.errstate(over="ignore"):
+                laid = laid.astype(DTYPES[dtype])
+            if not _finite(laid):
+                raise ValueError(f"{name} holds values that are not finite in {dtype}")
+        flat[prefix + theirs(name, names)] = np.ascontiguousarray(laid)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         draft.touch()

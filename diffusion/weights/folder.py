@@ -45,14 +45,17 @@ WAY_OUT = (
 
 @dataclass(frozen=True)
 class Part:
-    """One network: how to make it, and what its file is called."""
+    """One network: how to make it, and how its file and the names in it begin."""
 
     create: Callable[[ModelConfig], nnx.Module]
     stem: str
+    prefix: str = ""
 
 
 PARTS: dict[str, Part] = {
-    "text_encoder": Part(lambda c: TextEncoder(c.text_encoder, rngs=SameKey(0)), "model"),
+    "text_encoder": Part(
+        lambda c: TextEncoder(c.text_encoder, rngs=SameKey(0)), "model", "text_model."
+    ),
     "unet": Part(lambda c: UNet(c.unet, rngs=SameKey(0)), "diffusion_pytorch_model"),
     "vae": Part(lambda c: VAE(c.vae, rngs=SameKey(0)), "diffusion_pytorch_model"),
 }
@@ -104,9 +107,10 @@ def load_config(root: Path) -> ModelConfig:
 
 
 def save_config(root: Path, config: ModelConfig) -> None:
-    """Everything but weights and tokenizer."""
-    for path, data in configs.write(config).items():
-        write_json(root / path, data)
+    """Everything but weights and tokenizer; last the index, by which a folder is a model."""
+    written = configs.write(config)
+    for path in sorted(written, key=lambda path: path == configs.INDEX):
+        write_json(root / path, written[path])
 
 
 def load_card(root: Path) -> dict[str, Any]:
@@ -160,6 +164,7 @@ def save_part(
         NAME_MAPS[part],
         dtype=dtype,
         linear_projection=config.unet.linear_projection,
+        prefix=PARTS[part].prefix,
     )
 
 

@@ -86,9 +86,7 @@ def test_options_that_are_absent_have_the_reference_s_defaults():
     ("kind", "option"),
     [
         ("PNDMScheduler", "beta_schedule"),
-        ("DDIMScheduler", "clip_sample"),
         ("DDIMScheduler", "set_alpha_to_one"),
-        ("DDPMScheduler", "clip_sample"),
     ],
 )
 def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes(kind, option):
@@ -97,6 +95,15 @@ def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes(kind, op
     del contents[configs.FILES["schedule"]][option]
     with pytest.raises(ValueError, match=f"{option} .* is not supported"):
         configs.read(contents, "sd-v1")
+
+
+@pytest.mark.parametrize("kind", ["PNDMScheduler", "DDIMScheduler", "DDPMScheduler"])
+def test_what_the_pipeline_of_the_reference_sets_itself_may_be_absent_or_otherwise(kind):
+    contents = files(schedule={"_class_name": kind, "clip_sample": True, "steps_offset": 0})
+    assert configs.read(contents, "sd-v1") == sd_v1()
+    for option in ("clip_sample", "steps_offset"):
+        del contents[configs.FILES["schedule"]][option]
+    assert configs.read(contents, "sd-v1") == sd_v1()
 
 
 def test_inpainting_models_have_nine_channels():
@@ -156,7 +163,6 @@ def test_what_is_written_is_read(config):
         ("schedule", "_class_name", "FlowMatchEulerDiscreteScheduler"),
         ("schedule", "_class_name", ["a"]),
         ("schedule", "beta_schedule", "linear"),
-        ("schedule", "clip_sample", True),
         ("schedule", "beta_start", "0.1"),
         ("schedule", "prediction_type", "sample"),
         ("schedule", "rescale_betas_zero_snr", True),

@@ -122,6 +122,17 @@ def test_changes_on_the_way_are_seen_in_the_layout_of_the_file(path, toy):
     np.testing.assert_array_equal(params["conv"]["kernel"], toy.conv.kernel[...])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "says"),
+    [("int8", 1.0, "dtype is 'int8'; choose one of"), ("float16", 1e6, "not finite in float16")],
+)
+def test_what_a_file_cannot_hold_is_not_written(toy, tmp_path, dtype, value, says):
+    params = jax.tree.map(lambda x: jnp.full_like(x, value), split(toy)[1])
+    with pytest.raises(ValueError, match=says):
+        save_params(tmp_path / "toy.safetensors", params, NAMES, dtype=dtype)
+    assert not list(tmp_path.iterdir())
+
+
 def test_position_ids_and_a_prefix_are_no_obstacle(path, toy):
     tensors = {f"text_model.{name}": value for name, value in load_file(path).items()}
     save_file(tensors | {"text_model.embeddings.position_ids": np.arange(5)}, path)
