@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 
 def sinusoids(timesteps: Int[Array, " b"], width: int) -> Float[Array, "b {width}"]:
-    """Cosines, then sines, of the timestep at width/2 frequencies from 1 down to 1/10000.
+    """Cosines, then sines, of the timestep at h = width/2 frequencies: 1, down to 10000^-((h-1)/h).
 
     The position code of Vaswani et al. 2017 (section 3.5); Stable Diffusion puts cosine first.
     """

@@ -28,5 +28,5 @@ def noisy_latent(
     timesteps: Int[Array, " b"],
     alpha_bars: Float[Array, " t"],
 ) -> Float[Array, "b h w z"]:
-    """z_t: the scaled latent of a picture, as it looks after t steps of noise."""
+    """z_t: the scaled latent of a picture under the noise of timesteps 0 to t."""
     return add_noise(latents, noise, alpha_bars[timesteps])

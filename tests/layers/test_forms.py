@@ -93,6 +93,26 @@ def test_winograd_in_strips_and_parts(shape, monkeypatch):
     np.testing.assert_allclose(winograd(x, kernel), whole, atol=1e-5 * float(jnp.abs(whole).max()))
 
 
+@pytest.mark.parametrize("high", [1, 2, 5, 7, 16, 31])
+@pytest.mark.parametrize("budget", [1, 500, 2000, 10**9])
+def test_no_strip_of_winograd_is_padding_alone(high, budget, monkeypatch):
+    asked = []
+    one_by_one = winograd_form.one_by_one
+    monkeypatch.setattr(winograd_form, "STRIP", budget)
+    monkeypatch.setattr(
+        winograd_form,
+        "one_by_one",
+        lambda run, count, **rest: asked.append(count) or one_by_one(run, count, **rest),
+    )
+    x, kernel = drawn(1, high * winograd_form.TILE, 8, 2, 1)
+    found = winograd(x, kernel)
+    strips = asked[0]
+    rows = -(-high // strips)
+    assert (strips - 1) * rows < high <= strips * rows
+    wanted = exact(x, kernel)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * float(np.abs(wanted).max()))
+
+
 def test_winograd_keeps_its_digits_over_many_channels():
     x, kernel = drawn(1, 32, 32, 640, 64)
     wanted = exact(x, kernel)

@@ -55,7 +55,8 @@ def winograd(
     d = kernel.shape[-1]
     high, wide = -(-h // TILE), -(-w // TILE)  # tiles; the last ones may hang over
     strips = -(-(SIDE**2) * b * high * wide * c // max(STRIP, SIDE**2 * c * d))
-    size = -(-high // strips) * TILE
+    rows = -(-high // strips)  # of tiles in a strip
+    strips, size = -(-high // rows), rows * TILE
     around = (1, 1 + strips * size - h), (1, 1 + wide * TILE - w)
     framed = jnp.pad(x, ((0, 0), *around, (0, 0)))
 
