@@ -345,7 +345,9 @@ class Artist:
         mask: Mask | None = None,
         strength: float | None = None,
     ) -> Iterator[Glance]:
-        """Paint, and yield every glance on the way; the last one's `latents` are the finished ones.
+        """Paint, and give every glance on the way; the last one's `latents` are the finished ones.
+
+        The settings are checked at once, the painting goes on as the glances are asked for.
 
         Args:
             prompt: what to paint; "" lets the model choose.
@@ -353,7 +355,9 @@ class Artist:
             seed: 0 <= seed < 2**32. Picture i of a seed depends on seed and i alone.
             count: how many pictures, side by side in one batch.
             first: the number of the first picture.
-            steps: 1 to `config.schedule.train_steps`.
+            steps: 1 to `config.schedule.train_steps`. The first timestep is `(steps - 1) *
+                (train_steps // steps) + 1`: with a few steps, or with more than half of them, it is
+                far from the last, and the network is told that a picture is in what is pure noise.
             guidance: how loud the teacher is (Ho & Salimans 2022): 0 ignores the prompt, 1 follows
                 the model, more exaggerates. None: the model's own default.
             sampler: one of `diffusion.samplers.SAMPLERS`.
@@ -367,6 +371,8 @@ class Artist:
 
         Raises ValueError that names the argument that is out of range.
         """
+        if not 0 <= first <= 2**32 - count:
+            raise ValueError(f"first is {first}; give 0 to {2**32} less the count")
         plan = self.plan(
             prompt,
             negative=negative,
@@ -393,7 +399,7 @@ class Artist:
             mask=mask,
             strength=strength,
         )
-        yield from self._turn(plan, start, first, count)
+        return self._turn(plan, start, first, count)
 
     def _start(
         self,
@@ -477,7 +483,9 @@ class Artist:
         on_glance: Callable[[Glance], None] | None = None,
         **settings: Any,
     ) -> UInt8[np.ndarray, "count H W 3"]:
-        """Paint `count` pictures of a prompt; see `glances` for the other settings and errors.
+        """Paint `count` pictures of a prompt, the first ones of a seed.
+
+        `glances` has the other settings, but for its `first`, and the errors.
 
         With a mask, the pixels that it leaves out are those of the image, unchanged.
 

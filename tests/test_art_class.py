@@ -179,6 +179,15 @@ def test_refuses_what_it_cannot_paint(artist, settings, message):
         artist.paint(**{"prompt": PROMPT, **settings})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"first": -1}, "first is -1"), ({"first": 2**32}, "first is"), ({"steps": 0}, "steps must")],
+)
+def test_glances_refuse_at_once(artist, settings, message):
+    with pytest.raises(ValueError, match=message):
+        artist.glances(PROMPT, **settings)
+
+
 def test_unet_and_vae_are_callable_as_a_whole(artist):
     z = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
     context = artist.text_encoder(jnp.asarray(artist.tokenizer([PROMPT, ""])))
