@@ -63,7 +63,6 @@ EXERCISES: Mapping[str, Exercise] = {
             "betas": lambda betas, t: np.prod(betas[: t + 1]),
             "late": lambda betas, t: np.prod(1.0 - betas[:t]),
         },
-        tolerance=1e-6,
     ),
     "snr": Exercise(
         minutes=4,
