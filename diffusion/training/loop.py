@@ -39,7 +39,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     learning_rate: float  # the highest, reached after warm-up; falls to a hundredth on a cosine
-    warmup: int = 100  # steps
+    warmup: int = 100  # steps, but no more than half of all
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
@@ -53,6 +53,11 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.warmup < 0:
+            raise ValueError(f"warmup is {self.warmup}; give 0 or more")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give more than 0")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
 

@@ -25,6 +25,7 @@ from diffusion.datasets.practice import CANDIDATES, PRACTISED
 from diffusion.evaluation.judge import save
 from diffusion.layers.machine import described
 from diffusion.replacing import replacing
+from diffusion.tokenizer import Tokenizer
 from diffusion.training import judge, text_encoder, unet, vae
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
@@ -128,6 +129,13 @@ def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
             )
         return config
     config = override(garden(), settings)
+    if config.inpaints:
+        raise ValueError(
+            f"model.unet.in_channels is {config.unet.in_channels}; a U-Net that inpaints is not "
+            f"trained here: leave it at {config.unet.latent_channels}"
+        )
+    for part in folder.PARTS:
+        folder.structure_of(config, part)  # raises now, not after hours, if it cannot be built
     folder.save_config(output, config)
     return config
 
@@ -140,7 +148,14 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
             f"the captions hold no more than {tokenizer.vocab_size} tokens: "
             f"--set model.text_encoder.vocab_size={tokenizer.vocab_size} in a new --output"
         )
-    tokenizer.save(order.output / "tokenizer")
+    place = order.output / "tokenizer"
+    learnt = folder.part_file(order.output, "text_encoder").exists() and place.exists()
+    if learnt and _spelling(folder.load_tokenizer(order.output)) != _spelling(tokenizer):
+        raise ValueError(
+            f"the text encoder of {order.output} has learnt another tokenizer's tokens; name "
+            "another --output"
+        )
+    tokenizer.save(place)
     _record(order, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
 
 
@@ -149,8 +164,10 @@ def _train_text(order: Order, config: ModelConfig) -> None:
     _require(output, "text", tokenizer=output / "tokenizer" / "vocab.json")
     if (size := override(text_encoder.preset(), order.settings).batch_size) % 2:
         raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
-    task = text_encoder.TextTask(config, folder.load_tokenizer(output))
-    params = _run(task, text_encoder.preset(), order)
+    tokenizer = folder.load_tokenizer(output)
+    task = text_encoder.TextTask(config, tokenizer)
+    spelling = {"tokenizer": _spelling(tokenizer)}
+    params = _run(task, text_encoder.preset(), order, {"learns_with": spelling})
     folder.save_part(output, config, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
 
 
@@ -181,8 +198,13 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
         vae=folder.part_file(output, "vae"),
     )
     text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
-    task = unet.UNetTask(config, folder.load_tokenizer(output), text, vae_)
-    heard = {"text_encoder": _fingerprint(text), "vae": _fingerprint(vae_)}
+    tokenizer = folder.load_tokenizer(output)
+    task = unet.UNetTask(config, tokenizer, text, vae_)
+    heard = {
+        "tokenizer": _spelling(tokenizer),
+        "text_encoder": _fingerprint(text),
+        "vae": _fingerprint(vae_),
+    }
     data = {"candidates": CANDIDATES, "practised": PRACTISED}
     params = _run(task, unet.preset(), order, {"learns_with": heard}, data)
     folder.save_part(output, config, "unet", params, DTYPE)
@@ -240,6 +262,12 @@ def _run(
         summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
     _record(order, task.name, summary | dict(data) | origin)
     return params
+
+
+def _spelling(tokenizer: Tokenizer) -> str:
+    """Tells this vocabulary, and what it makes of words, from any others."""
+    told = json.dumps([tokenizer.vocab, tokenizer.merges, tokenizer.fold_dotted_i])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _fingerprint(params: Params) -> str:

@@ -227,7 +227,7 @@ def test_a_run_killed_with_sigkill_ends_as_an_undisturbed_one(tmp_path):
     folder, config = tmp_path / "killed", killed_config()
     victim = start(folder, "kill")
     deadline = time.monotonic() + 120
-    while not any((folder / "checkpoints").glob("[0-9]*")):
+    while not any(path.name.isdigit() for path in folder.glob("checkpoints/*")):  # finished ones
         assert victim.poll() is None, victim.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)

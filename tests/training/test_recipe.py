@@ -108,6 +108,7 @@ def test_the_card_says_how_each_part_was_trained(trained):
 def test_the_same_command_again_changes_nothing(trained, monkeypatch):
     before = weights(trained)
     config = (trained / "vae" / "config.json").read_bytes()
+    words = {path: path.read_bytes() for path in trained.glob("tokenizer/*")}
     logs = {path: path.read_bytes() for path in trained.rglob("log.jsonl")}
 
     def no_step(*_: object) -> None:
@@ -117,7 +118,40 @@ def test_the_same_command_again_changes_nothing(trained, monkeypatch):
     assert cli.main(["train", "all", "--output", str(trained), *COMMAND]) == 0
     assert weights(trained) == before
     assert (trained / "vae" / "config.json").read_bytes() == config
+    assert {path: path.read_bytes() for path in trained.glob("tokenizer/*")} == words
     assert {path: path.read_bytes() for path in trained.rglob("log.jsonl")} == logs
+
+
+def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained, tmp_path):
+    before = (trained / "tokenizer" / "vocab.json").read_bytes()
+    with pytest.raises(ValueError, match="has learnt another tokenizer's tokens; name another"):
+        train_part("tokenizer", trained, ["seed=1"])
+    assert (trained / "tokenizer" / "vocab.json").read_bytes() == before
+    train_part("tokenizer", tmp_path, [*TINY, "seed=1"])
+    assert (tmp_path / "tokenizer" / "vocab.json").read_bytes() != before
+    train_part("tokenizer", tmp_path, ["seed=2"])  # nobody has learnt from it yet
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("model.unet.norm_groups=3", "norm_groups|divisible|groups"),
+        ("model.unet.norm_groups=0", r"unet\.norm_groups is 0; give whole numbers from 1 on"),
+        ("model.unet.heads=(2,0)", r"unet\.heads is \(2, 0\)"),
+        ("model.unet.heads=(2,3)", "heads"),
+        ("model.vae.norm_groups=3", "groups"),
+        ("model.unet.in_channels=9", "in_channels is 9; a U-Net that inpaints is not trained"),
+        ("model.schedule.prediction=v_prediction", "'v_prediction'; choose one of epsilon, v"),
+        ("clip=0", "clip is 0.0; give more than 0"),
+        ("learning_rate=-1.0", "learning_rate is -1.0"),
+        ("warmup=-1", "warmup is -1"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is(setting, says, tmp_path):
+    settings = [s for s in TINY if s.partition("=")[0] != setting.partition("=")[0]]
+    with pytest.raises(ValueError, match=says):
+        train_part("all", tmp_path / "new", [*settings, setting])
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_model_or_training_in_the_same_folder_is_refused(trained):

@@ -1,7 +1,8 @@
 """What the networks are asked: losses, data and gradients of the three tasks."""
 
+import dataclasses
 import math
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
+from diffusion import schedule
 from diffusion.config import ModelConfig, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffusion.datasets.captions import caption, captions, said_by
 from diffusion.datasets.garden import (
@@ -257,22 +259,46 @@ def test_a_tenth_of_the_captions_is_dropped():
     assert abs(dropped - count * CAPTION_DROPOUT) < 4 * spread
 
 
-def test_the_perfect_prediction_has_no_loss(monkeypatch):
-    """The target that the loss compares with is the one of the schedule, at every noise level."""
-    task = make("unet")
-    asked: list[jax.Array] = []
-    original = unet.target
+@pytest.mark.parametrize("kind", ["v", "epsilon"])
+def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
+    """A fresh network says nothing (its last layer is zero), so the loss is the target's size."""
+    config = small(kind)
+    config = dataclasses.replace(config, vae=dataclasses.replace(config.vae, scaling_factor=0.5))
+    text, vae = (split(module(rngs=nnx.Rngs(0)))[1] for module in (
+        partial(TextEncoder, config.text_encoder), partial(VAE, config.vae)))  # fmt: skip
+    task = UNetTask(config, words(), text, vae)
+    seen: dict[str, tuple[jax.Array, ...]] = {}
 
-    def watched(latents, noise, alpha_bar, kind):
-        asked.append(original(latents, noise, alpha_bar, kind))
-        return jnp.zeros_like(latents)  # what a fresh network, with its last layer at zero, says
+    def watched(name, function):
+        def call(*arguments):
+            seen[name] = arguments
+            return function(*arguments)
 
-    monkeypatch.setattr(unet, "target", watched)
-    data = task.batch(np.random.default_rng(0), 4)
-    loss, metrics = task.loss(task.init(0), data, jax.random.key(0))
-    assert loss == pytest.approx(0.0, abs=1e-6)
-    assert metrics["error"] == pytest.approx(0.0, abs=1e-6)
-    assert 0.3 < float(jnp.std(asked[0])) < 3.0
+        monkeypatch.setattr(unet, name, call)
+
+    watched("noisy_latent", unet.noisy_latent)
+    watched("target", unet.target)
+    batch = task.batch(np.random.default_rng(0), 2)
+    loss, metrics = task.loss(task.init(0), batch, jax.random.key(0))
+
+    latents, noise, timesteps, alpha_bars = seen["noisy_latent"]
+    assert np.array_equal(seen["target"][0], latents)
+    assert np.array_equal(seen["target"][1], noise)
+    alpha_bar = schedule.alpha_bars(config.schedule)[np.asarray(timesteps)]
+    np.testing.assert_allclose(seen["target"][2], alpha_bar, rtol=1e-6)
+    assert np.array_equal(alpha_bars, task.alpha_bars)
+    assert seen["target"][3] == kind
+    posterior = nnx.merge(task.vae_structure, vae).encode(render(batch.scenes, config.image_size))
+    drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
+    np.testing.assert_allclose(latents, np.concatenate([drawn] * unet.LOOKS), rtol=1e-5, atol=1e-6)
+    assert abs(float(jnp.std(noise)) - 1) < 0.1
+
+    spread = np.sqrt(1 - alpha_bar)[:, None, None, None]
+    v = np.sqrt(alpha_bar)[:, None, None, None] * noise - spread * latents
+    error = np.square(v if kind == "v" else noise).mean((1, 2, 3))
+    counts = np.asarray(weight(jnp.asarray(alpha_bar, jnp.float32), kind))
+    assert float(loss) == pytest.approx(np.mean(counts * error), rel=1e-4)
+    assert float(metrics["error"]) == pytest.approx(np.mean(error), rel=1e-4)
 
 
 def test_the_measured_scale_gives_latents_of_unit_variance():
