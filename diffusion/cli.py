@@ -43,7 +43,7 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "a house in the snow" --negative "trees" --guidance 4
   diffusion paint "three pines at sunset" --strip --output film.png
   diffusion paint "a white house" --output houses
-  diffusion paint "a house in the snow" --from houses/0000.png --strength 0.6 --output snow.png
+  diffusion paint "a white house at night" --from houses/0000.png --strength 0.8 --output night.png
   diffusion paint "a blue door" --from houses/0000.png --mask white_where_to_paint.png
   diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png

@@ -118,14 +118,14 @@ def read_source(
     long and thin.
     """
     with _opened(path) as image:
-        if KEY in getattr(image, "text", {}):
-            made = read_settings(path)
-            if made.strip or (made.index is None and made.count > 1):
-                raise ValueError(
-                    f"{path} shows several pictures side by side; paint them into a folder, "
-                    "--output FOLDER, and begin with one of its files"
-                )
+        ours = KEY in getattr(image, "text", {})
         image = _on_paper(image, "white").convert("RGB")
+    made = read_settings(path) if ours else None
+    if made is not None and (made.strip or (made.index is None and made.count > 1)):
+        raise ValueError(
+            f"{path} shows several pictures side by side; paint them into a folder, --output "
+            "FOLDER, and begin with one of its files"
+        )
     scale = side / min(image.size)
     if height is not None or width is not None:
         scale = (height or 0) / image.height or (width or 0) / image.width

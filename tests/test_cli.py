@@ -290,7 +290,7 @@ def test_a_sheet_is_no_picture_to_begin_with(paint, capsys, kind):
     assert paint("a red house", *kind, "--output", "sheet.png") == 0
     capsys.readouterr()
     assert paint("a red house", "--from", "sheet.png", "--output", "new") == 1
-    assert "sheet.png shows several pictures side by side" in refusal(capsys)
+    assert "diffusion: sheet.png shows several pictures side by side" in refusal(capsys)
     assert paint("a red house", "--count", 1, "--output", "one.png") == 0
     assert paint("a red house", "--from", "one.png", "--output", "new") == 0
 
