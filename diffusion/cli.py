@@ -334,8 +334,9 @@ def run_paint(options: argparse.Namespace) -> None:
         indices = list(range(settings.count)) if single else [None]
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
     paths = [options.output / name for name in names]
+    replaced = {path.resolve() for path in paths}
     for needed in filter(None, (settings.source, settings.mask)):
-        if Path(needed).resolve() in {path.resolve() for path in paths}:
+        if Path(needed).resolve() in replaced:
             raise ValueError(
                 f"{needed} would be replaced, and the new picture begins with it; name another "
                 "--output"

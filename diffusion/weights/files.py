@@ -223,14 +223,13 @@ class Weights:
 
         Raises ValueError that names a parameter that is not finite, or a damaged file.
         """
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+        kind = _in_memory(dtype)
         for path, stamp in self.stamps.items():
             if _stamp(path) != stamp:
                 raise ValueError(f"weights file {path} has changed since; load the model again")
 
         def read(tensor: Tensor) -> Array:
-            return self._read_one(tensor, np.dtype(DTYPES[dtype]), adjusts)
+            return self._read_one(tensor, kind, adjusts)
 
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as workers:
             values = list(workers.map(read, self.tensors))
@@ -278,15 +277,14 @@ def save_params(
 
     Raises ValueError for another dtype, or if it cannot hold a value.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    kind = None if dtype is None else _in_memory(dtype)
     flat = {}
     for parts, value in flatten_dict(params).items():
         name = ".".join(map(str, parts))
         laid = to_file(np.asarray(value), name, linear_projection)
-        if dtype is not None:
+        if kind is not None:
             with np.errstate(over="ignore"):
-                laid = laid.astype(DTYPES[dtype])
+                laid = laid.astype(kind)
             if not _finite(laid):
                 raise ValueError(f"{name} holds values that are not finite in {dtype}")
         flat[prefix + theirs(name, names)] = np.ascontiguousarray(laid)
@@ -296,6 +294,12 @@ def save_params(
         mode = draft.stat().st_mode
         save_file(flat, draft, metadata={"format": "pt"})
         draft.chmod(mode)  # safetensors makes a file that nobody else may read
+
+
+def _in_memory(dtype: str) -> np.dtype[Any]:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    return np.dtype(DTYPES[dtype])
 
 
 def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
