@@ -126,6 +126,8 @@ def read_source(
             f"{path} shows several pictures side by side; paint them into a folder, --output "
             "FOLDER, and begin with one of its files"
         )
+    if made is not None:
+        image = _without_zoom(image, made.zoom)
     scale = side / min(image.size)
     if height is not None or width is not None:
         scale = (height or 0) / image.height or (width or 0) / image.width
@@ -149,6 +151,13 @@ def read_mask(path: Path, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     if not (fitted > 127).any():
         raise ValueError(f"mask {path} is black everywhere; make white what is to be painted")
     return fitted > 127
+
+
+def _without_zoom(image: Image.Image, zoom: int) -> Image.Image:
+    """The painted pixels, where each is still repeated; to scale them down would blur them."""
+    pixels = np.asarray(image)[::zoom, ::zoom]
+    same = np.array_equal(pixels.repeat(zoom, axis=0).repeat(zoom, axis=1), np.asarray(image))
+    return Image.fromarray(pixels) if same else image
 
 
 def _on_paper(image: Image.Image, colour: str) -> Image.Image:

@@ -181,6 +181,22 @@ def test_a_source_is_scaled_and_cut_to_whole_units(tmp_path, shape, asked, expec
     np.testing.assert_allclose(image[:, -2:].mean(axis=(0, 1)), (0, 0, 255), atol=1)
 
 
+def test_a_picture_of_ours_comes_back_to_the_pixel_whatever_its_zoom(tmp_path):
+    painted = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    path = tmp_path / "ours.png"
+    for zoom in (1, 3, 4):
+        save(path, painted, Settings("a house", count=1, zoom=zoom))
+        np.testing.assert_array_equal(read_source(path, None, None, 16, 8), painted)
+    touched = Image.open(path)
+    touched.putpixel((0, 0), (255, 0, 0))  # by hand, at the size of the file
+    info = PngInfo()
+    info.add_itxt(KEY, touched.text[KEY])
+    touched.save(path, pnginfo=info)
+    changed = read_source(path, None, None, 16, 8)
+    assert changed.shape == painted.shape
+    assert (changed != painted).any()
+
+
 def test_a_transparent_source_lies_on_white_paper_and_a_photo_stands_upright(tmp_path):
     Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "glass.png")
     assert (read_source(tmp_path / "glass.png", None, None, 16, 8) == 255).all()
