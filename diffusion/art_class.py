@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -356,8 +357,9 @@ class Artist:
             count: how many pictures, side by side in one batch.
             first: the number of the first picture.
             steps: 1 to `config.schedule.train_steps`. The first timestep is `(steps - 1) *
-                (train_steps // steps) + 1`: with a few steps, or with more than half of them, it is
-                far from the last, and the network is told that a picture is in what is pure noise.
+                (train_steps // steps) + 1`, with "dpm++2m" `steps * (train_steps // (steps + 1)) +
+                1`: with a few steps, or with more than half of them, it is far from the last, and
+                the network is told that a picture is in what is pure noise.
             guidance: how loud the teacher is (Ho & Salimans 2022): 0 ignores the prompt, 1 follows
                 the model, more exaggerates. None: the model's own default.
             sampler: one of `diffusion.samplers.SAMPLERS`.
@@ -509,7 +511,9 @@ class Artist:
 
     def side_by_side(self, count: int, height: int, width: int) -> int:
         """How many of `count` pictures are painted in one batch."""
-        return max(1, min(count, BATCH, PIXELS // (height * width)))
+        fitting = max(1, min(BATCH, PIXELS // (height * width)))
+        turns = math.ceil(count / fitting)
+        return math.ceil(count / turns)  # alike, as each size is compiled and none shall be empty
 
     def hang(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
         """Finished latents, as pictures; large ones in tiles where memory is short."""
@@ -635,7 +639,12 @@ def load(
             f"{tokenizer.length}, text_encoder/config.json says {text.vocab_size} and "
             f"{text.length}; use the files of one model"
         )
-    structures = {part: folder.structure_of(config, part) for part in folder.PARTS}
+    structures = {}
+    for part in folder.PARTS:
+        try:
+            structures[part] = folder.structure_of(config, part)
+        except ValueError as error:
+            raise ValueError(f"{place / part / 'config.json'}: {error}") from error
     weights = {part: folder.open_part(place, part, structures[part][1]) for part in folder.PARTS}
     opened = [
         LoRA.open(path, strength, {part: w.shapes for part, w in weights.items()})

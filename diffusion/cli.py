@@ -139,17 +139,17 @@ def build_parser() -> argparse.ArgumentParser:
     default = {field.name: field.default for field in dataclasses.fields(Settings)}
     add = paint.add_argument
     add("prompt", nargs="?", help='what to paint; "" lets the model choose')
-    add("--model", default=default["model"], help="a model that ships, or a folder (%(default)s)")
-    add("--negative", default="", metavar="TEXT", help="what to stay away from")
+    # What is not given is None: `--again` can tell it from a default that is.
+    add("--model", help=f"a model that ships, or a folder ({default['model']})")
+    add("--negative", metavar="TEXT", help="what to stay away from")
     add(
         "--seed",
         type=int,
-        default=0,
         metavar="N",
-        help="another seed, other pictures (%(default)s)",
+        help=f"another seed, other pictures ({default['seed']})",
     )
     add("--count", type=int, metavar="N", help="how many pictures (4; 1 where they are large)")
-    add("--steps", type=int, default=25, metavar="N", help="glances at the canvas (%(default)s)")
+    add("--steps", type=int, metavar="N", help=f"glances at the canvas ({default['steps']})")
     add(
         "--guidance",
         type=float,
@@ -159,11 +159,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--sampler",
-        default=default["sampler"],
         metavar="NAME",
-        help=f"one of {', '.join(samplers.SAMPLERS)} (%(default)s)",
+        help=f"one of {', '.join(samplers.SAMPLERS)} ({default['sampler']})",
     )
-    add("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as in ddpm")
+    add("--eta", type=float, help="fresh noise in ddim: 0 none, 1 as in ddpm")
     add("--height", type=int, metavar="PIXELS", help="(the model's own, or that of --from)")
     add("--width", type=int, metavar="PIXELS", help="(the model's own, or that of --from)")
     add(
@@ -326,12 +325,13 @@ def run_paint(options: argparse.Namespace) -> None:
                 + ", ".join(filter(None, (settings.source, settings.mask, *settings.loras)))
             )
         artist = diffusion.load(settings.model, dtype=settings.dtype, loras=settings.loras)
-        indices = [settings.index]
     else:
         loras = dict(map(lora, options.loras))
-        artist = diffusion.load(options.model, dtype=options.dtype, loras=loras)
+        model = options.model or Settings.model
+        artist = diffusion.load(model, dtype=options.dtype, loras=loras)
         settings = choose(options, artist, loras)
-        indices = list(range(settings.count)) if single else [None]
+    artist.plan(**asked(artist, settings))  # so many pictures are possible, and all else
+    indices = range(settings.count) if single and settings.index is None else [settings.index]
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
     paths = [options.output / name for name in names]
     replaced = {path.resolve() for path in paths}
@@ -353,7 +353,7 @@ def lora(text: str) -> tuple[str, float]:
     """`style.safetensors=0.7` -> the file and its strength, 1 where it is not said."""
     path, _, strength = text.rpartition("=")
     try:
-        return path, float(strength)
+        return (path, float(strength)) if path else (text, 1.0)
     except ValueError:
         return text, 1.0
 
@@ -371,6 +371,15 @@ def choose(options: argparse.Namespace, artist: Artist, loras: dict[str, float])
     said = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     settings = Settings(**(fitting | said | {"loras": loras}))
     return dataclasses.replace(settings, digest=pictures.digest(settings))
+
+
+def asked(artist: Artist, settings: Settings) -> dict[str, Any]:
+    """The settings, as `Artist.paint` takes them."""
+    arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
+    arguments |= given(artist, settings)
+    if settings.source is not None:
+        arguments |= {"height": None, "width": None}  # they are the image's by now
+    return arguments
 
 
 def given(artist: Artist, settings: Settings) -> dict[str, np.ndarray]:
@@ -421,10 +430,7 @@ class Waiting:
 
 def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
     """The pictures, or their strips, of a whole series; with a progress bar."""
-    arguments = {name: getattr(settings, name) for name in PAINT_ARGUMENTS}
-    arguments |= given(artist, settings)
-    if settings.source is not None:
-        arguments |= {"height": None, "width": None}  # they are the image's by now
+    arguments = asked(artist, settings)
     calls = len(artist.plan(**arguments).timestep)
     size = artist.size(arguments["height"], arguments["width"], arguments.get("image"))
     turns = math.ceil(settings.count / artist.side_by_side(settings.count, *size))

@@ -96,7 +96,12 @@ class ModelConfig:
                 f"schedule.prediction is {self.schedule.prediction!r}; choose one of "
                 + ", ".join(PREDICTIONS)
             )
-        levels = len(self.unet.block_out_channels)
+        first, levels = self.unet.block_out_channels[0], len(self.unet.block_out_channels)
+        if first % 2:
+            raise ValueError(
+                f"unet.block_out_channels begins with {first}; give an even number, as each "
+                "frequency of the timestep has a cosine and a sine"
+            )
         for name in ("attention", "heads"):
             if len(getattr(self.unet, name)) != levels:
                 raise ValueError(f"unet.{name} needs one entry a level: {levels}")
@@ -217,7 +222,8 @@ def override(config: C, settings: Sequence[str]) -> C:
         place: Any = data
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
-        if not equals or not isinstance(place, dict) or leaf not in place:
+        part = not isinstance(place, dict) or isinstance(place.get(leaf, {}), dict)
+        if not equals or part:  # a whole part would lose the entries that it does not name
             raise ValueError(
                 f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}"
             )

@@ -5,14 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import load_file, save_file
@@ -25,25 +23,9 @@ from diffusion.pictures import KEY, Settings, read_settings
 from diffusion.weights.folder import PARTS, part_file
 
 REPOSITORY = Path(cli.__file__).parents[1]
-CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 Paint = Callable[..., int]
 
 pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """The user's cache is left alone, and JAX's settings come back."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    (cache / "jax").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(cli.platformdirs, "user_cache_path", lambda name: cache)
-    before = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -161,6 +143,24 @@ def test_again_of_a_single_picture_may_go_into_a_folder(paint):
     assert not Path("second/0000.png").exists()
 
 
+def test_again_of_a_sheet_gives_all_its_pictures_to_a_folder(paint):
+    assert paint("a red house", "--output", "sheet.png") == 0
+    assert paint("a red house", "--output", "first") == 0
+    assert cli.main(["paint", "--again", "sheet.png", "--output", "second"]) == 0
+    for name in ("0000.png", "0001.png"):
+        assert Path("second", name).read_bytes() == Path("first", name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "given", [["--steps", "25"], ["--seed", "0"], ["--model", "garden"], ["--negative", ""]]
+)
+def test_again_refuses_what_is_given_even_if_it_is_the_default(paint, capsys, given):
+    assert paint("a red house") == 0
+    capsys.readouterr()
+    assert cli.main(["paint", "--again", "picture.png", *given]) == 1
+    assert f"leave out {given[0]}" in refusal(capsys)
+
+
 @pytest.mark.parametrize(
     "prompt", ["", "🏡🌳", "a\x00house", "\ud800 house", "KIRMIZI ÇATILI İKİ EV ığüşöç"]
 )
@@ -189,6 +189,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--count", 0], "count is 0"),
         (["--count", -3], "count is -3"),
         (["--count", 10**12], "count 1000000000000"),
+        (["--count", 10**12, "--output", "folder"], "count 1000000000000"),
         (["--seed", -1], "seed is -1"),
         (["--seed", 2**32], "seed is 4294967296"),
         (["--zoom", 0], "zoom is 0"),
@@ -334,6 +335,15 @@ def test_large_models_paint_one_picture_at_a_time_unless_asked(monkeypatch, tmp_
     assert (settings.count, settings.zoom, settings.guidance) == (4, 4, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("text", "file", "strength"),
+    [("a.safetensors=0.7", "a.safetensors", 0.7), ("a=b.safetensors", "a=b.safetensors", 1.0),
+     ("0.7", "0.7", 1.0), ("=0.7", "=0.7", 1.0)],
+)  # fmt: skip
+def test_a_lora_and_its_strength(text, file, strength):
+    assert cli.lora(text) == (file, strength)
+
+
 def test_a_prompt_is_needed(paint, capsys):
     assert paint() == 1
     assert "prompt" in refusal(capsys)
@@ -475,8 +485,10 @@ def test_module_runs_as_a_program():
 
 
 def test_the_first_run_says_why_it_is_slow(paint, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.platformdirs, "user_cache_path", lambda name: tmp_path / "empty")
-    assert paint("a red house") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.platformdirs, "user_cache_path", lambda name: tmp_path / "empty")
+        assert paint("a red house") == 0
+    cli.keep_compilations()  # where the other tests do
     said = capsys.readouterr().err
     assert said.count("first run") == 1
     assert str(tmp_path / "empty") in said

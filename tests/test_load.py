@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import diffusion
@@ -41,6 +42,8 @@ def test_half_precision_in_the_networks_float32_around_them(tiny_folder, artist,
         assert {x.dtype for x in (ours.prediction, ours.x0, ours.latents)} == {jnp.dtype("float32")}
         assert 0 < np.abs(ours.prediction - exact.prediction).max() < rough
     tokens = jnp.asarray(half.tokenizer([PROMPT]))
+    inside = nnx.merge(*folder.load_part(tiny_folder, half.config, "text_encoder", dtype))
+    assert inside(tokens).dtype == jnp.dtype(dtype)
     assert half.text_encoder(tokens).dtype == jnp.float32
     images = half.vae.decode(full[-1].latents)
     np.testing.assert_allclose(images, artist.vae.decode(full[-1].latents), atol=10 * rough)

@@ -49,6 +49,7 @@ class TextEncoder(nnx.Module):
         self.token_embedding = nnx.Embed(
             config.vocab_size, config.width, embedding_init=normal(0.02), rngs=rngs
         )
+        self.token_embedding.dtype = None  # Flax fixes float32 here; that of the weights is meant
         self.position_embedding = nnx.Param(
             normal(0.01)(rngs.params(), (config.length, config.width), jnp.float32)
         )

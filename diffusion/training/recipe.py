@@ -29,7 +29,7 @@ from diffusion.tokenizer import Tokenizer
 from diffusion.training import judge, text_encoder, unet, vae
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
-from diffusion.weights import folder
+from diffusion.weights import configs, folder
 from diffusion.weights.configs import INDEX
 from diffusion.weights.files import Params
 
@@ -136,6 +136,7 @@ def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
         )
     for part in folder.PARTS:
         folder.structure_of(config, part)  # raises now, not after hours, if it cannot be built
+    configs.read(configs.write(config), config.name)  # or if nobody could read it afterwards
     folder.save_config(output, config)
     return config
 

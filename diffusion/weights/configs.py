@@ -117,9 +117,10 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     for part, path in FILES.items():
         try:
             parts[part] = READERS[part](files[path])
+            if part == "unet":
+                size = _number(files[path], "sample_size", 64, 1, 1024)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
-    size = _number(files[FILES["unet"]], "sample_size", 64, 1, 1024)
     plain: Json = {part: dataclasses.asdict(config) for part, config in parts.items()}
     plain |= {"name": name, "image_size": size * parts["vae"].downscale}
     return from_dict(ModelConfig, plain | _ours(files[INDEX].get(OURS, {})))

@@ -74,10 +74,10 @@ def regular(root: Path, path: Path) -> Path:
     A link may lead to another place of the folder, or of the Hugging Face cache that it is part of.
     Raises FileNotFoundError, or ValueError for a way out of the folder.
     """
-    home = root.resolve()
+    home = Path(os.path.realpath(root))  # Path.resolve fails for a link that leads to itself
     if home.parent.name == "snapshots":  # there the files are links to ../../blobs
         home = home.parent.parent
-    if not path.resolve().is_relative_to(home):
+    if not Path(os.path.realpath(path)).is_relative_to(home):
         raise ValueError(f"{path} is a link that leads out of {root}; put the file itself there")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing or no file; {AGAIN}")
@@ -188,7 +188,7 @@ class Weights:
                     useless.append(f"{official} of {kind}")
                 name, shape = expected.get(official, ("", ()))
                 found[official] = Tensor(path, key, kind, start, name, shape)
-                needed = _stored_shape(name, shape)
+                needed = _stored_shape(name, shape)  # a Linear layer's may end with (1, 1)
                 if official in expected and stored not in (needed, (*needed, 1, 1)):
                     misshapen.append(f"{official} of {stored} instead of {needed}")
         problems = {

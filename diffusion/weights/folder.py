@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def load_tokenizer(root: Path) -> Tokenizer:
     return Tokenizer.load(root / "tokenizer")
 
 
+@lru_cache(maxsize=16)  # Flax takes a second to trace the modules of a model
 def structure_of(config: ModelConfig, part: str) -> tuple[nnx.GraphDef[Any], Params]:
     """One of `PARTS` without its numbers: its structure, and the shapes of its parameters."""
     return shapes(lambda: PARTS[part].create(config))

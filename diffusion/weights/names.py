@@ -156,7 +156,7 @@ def to_file(value: np.ndarray, name: str, linear_projection: bool = True) -> np.
 
 
 def from_file(value: np.ndarray, name: str) -> np.ndarray:
-    """The way back. A Linear layer may have been stored as (out, in) or as (out, in, 1, 1)."""
+    """The way back."""
     if not name.endswith(".kernel"):
         return value
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T

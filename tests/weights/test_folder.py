@@ -86,6 +86,28 @@ def test_links_that_lead_out_are_refused(broken, path, tmp_path):
         diffusion.load(broken)
 
 
+def test_a_link_that_leads_to_itself(broken):
+    path = broken / "unet" / "config.json"
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(FileNotFoundError, match=r"unet/config\.json is missing or no file"):
+        diffusion.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("unet/config.json", {"norm_num_groups": 3}),
+        ("text_encoder/config.json", {"num_attention_heads": 3}),
+        ("unet/config.json", {"sample_size": [8, 12]}),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_named_by_its_file(broken, path, change):
+    edit(broken / path, **change)
+    with pytest.raises(ValueError, match=path):
+        diffusion.load(broken)
+
+
 @pytest.mark.parametrize("path", [*CONFIGS, *WEIGHTS])
 def test_a_folder_in_the_place_of_a_file(broken, path):
     (broken / path).unlink()
