@@ -85,14 +85,23 @@ class Trace:
     @property
     def words(self) -> list[Word]:
         """The words of the prompt, as the tokenizer cuts it, as far as they are told."""
-        found, start, text = [], 1, ""  # the first place is the mark of the beginning
-        told = self.artist.tokenizer.tokens(self.prompt)[: self.tokens.shape[1] - 2]
-        for place, token in enumerate(told, start=1):
-            text += token
+        found, start = [], 1  # the first place is the mark of the beginning
+        for place, token in enumerate(self._told, start=1):
             if token.endswith("</w>"):
-                found.append(Word(text.removesuffix("</w>"), slice(start, place + 1)))
-                start, text = place + 1, ""
+                numbers = self.tokens[0, start : place + 1]  # a letter may be cut into its bytes
+                text = self.artist.tokenizer.decode(numbers.tolist())
+                found.append(Word(text, slice(start, place + 1)))
+                start = place + 1
         return found
+
+    @property
+    def labels(self) -> list[str]:
+        """Names for the rows of the context, as far as they are told: marks and tokens."""
+        return ["begin", *(token.removesuffix("</w>") for token in self._told), "end"]
+
+    @property
+    def _told(self) -> list[str]:
+        return self.artist.tokenizer.tokens(self.prompt)[: self.tokens.shape[1] - 2]
 
     @cached_property
     def story(self) -> Tensors:
@@ -109,7 +118,7 @@ class Trace:
     @property
     def marked(self) -> int:
         """How many rows of the context are those of marks and words: the filling is left out."""
-        return self.words[-1].places.stop + 1 if self.words else 2
+        return len(self._told) + 2
 
     def look(self, index: int) -> Look:
         """Inside the U-Net at glance `index`, counted as in a list; computed when asked for.

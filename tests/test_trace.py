@@ -123,6 +123,22 @@ def test_words_and_their_places(run, artist):
         assert text.strip() == word.text
 
 
+def test_a_word_is_whole_though_a_letter_is_cut_into_its_bytes(artist):
+    run = trace(artist, "taş ev", steps=1)
+    assert [word.text for word in run.words] == ["taş", "ev"]
+    assert r"\xc5" in run.labels or any(r"\xc5" in label for label in run.labels)
+
+
+@pytest.mark.filterwarnings("ignore::diffusion.tokenizer.PromptCutWarning")
+def test_labels_name_every_row_that_is_told_and_no_other(artist):
+    for prompt in ("", PROMPT, "red " * 80):
+        run = trace(artist, prompt, steps=1)
+        assert len(run.labels) == run.marked <= run.context.shape[1]
+        assert run.labels[0] == "begin"
+        assert run.tokens[0, run.marked - 1] == artist.tokenizer.eos
+        assert run.labels[-1] == "end"
+
+
 def test_unknown_glances_and_pictures_to_begin_with_are_refused(run, artist):
     with pytest.raises(IndexError):
         run.look(3)

@@ -45,10 +45,18 @@ class Report:
 def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
     """Try an answer on all cases and say what is wrong with the first that fails.
 
+    Products are in full precision, which accelerators give to those alone who ask: what they round
+    by default would make right answers wrong.
+
     Args:
         name: of the exercise, as in its hints: "add_noise" finds "hint.add_noise.swapped".
         answer: a function, or the value itself where the exercise has no inputs.
     """
+    with jax.default_matmul_precision("highest"):
+        return _tried(name, exercise, answer, words)
+
+
+def _tried(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
     function = answer if callable(answer) else lambda *_: answer
     worst = 0.0
     cases = exercise.cases()

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffusion.datasets.garden import ATTRIBUTES
+from diffusion.datasets.garden import ATTRIBUTES, GROWS
 from diffusion.evaluation.evaluate import Group, Report
 from diffusion.evaluation.measures import Share
 from diffusion.evaluation.questions import Question, right
@@ -21,6 +21,7 @@ from diffusion.replacing import replacing
 
 SHOWN = 64  # captions of the contact sheet
 FAILURES = 12
+ABSENT = "not there"  # seen of the kind of tree where there is none
 LINES = ("mean", "all at once", *ATTRIBUTES)
 
 
@@ -232,8 +233,9 @@ def failures(group: Group) -> Figure:
     for axis, i in zip(axes, chosen, strict=False):
         axis.imshow(group.pictures[i, 0], interpolation="lanczos")
         axis.set_title("\n".join(textwrap.wrap(group.asked[i].text, 38)), fontsize=8)
+        values = {name: group.values[name][i, 0] for name in ATTRIBUTES}
         seen = [
-            f"{name.replace('_', ' ')}: {ATTRIBUTES[name][group.values[name][i, 0]]}"
+            f"{name.replace('_', ' ')}: {seen_of(name, values)}"
             for name in ATTRIBUTES
             if wrong[name][i, 0]
         ]
@@ -242,6 +244,12 @@ def failures(group: Group) -> Figure:
             color="#b3261e", fontsize=8,
         )  # fmt: skip
     return figure
+
+
+def seen_of(name: str, values: Mapping[str, int]) -> str:
+    """What the judge saw of one attribute; it has an opinion of flowers that are not there, too."""
+    absent = name in GROWS and values[GROWS[name]] == 0
+    return ABSENT if absent else ATTRIBUTES[name][values[name]]
 
 
 def confusion(tables: Mapping[str, list[list[int]]]) -> Figure:
@@ -260,7 +268,7 @@ def _confusion(axis: Axes, name: str, counts: np.ndarray) -> None:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     words = ATTRIBUTES[name]
     places = range(len(words))
-    seen = [*words, "not there"][: counts.shape[1]]
+    seen = [*words, ABSENT][: counts.shape[1]]
     axis.set_xticks(range(len(seen)), seen, rotation=60, ha="right", fontsize=7)
     axis.set_yticks(places, words, fontsize=7)
     axis.set_title(name.replace("_", " "), fontsize=9)

@@ -25,7 +25,6 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     look = run.look(len(glances) // 3)
     by_size = {skip.shape[1]: skip for skip in skips_of(look)}
     bottom = look.tensors["bottleneck"]
-    words = artist.tokenizer.tokens(prompt)
 
     figure = paper(12, 5.4, layout=None)
     grid = figure.add_gridspec(
@@ -56,10 +55,10 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
             centre, 0.885, file, ha="center", fontsize=8, family="monospace", color="#7a4a00"
         )
 
-    story = np.asarray(run.context[0, : len(words) + 2])
+    story = np.asarray(run.context[0, : run.marked])
     axis = boxes[0][0]
     axis.imshow(story, aspect="auto", cmap=SIGNED, vmin=-3, vmax=3, interpolation="nearest")
-    axis.set_yticks(range(len(story)), ["begin", *(w.removesuffix("</w>") for w in words), "end"])
+    axis.set_yticks(range(run.marked), run.labels)
     axis.tick_params(labelsize=SMALL, length=0, colors=INK)
     axis.set_xticks([])
     axis.set_xlabel(f"context {shape(run.context)}", fontsize=SMALL, color=INK, labelpad=3)

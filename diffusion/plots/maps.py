@@ -216,7 +216,7 @@ def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
             _, skips = unet.down(z, time, context)
             size = z.shape[1] >> level
             first = next(x for x in skips[1:] if x.shape[1] == size)
-            place = first[0, row * size // z.shape[1], column * size // z.shape[2]]
+            place = first[0, row * size // z.shape[1], column * first.shape[2] // z.shape[2]]
             return jnp.sum(place * jax.lax.stop_gradient(jnp.sign(place)))
 
         return jax.grad(value)(z)

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 
 from diffusion.art_class import Artist
 from diffusion.images import from_uint8, to_uint8
-from diffusion.plots.canvas import COLOURS, INK, SMALL, paper, pca_rgb, plain, rows_of, signed
+from diffusion.plots.canvas import (
+    COLOURS,
+    INK,
+    SMALL,
+    alike,
+    paper,
+    pca_rgb,
+    plain,
+    rows_of,
+    signed,
+)
 from diffusion.schedule import alpha_bar_table, snr
 from diffusion.stages.noisy_latent import noisy_latent
 
@@ -54,7 +64,7 @@ def noising(
     return rows_of(
         [
             ("pixels under noise", list(to_uint8(noised(pixels)))),
-            ("latent under noise", [pca_rgb(one) for one in z]),
+            ("latent under noise", alike(list(z))),
             ("that latent, hung", list(artist.hang(z))),
         ],
         [f"t = {step}" for step in timesteps],

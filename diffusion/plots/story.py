@@ -46,7 +46,6 @@ def chips(tokenizer: Tokenizer, texts: Sequence[str]) -> Figure:
 def cosines(run: Trace) -> Figure:
     """How alike the words are, before the encoder and after it."""
     count = run.marked
-    labels = _labels(run, count)
     figure = paper(7.5, 3.6)
     before, after = figure.subplots(1, 2)
     for axis, states, title in (
@@ -56,7 +55,7 @@ def cosines(run: Trace) -> Figure:
         rows = _directions(states[0, :count])
         image = axis.imshow(rows @ rows.T, cmap=SIGNED, vmin=-1, vmax=1)
         axis.set_title(title, fontsize=SMALL + 1, color=INK)
-        _ticks(axis, labels)
+        _ticks(axis, run.labels)
     figure.colorbar(image, ax=[before, after], shrink=0.7, label="cosine").ax.tick_params(
         labelsize=SMALL
     )
@@ -73,7 +72,7 @@ def heads(run: Trace, layer: int) -> Figure:
     ):
         axis.imshow(head, cmap=AMOUNT, vmin=0, vmax=1)
         axis.set_title(f"head {i}", fontsize=SMALL + 1, color=INK)
-        _ticks(axis, _labels(run, count))
+        _ticks(axis, run.labels)
     return figure
 
 
@@ -84,7 +83,7 @@ def states(run: Trace, width: int = 128) -> Figure:
     figure = paper(7.5, 0.2 * count + 0.5)
     axis = figure.subplots()
     image = axis.imshow(rows, cmap=SIGNED, vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
-    axis.set_yticks(range(count), _labels(run, count), fontsize=SMALL, color=INK)
+    axis.set_yticks(range(count), run.labels, fontsize=SMALL, color=INK)
     axis.tick_params(labelsize=SMALL, colors=INK)
     figure.colorbar(image, ax=axis, pad=0.01).ax.tick_params(labelsize=SMALL)
     return figure
@@ -115,11 +114,6 @@ def _directions(rows: Float[Array | np.ndarray, "n d"]) -> Float[np.ndarray, "n 
     """Rows of length 1, whose products are cosines."""
     rows = np.asarray(rows, np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _labels(run: Trace, count: int) -> list[str]:
-    tokens = [token.removesuffix("</w>") for token in run.artist.tokenizer.tokens(run.prompt)]
-    return ["begin", *tokens, "end"][:count]
 
 
 def _ticks(axis: Axes, labels: list[str]) -> None:

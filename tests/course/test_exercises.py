@@ -1,5 +1,6 @@
 """Every check knows the right answer, catches each plausible wrong one, and says which it was."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -122,6 +123,28 @@ def test_an_answer_that_empties_its_inputs_meets_full_ones_again():
     assert not check("pop", pop, empties, WORDS).solved
     assert names == ["a", "b"]
     assert numbers.tolist() == [1.0, 1.0]
+
+
+def test_a_right_answer_is_right_on_accelerators_which_round_products():
+    """What the device would do with float32 products, the CPU cannot show; the setting it can."""
+    asked = []
+
+    def product(x, y):
+        asked.append(jax.config.jax_default_matmul_precision)
+        return x @ y
+
+    cases = lambda: [(jnp.ones((2, 3)), jnp.ones((3, 4)))]  # noqa: E731
+    assert check("product", Exercise(1, product, cases, {}), product, WORDS).solved
+    assert asked == ["highest"] * 2
+    assert jax.config.jax_default_matmul_precision is None
+
+
+def test_single_precision_is_enough_for_the_ratio_of_signal_to_noise():
+    def snr(alpha_bar):
+        alpha_bar = jnp.asarray(alpha_bar, jnp.float32)
+        return alpha_bar / (1 - alpha_bar)
+
+    assert check("snr", EXERCISES[3]["snr"], snr, WORDS).solved
 
 
 def test_every_language_says_everything():

@@ -29,7 +29,7 @@ from diffusion.evaluation.evaluate import (
     seen_scenes,
 )
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
-from diffusion.evaluation.page import plain, said, write
+from diffusion.evaluation.page import plain, said, seen_of, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.training.unet import UNetTask
 from diffusion.weights.files import split
@@ -195,6 +195,13 @@ def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     for link in ("attributes", "contact", "failures", "confusion", "neighbours"):
         assert f"({link}.png)" in page
         assert (tmp_path / f"{link}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_failure_shows_what_the_judge_sees_not_what_it_thinks_of_nothing():
+    values = dict.fromkeys(ATTRIBUTES, 0)
+    assert seen_of("tree_kind", values) == "not there"
+    assert seen_of("tree_kind", values | {"trees": 1}) == ATTRIBUTES["tree_kind"][0]
+    assert seen_of("trees", values) == "none"
 
 
 def test_what_nobody_asked_for_is_no_number():

@@ -194,6 +194,13 @@ def test_receptive_fields_grow_with_the_level(run):
     assert near[0] > near[2]  # one position of the coarsest map hears from far away
 
 
+def test_a_receptive_field_lies_around_its_place_on_a_wide_canvas(artist):
+    wide = trace(artist, PROMPT, width=32, steps=1)
+    finest, *_ = shown(maps.receptive_field(wide, 0, 4, 14))
+    assert finest.shape == (8, 16)
+    assert abs(int(finest.sum(axis=0).argmax()) - 14) <= 1
+
+
 def test_energy_finds_the_frequency_of_a_wave():
     x = np.arange(32)
     wave = np.round(127 + 100 * np.sin(2 * np.pi * 5 * x / 32)).astype(np.uint8)

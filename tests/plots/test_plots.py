@@ -1,6 +1,7 @@
 """The figures of README and model card, drawn by the tiny model."""
 
 import numpy as np
+import pytest
 
 from diffusion.plots.art_class import art_class
 from diffusion.plots.canvas import pca_rgb
@@ -28,6 +29,12 @@ def test_the_art_class_shows_what_the_run_computed(artist):
     finished = artist.paint("a red house", steps=8)[0]
     pictures = [image.get_array() for axis in figure.axes for image in axis.images]
     assert any(np.array_equal(picture, finished) for picture in pictures)
+
+
+@pytest.mark.filterwarnings("ignore::diffusion.tokenizer.PromptCutWarning")
+def test_the_art_class_of_a_prompt_that_is_cut(artist):
+    figure = art_class(artist, "red " * 20, steps=3)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "end"
 
 
 def test_every_prompt_has_its_pictures(artist, monkeypatch):
