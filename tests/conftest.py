@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
 
+from diffusion import cli  # noqa: E402
 from diffusion.art_class import Artist, load  # noqa: E402
 from diffusion.config import (  # noqa: E402
     ModelConfig,
@@ -46,6 +47,17 @@ from diffusion.weights import files, folder  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's compiled programs are left alone; those of the tests are shared among them."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    (cache / "jax").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.platformdirs, "user_cache_path", lambda name: cache)
+        cli.keep_compilations()
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from diffusion.art_class import UNetStages
 from diffusion.config import sd_v1
 from diffusion.stages.unet import UNet
 from diffusion.weights import folder
-from diffusion.weights.files import SameKey, split
+from diffusion.weights.files import SameKey, shapes
 from diffusion.weights.transformed import transformed, transformed_bytes
 
 SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
@@ -28,7 +28,7 @@ def unet(tiny):
         heads=(2, 2, 2),
         norm_groups=8,
     )
-    structure, params = split(UNet(config, rngs=SameKey(0)))
+    structure, params = shapes(lambda: UNet(config, rngs=SameKey(0)))
     rng = np.random.default_rng(0)
     draw = lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), jnp.float32)  # noqa: E731
     params = jax.tree.map(draw, params)
