@@ -44,13 +44,8 @@ def decode_in_tiles(
     """`vae.decode(latents)` in less memory: unscaled latents (b, h, w, 4) -> (b, f h, f w, 3).
 
     It differs from the whole decode by what float32 rounds, measured 5e-6. How many programs
-    are compiled, and what they need, depends on `tile` and not on the picture. The VAE of SD 1.x
-    on two cores, beside other work (2026-11-23):
-
-                    the process grows by     processor seconds
-                    whole       tiles        whole    tiles
-        512x512     1.15 GiB    0.46 GiB        29       33
-        1024x1024   3.89 GiB    1.27 GiB       149      154
+    are compiled, and what they need, depends on `tile` and not on the picture; docs/memory.md has
+    it beside that of the whole decode.
 
     Args:
         latents: any size; pictures are decoded one after the other.
