@@ -326,6 +326,9 @@ def run_paint(options: argparse.Namespace) -> None:
             )
         artist = diffusion.load(settings.model, dtype=settings.dtype, loras=settings.loras)
     else:
+        files = [path for path, _ in map(lora, options.loras)]
+        if twice := [path for path in files if files.count(path) > 1]:
+            raise ValueError(f"--lora {twice[0]} is given twice; give it once, with one strength")
         loras = dict(map(lora, options.loras))
         model = options.model or Settings.model
         artist = diffusion.load(model, dtype=options.dtype, loras=loras)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from flax import nnx
 
+from diffusion.cli import keep_compilations
 from diffusion.weights import folder
 from parity import blocks, full_size, lora, pipeline, reference, samplers, tokenizer
 from parity.rows import Row, table
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (%(default)s)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     arguments = parser.parse_args()
+    keep_compilations()  # some of these networks are built more than once
 
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     head = f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores; {packages}"
