@@ -2,7 +2,7 @@
 
 Only by what a caption says is it chosen. So all pictures of one caption are as likely as they are
 in the garden, and so are those that come without words; but of a hundred captions, fifty-seven in
-place of eighteen ask for a few flowers.
+place of seventeen ask for a few flowers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ CANDIDATES = 8  # as many times the examples of a step are drawn, and some of th
 Weights = Mapping[str, Mapping[str, float]]  # attribute -> value -> weight
 PRACTISED: Weights = {  # what failed most; see docs/speedrun.md
     "flower_amount": {"few": 6.0},
-    "flowers": {"purple": 5.0, "red": 2.5, "yellow": 1.5, "white": 2.5, "blue": 2.5},
+    "flowers": {"purple": 8.0, "red": 3.0, "yellow": 3.0, "white": 2.5, "blue": 3.0},
     "tree_kind": {"apple": 2.0},
+    "weather": {"snow": 2.5},
 }
 """The weight of a caption that names this, where others have 1, when a few of the candidates are
 drawn; a product, if it names several. (Shares grow by less: nothing is drawn twice.)"""
