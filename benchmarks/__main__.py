@@ -4,7 +4,9 @@ All contenders of a work are called in turn on the same cores, after their outpu
 those of the garden and of its training each in a process of its own (`benchmarks.apart`), the
 others, whose weights are large, in one. Names of groups as arguments measure these alone. Prints a
 table as its rows arrive; the exit code is 1 where a group failed, or where two contenders do not
-agree.
+agree (a compiled peer that does not has a note instead).
+
+All of it is about CPUs: peers are not moved to an accelerator, so JAX is kept from one, too.
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ def rows(group: str, options: Options) -> Iterator[Row]:
         environment = os.environ | {
             "TORCHINDUCTOR_CACHE_DIR": cache,
             "TRANSFORMERS_VERBOSITY": "error",
+            "JAX_PLATFORMS": "cpu",
         }
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env=environment

@@ -512,8 +512,9 @@ class Artist:
     def side_by_side(self, count: int, height: int, width: int) -> int:
         """How many of `count` pictures are painted in one batch."""
         fitting = max(1, min(BATCH, PIXELS // (height * width)))
-        turns = math.ceil(count / fitting)
-        return math.ceil(count / turns)  # alike, as each size is compiled and none shall be empty
+        turns = max(1, math.ceil(count / fitting))
+        # Alike, for each size is compiled, and what is painted beyond the count is thrown away.
+        return math.ceil(count / turns)
 
     def hang(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
         """Finished latents, as pictures; large ones in tiles where memory is short."""

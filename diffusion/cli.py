@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import sys
 import time
 import warnings
@@ -139,7 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     default = {field.name: field.default for field in dataclasses.fields(Settings)}
     add = paint.add_argument
     add("prompt", nargs="?", help='what to paint; "" lets the model choose')
-    # What is not given is None: `--again` can tell it from a default that is.
+    # Left out is None, so that `--again` can tell it from a default that was given.
     add("--model", help=f"a model that ships, or a folder ({default['model']})")
     add("--negative", metavar="TEXT", help="what to stay away from")
     add(
@@ -330,16 +331,16 @@ def run_paint(options: argparse.Namespace) -> None:
         if twice := [path for path in files if files.count(path) > 1]:
             raise ValueError(f"--lora {twice[0]} is given twice; give it once, with one strength")
         loras = dict(map(lora, options.loras))
-        model = options.model or Settings.model
+        model = Settings.model if options.model is None else options.model
         artist = diffusion.load(model, dtype=options.dtype, loras=loras)
         settings = choose(options, artist, loras)
     artist.plan(**asked(artist, settings))  # so many pictures are possible, and all else
     indices = range(settings.count) if single and settings.index is None else [settings.index]
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
     paths = [options.output / name for name in names]
-    replaced = {path.resolve() for path in paths}
+    replaced = {os.path.realpath(path) for path in paths}
     for needed in filter(None, (settings.source, settings.mask)):
-        if Path(needed).resolve() in replaced:
+        if os.path.realpath(needed) in replaced:
             raise ValueError(
                 f"{needed} would be replaced, and the new picture begins with it; name another "
                 "--output"

@@ -130,12 +130,12 @@ class ModelConfig:
 
 
 def _check_sizes(config: Any, prefix: str = "") -> None:
-    """Raises ValueError where a whole number, of whatever it is, is below 1."""
+    """Raises ValueError where a whole number, of whatever it is, is below 1, or none is given."""
     for field_ in dataclasses.fields(config):
         name, entry = prefix + field_.name, getattr(config, field_.name)
         if dataclasses.is_dataclass(entry):
             _check_sizes(entry, name + ".")
-        for number in entry if isinstance(entry, tuple) else (entry,):
+        for number in (entry or (0,)) if isinstance(entry, tuple) else (entry,):
             if isinstance(number, int) and not isinstance(number, bool) and number < 1:
                 raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
 

@@ -84,13 +84,15 @@ class Trace:
 
     @property
     def words(self) -> list[Word]:
-        """The words of the prompt, as the tokenizer cuts it, as far as they are told."""
+        """The words of the prompt, as the tokenizer cuts it, as far as they are told; no marks."""
+        tokenizer = self.artist.tokenizer
         found, start = [], 1  # the first place is the mark of the beginning
         for place, token in enumerate(self._told, start=1):
-            if token.endswith("</w>"):
-                numbers = self.tokens[0, start : place + 1]  # a letter may be cut into its bytes
-                text = self.artist.tokenizer.decode(numbers.tolist())
-                found.append(Word(text, slice(start, place + 1)))
+            numbers = self.tokens[0, start : place + 1].tolist()
+            if numbers[-1] in (tokenizer.bos, tokenizer.eos, tokenizer.pad):  # written out
+                start = place + 1
+            elif token.endswith("</w>"):  # only now: a letter may be cut into its bytes
+                found.append(Word(tokenizer.decode(numbers), slice(start, place + 1)))
                 start = place + 1
         return found
 

@@ -195,6 +195,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--zoom", 0], "zoom is 0"),
         (["--zoom", 10**9], "zoom is 1000000000"),
         (["--model", "missing"], "'missing'"),
+        (["--model", ""], "model"),
         (["--output", "old.jpg"], "old.jpg"),
         (["--output", "folder.png"], "folder.png"),
         (["--output", "file/picture.png"], "file"),

@@ -115,6 +115,8 @@ def test_override_replaces_what_is_named_and_nothing_else():
         ("unet.heads=5", "heads"),
         ("unet.heads=(1,2,3,4.5)", "heads"),
         ("unet=3", "unet"),
+        ("unet.block_out_channels=()", r"unet\.block_out_channels is \(\)"),
+        ("vae.block_out_channels=()", r"vae\.block_out_channels is \(\)"),
         ("schedule={'beta_end': 0.02}", r"schedule=.*NAME=VALUE"),
         ("unet.block_out_channels=(33,66,99,132)", "begins with 33; give an even number"),
         ("guidance=much", "guidance"),

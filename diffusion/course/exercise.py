@@ -45,8 +45,8 @@ class Report:
 def check(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
     """Try an answer on all cases and say what is wrong with the first that fails.
 
-    Products are in full precision, which accelerators give to those alone who ask: what they round
-    by default would make right answers wrong.
+    Products are in full precision, which accelerators give only when asked; their default rounding
+    would make right answers wrong.
 
     Args:
         name: of the exercise, as in its hints: "add_noise" finds "hint.add_noise.swapped".

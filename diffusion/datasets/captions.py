@@ -409,7 +409,9 @@ def _turkish(
     roof = [_TR_COLOUR[say["roof"]]] if "roof" in say else []
     shape = [_pick(_TR_ROOF_SHAPE[say["roof_shape"]], rng)] if "roof_shape" in say else []
     if roof or shape:
-        words = roof + shape if shape == ["kubbe"] or rng.random() < 0.5 else shape + roof
+        # "kubbe çatı" and "beşik çatı" are compounds, with no room for a colour inside.
+        first = shape == ["kubbe"] or rng.random() < 0.5 or shape == ["beşik"]
+        words = roof + shape if first else shape + roof
         features.append(" ".join([*words, f"çatı{suffix}"]))
     if "door" in say:
         features.append(f"{_TR_COLOUR[say['door']]} kapı{suffix}")
@@ -472,6 +474,7 @@ def _change_last(phrase: str, forms: Mapping[str, str]) -> str:
 def _say_turkish(parts: _Parts, rng: np.random.Generator) -> str:
     trees, flowers, features = parts.trees, parts.flowers, list(parts.features)
     if trees and trees.split(" ")[-1] in _TR_HAVING and rng.random() < 0.35:
+        trees = trees.replace("yaşlı bir", "bir yaşlı")  # or it is the house that is old
         features.insert(0, _change_last(trees, _TR_HAVING))  # "iki çamlı"
         trees = ""
     if flowers.endswith("çiçekler") and rng.random() < 0.2:

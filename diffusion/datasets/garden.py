@@ -492,7 +492,7 @@ def _paint_trees(
     canvas: _Canvas, scene: Scene, free: Mapping[str, Array], place: Mapping[str, Array],
     tint: _Colour,
 ) -> _Canvas:  # fmt: skip
-    # Trees stand apart, so a pixel can only belong to the nearest one: paint that one alone.
+    # A pixel belongs to the nearest tree alone: where two crowns meet, each is cut half-way.
     shown = scene.trees > 0
     away = jnp.abs(canvas.x[None] - place["tree_x"][:, None, None])
     absent = jnp.arange(3) >= scene.trees

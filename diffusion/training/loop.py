@@ -53,8 +53,9 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.warmup < 0:
-            raise ValueError(f"warmup is {self.warmup}; give 0 or more")
+        for name in ("warmup", "seed", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give more than 0")

@@ -81,7 +81,11 @@ def train_part(
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
     override(TrainConfig(1, 1, 1.0), train_settings)  # says what is wrong before a folder is made
+    if part in ("text", "all"):
+        _check_pairs(train_settings)
     if start is not None:
+        if part == "unet":
+            _check_trainable(folder.load_config(start))
         _copy(start, output, model_settings)
     config = _model_config(output, model_settings)
     for name in PARTS if part == "all" else (part,):
@@ -129,16 +133,25 @@ def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
             )
         return config
     config = override(garden(), settings)
-    if config.inpaints:
-        raise ValueError(
-            f"model.unet.in_channels is {config.unet.in_channels}; a U-Net that inpaints is not "
-            f"trained here: leave it at {config.unet.latent_channels}"
-        )
+    _check_trainable(config)
     for part in folder.PARTS:
         folder.structure_of(config, part)  # raises now, not after hours, if it cannot be built
     configs.read(configs.write(config), config.name)  # or if nobody could read it afterwards
     folder.save_config(output, config)
     return config
+
+
+def _check_trainable(config: ModelConfig) -> None:
+    if config.inpaints:
+        raise ValueError(
+            f"model.unet.in_channels is {config.unet.in_channels}; a U-Net that inpaints is not "
+            f"trained here: take one with {config.unet.latent_channels}"
+        )
+
+
+def _check_pairs(settings: Sequence[str]) -> None:
+    if (size := override(text_encoder.preset(), settings).batch_size) % 2:
+        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
 
 
 def _train_tokenizer(order: Order, config: ModelConfig) -> None:
@@ -162,9 +175,7 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
 
 def _train_text(order: Order, config: ModelConfig) -> None:
     output = order.output
-    _require(output, "text", tokenizer=output / "tokenizer" / "vocab.json")
-    if (size := override(text_encoder.preset(), order.settings).batch_size) % 2:
-        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
+    _require(output, "text", tokenizer="tokenizer/*.json")
     tokenizer = folder.load_tokenizer(output)
     task = text_encoder.TextTask(config, tokenizer)
     spelling = {"tokenizer": _spelling(tokenizer)}
@@ -194,9 +205,9 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
     _require(
         output,
         "unet",
-        tokenizer=output / "tokenizer" / "vocab.json",
-        text=folder.part_file(output, "text_encoder"),
-        vae=folder.part_file(output, "vae"),
+        tokenizer="tokenizer/*.json",
+        text="text_encoder/*.safetensors*",
+        vae="vae/*.safetensors*",
     )
     text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
     tokenizer = folder.load_tokenizer(output)
@@ -219,9 +230,10 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
 }
 
 
-def _require(output: Path, part: str, **needed: Path) -> None:
-    for name, path in needed.items():
-        if not path.exists():
+def _require(output: Path, part: str, **needed: str) -> None:
+    """In whatever form it can be read: one file, shards, `tokenizer.json`."""
+    for name, pattern in needed.items():
+        if not any(output.glob(pattern)):
             raise ValueError(
                 f"{part} needs the {name} of {output}: run `diffusion train {name} --output "
                 f"{output}` first, or `diffusion train all`"

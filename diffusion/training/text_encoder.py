@@ -4,7 +4,7 @@ Finding is CLIP (Radford et al. 2021): a text tower and an image tower, each end
 vector; in a batch every caption must find its picture and every picture its caption. Telling a red
 house with a blue roof from a blue house with a red roof is hardly ever needed to tell apart
 pictures drawn at random. Half of each batch are therefore near twins of the other half: the same
-scene and sentence but for one thing that is named.
+scene and sentence but for one thing that is named (see `twin`; one in five is the very same).
 
 By finding alone, words become alike and the U-Net cannot tell them apart (docs/speedrun.md). So
 there are two more questions. Reading: what does the caption say of each attribute, or does it leave
@@ -136,8 +136,9 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
     """`scene` with one thing changed that its caption names; each a batch of one.
 
     Where two parts of the house are named, they trade colours in half of the cases; else one
-    attribute takes the value that it has in `other`. Where that leads to a held-out combination, or
-    nothing can change, the twin is `other`.
+    attribute takes the value that it has in `other`, which may be the same: a fifth of the twins
+    are no different. Where that leads to a held-out combination, or nothing is named that could
+    change, the twin is `other`.
     """
     changeable = [name for name in TWIN_ATTRIBUTES if name in named]
     coloured = [name for name in ("house", "roof", "door") if name in named]

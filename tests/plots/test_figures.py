@@ -12,7 +12,7 @@ from diffusion.datasets.garden import render, sample_scenes
 from diffusion.plots import exhibition, film, maps, noise, parity, story, training, words
 from diffusion.plots.canvas import alike, pca_rgb, share_shown, signed
 from diffusion.samplers import guide
-from diffusion.schedule import alpha_bars
+from diffusion.schedule import add_noise, alpha_bars
 from diffusion.trace import trace
 
 PROMPT = "a red house with two old trees"
@@ -235,6 +235,12 @@ def test_noise_in_pixels_and_in_the_latent(artist):
         < 5
         < np.abs(pictures[1].astype(int) - image).mean()
     )
+    clean = artist.latents_of(image[None])
+    dots = jax.random.normal(jax.random.key(0), clean.shape)
+    levels = jnp.asarray(alpha_bars(artist.config.schedule)[[0, 999]], jnp.float32)
+    z = add_noise(jnp.repeat(clean, 2, axis=0), jnp.repeat(dots, 2, axis=0), levels)
+    for seen, expected in zip(pictures[2:4], alike(list(z)), strict=True):
+        np.testing.assert_allclose(seen, expected, atol=0.01)
     figure = noise.channels(artist, image, (0, 999))
     clean = artist.latents_of(image[None])[0] * alpha_bars(artist.config.schedule)[0] ** 0.5
     for channel in range(4):  # hardly any noise at t = 0

@@ -1,5 +1,6 @@
 """The whole school at once, on a model so small that every part is trained in the test."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -137,6 +138,9 @@ def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained
         ("model.schedule.beta_end=1.5", "beta_end is 1.5"),
         ("model.guidance=200", "guidance is 200"),
         ("model.schedule={'beta_end': 0.02}", "write NAME=VALUE, with NAME one of"),
+        ("batch_size=3", "batch_size is 3; .*pairs"),
+        ("seed=-1", "seed is -1; give 0 or more"),
+        ("weight_decay=-0.5", "weight_decay is -0.5"),
         ("clip=0", "clip is 0.0; give more than 0"),
         ("learning_rate=-1.0", "learning_rate is -1.0"),
         ("warmup=-1", "warmup is -1"),
@@ -251,6 +255,15 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
     folder.save_config(tmp_path / "run", garden())
     with pytest.raises(ValueError, match=r"run holds another model than"):
         train_part("vae", tmp_path / "run", start=trained)
+
+
+def test_a_unet_that_inpaints_is_no_start(trained, tmp_path):
+    config = folder.load_config(trained)
+    nine = dataclasses.replace(config.unet, in_channels=9)
+    folder.save_config(tmp_path / "nine", dataclasses.replace(config, unet=nine))
+    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+        train_part("unet", tmp_path / "run", start=tmp_path / "nine")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_text_encoder_learns_from_pairs(trained):

@@ -72,6 +72,6 @@ EXERCISES: Mapping[str, Exercise] = {
             "upside_down": lambda ab: (1 - ab) / ab,
             "standard_deviation": lambda ab: np.sqrt(ab / (1 - ab)),
         },
-        tolerance=1e-4,  # single precision makes 3e-5 of 1 - alpha_bar, where little is noise
+        tolerance=1e-4,  # float32 is off by 3e-5 in 1 - alpha_bar, where noise is little
     ),
 }
