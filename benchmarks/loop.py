@@ -107,13 +107,14 @@ def bar(name: str, artist: Artist, repeats: int) -> Iterator[Row]:
     The weights stay in memory: reading them again in each round is not what is asked.
     """
     settings = Settings(prompt=PROMPT, count=1, guidance=artist.config.guidance)
+    arguments = cli.asked(artist, settings)
     with mock.patch.object(Network, "release"):
         contenders = [
             Contender("without", lambda: artist.paint(PROMPT), leaves),
-            Contender("with the bar", partial(cli.paint, artist, settings), leaves),
+            Contender("with the bar", partial(cli.paint, artist, settings, arguments), leaves),
             Contender(
                 "with the bar and a strip",
-                partial(cli.paint, artist, replace(settings, strip=True)),
+                partial(cli.paint, artist, replace(settings, strip=True), arguments),
                 None,
             ),
         ]

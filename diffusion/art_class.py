@@ -34,7 +34,7 @@ from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.stages.tiles import decode_in_tiles, whole_decode_bytes
 from diffusion.stages.vae import Posterior
 from diffusion.tokenizer import Tokenizer
-from diffusion.weights import folder
+from diffusion.weights import configs, folder
 from diffusion.weights.files import Params
 from diffusion.weights.lora import LoRA
 from diffusion.weights.transformed import transformed, transformed_bytes
@@ -642,10 +642,8 @@ def load(
         )
     structures = {}
     for part in folder.PARTS:
-        try:
+        with configs.naming(place / configs.FILES[part]):
             structures[part] = folder.structure_of(config, part)
-        except ValueError as error:
-            raise ValueError(f"{place / part / 'config.json'}: {error}") from error
     weights = {part: folder.open_part(place, part, structures[part][1]) for part in folder.PARTS}
     opened = [
         LoRA.open(path, strength, {part: w.shapes for part, w in weights.items()})

@@ -327,14 +327,16 @@ def run_paint(options: argparse.Namespace) -> None:
             )
         artist = diffusion.load(settings.model, dtype=settings.dtype, loras=settings.loras)
     else:
-        files = [path for path, _ in map(lora, options.loras)]
-        if twice := [path for path in files if files.count(path) > 1]:
-            raise ValueError(f"--lora {twice[0]} is given twice; give it once, with one strength")
-        loras = dict(map(lora, options.loras))
+        loras: dict[str, float] = {}
+        for path, strength in map(lora, options.loras):
+            if path in loras:
+                raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
+            loras[path] = strength
         model = Settings.model if options.model is None else options.model
         artist = diffusion.load(model, dtype=options.dtype, loras=loras)
         settings = choose(options, artist, loras)
-    artist.plan(**asked(artist, settings))  # so many pictures are possible, and all else
+    arguments = asked(artist, settings)
+    artist.plan(**arguments)  # refuses more pictures than there is room for, before they are named
     indices = range(settings.count) if single and settings.index is None else [settings.index]
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
     paths = [options.output / name for name in names]
@@ -346,7 +348,7 @@ def run_paint(options: argparse.Namespace) -> None:
                 "--output"
             )
     pictures.check_writable(options.output if single else options.output.parent)
-    images = paint(artist, settings)
+    images = paint(artist, settings, arguments)
     for path, index in zip(paths, indices, strict=True):
         one = dataclasses.replace(settings, index=index)
         pictures.save(path, arrange(images, one), one)
@@ -432,9 +434,14 @@ class Waiting:
         self.done()
 
 
-def paint(artist: Artist, settings: Settings) -> UInt8[np.ndarray, "n h w 3"]:
-    """The pictures, or their strips, of a whole series; with a progress bar."""
-    arguments = asked(artist, settings)
+def paint(
+    artist: Artist, settings: Settings, arguments: dict[str, Any]
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """The pictures, or their strips, of a whole series; with a progress bar.
+
+    Args:
+        arguments: the settings once more, as `asked` gives them.
+    """
     calls = len(artist.plan(**arguments).timestep)
     size = artist.size(arguments["height"], arguments["width"], arguments.get("image"))
     turns = math.ceil(settings.count / artist.side_by_side(settings.count, *size))

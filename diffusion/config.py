@@ -135,9 +135,10 @@ def _check_sizes(config: Any, prefix: str = "") -> None:
         name, entry = prefix + field_.name, getattr(config, field_.name)
         if dataclasses.is_dataclass(entry):
             _check_sizes(entry, name + ".")
-        for number in (entry or (0,)) if isinstance(entry, tuple) else (entry,):
-            if isinstance(number, int) and not isinstance(number, bool) and number < 1:
-                raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
+        numbers = entry if isinstance(entry, tuple) else (entry,)
+        whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
+        if not numbers or min(whole, default=1) < 1:
+            raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
 
 
 def garden() -> ModelConfig:
@@ -222,8 +223,8 @@ def override(config: C, settings: Sequence[str]) -> C:
         place: Any = data
         for parent in parents:
             place = place.get(parent) if isinstance(place, dict) else None
-        part = not isinstance(place, dict) or isinstance(place.get(leaf, {}), dict)
-        if not equals or part:  # a whole part would lose the entries that it does not name
+        # No whole part either: it would lose the entries that it does not name.
+        if not equals or not isinstance(place, dict) or isinstance(place.get(leaf, {}), dict):
             raise ValueError(
                 f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}"
             )

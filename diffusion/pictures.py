@@ -121,12 +121,12 @@ def read_source(
         ours = KEY in getattr(image, "text", {})
         image = _on_paper(image, "white").convert("RGB")
     made = read_settings(path) if ours else None
-    if made is not None and (made.strip or (made.index is None and made.count > 1)):
-        raise ValueError(
-            f"{path} shows several pictures side by side; paint them into a folder, --output "
-            "FOLDER, and begin with one of its files"
-        )
     if made is not None:
+        if made.strip or (made.index is None and made.count > 1):
+            raise ValueError(
+                f"{path} shows several pictures side by side; paint them into a folder, --output "
+                "FOLDER, and begin with one of its files"
+            )
         image = _without_zoom(image, made.zoom)
     scale = side / min(image.size)
     if height is not None or width is not None:

@@ -20,8 +20,8 @@ from diffusion.weights.files import Params, shapes, split
 
 SQUARED_WEIGHT = 4.0  # of the squared error: a snowflake is a few pixels, but far off when missing
 KL_WEIGHT = 5e-4  # a latent value, beside an absolute error a pixel value
-SHOWN = 1_000_033  # seed of the pictures on sample sheets, which no training with a small one sees
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
+SHOWN = 1_000_033  # seed of the pictures on sample sheets, which no training with a small one sees
 
 
 def edges(images: Float[Array, "b h w c"]) -> tuple[Array, Array]:

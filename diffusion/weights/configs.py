@@ -9,8 +9,10 @@ are mostly about how it samples, which is our own matter; only its noise schedul
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusion.config import (
@@ -115,15 +117,22 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     """
     parts: dict[str, Any] = {}
     for part, path in FILES.items():
-        try:
+        with naming(path):
             parts[part] = READERS[part](files[path])
-            if part == "unet":
-                size = _number(files[path], "sample_size", 64, 1, 1024)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from error
+    with naming(FILES["unet"]):
+        size = _number(files[FILES["unet"]], "sample_size", 64, 1, 1024)
     plain: Json = {part: dataclasses.asdict(config) for part, config in parts.items()}
     plain |= {"name": name, "image_size": size * parts["vae"].downscale}
     return from_dict(ModelConfig, plain | _ours(files[INDEX].get(OURS, {})))
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """What is wrong in here is the fault of this file, and says so."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def check_index(index: Json) -> None:

@@ -249,7 +249,7 @@ def test_a_draw_that_rounds_to_the_end_is_still_a_timestep(monkeypatch):
 
 
 def test_a_tenth_of_the_captions_is_dropped():
-    count = 1000
+    count = 4000
     tokens = make("unet").batch(np.random.default_rng(0), count).tokens
     dropped = int((tokens == words()([""])).all(axis=1).sum())
     own = sum(not said.text for said in captions(sample_scenes(np.random.default_rng(0), 100),
