@@ -329,7 +329,7 @@ def run_paint(options: argparse.Namespace) -> None:
     else:
         loras: dict[str, float] = {}
         for path, strength in map(lora, options.loras):
-            if path in loras:
+            if os.path.realpath(path) in map(os.path.realpath, loras):
                 raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
             loras[path] = strength
         model = Settings.model if options.model is None else options.model

@@ -202,6 +202,7 @@ def _train_vae(order: Order, config: ModelConfig) -> None:
 
 def _train_unet(order: Order, config: ModelConfig) -> None:
     output = order.output
+    _check_trainable(config)
     _require(
         output,
         "unet",

@@ -257,13 +257,15 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
         train_part("vae", tmp_path / "run", start=trained)
 
 
-def test_a_unet_that_inpaints_is_no_start(trained, tmp_path):
+def test_a_unet_that_inpaints_is_not_trained(trained, tmp_path):
     config = folder.load_config(trained)
     nine = dataclasses.replace(config.unet, in_channels=9)
     folder.save_config(tmp_path / "nine", dataclasses.replace(config, unet=nine))
     with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
         train_part("unet", tmp_path / "run", start=tmp_path / "nine")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+        train_part("unet", tmp_path / "nine")
 
 
 def test_the_text_encoder_learns_from_pairs(trained):
