@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -31,12 +33,15 @@ from diffusion.evaluation.questions import (
     stream,
 )
 from diffusion.images import from_uint8, to_uint8
+from diffusion.replacing import replacing
+from diffusion.weights.files import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]
 Values = dict[str, Int[np.ndarray, "captions pictures"]]
 Report = dict[str, Any]
 
 RENDERED = 64  # scenes at a time
+KEPT = 50  # captions whose pictures are kept at a time
 SMALL = 16  # pixels along the side of the pictures whose nearest neighbours are looked for
 BLOCK = 128  # captions and pictures of one round of retrieval
 RIDGE = 1e-2  # of the linear map from sentences to features, as a share of the mean variance
@@ -45,7 +50,7 @@ RIDGE = 1e-2  # of the linear map from sentences to features, as a share of the 
 @dataclass(frozen=True)
 class Settings:
     captions: int = 1000  # of each language
-    combinations: int = 240  # held-out captions of each language, and as many twins
+    combinations: int = 250  # held-out captions of each language, and as many twins
     pictures: int = 4  # of each caption
     training: int = 20_000  # pictures of the training among which neighbours are looked for
     rounds: int = (
@@ -82,7 +87,7 @@ def drawn(scenes: Scene, size: int) -> UInt8[np.ndarray, "n h w 3"]:
 
 
 def hung(artist: Artist, pictures: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Pictures that went through the VAE: the best that a generator of its latents could paint."""
+    """Pictures that were encoded and decoded: what the VAE alone costs."""
     found = []
     total = len(pictures)
     for i in tqdm(range(0, total, RENDERED), desc="VAE", unit="batch", leave=False):
@@ -92,14 +97,37 @@ def hung(artist: Artist, pictures: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.nda
     return np.concatenate(found)[:total]
 
 
-def painted(artist: Artist, asked: Sequence[Question], count: int) -> Pictures:
-    """`count` pictures of each caption, painted as `diffusion paint` does; question i is seed i."""
-    return np.stack(
-        [
-            artist.paint(question.text, seed=i, count=count)
-            for i, question in enumerate(tqdm(asked, desc="painting", unit="caption", leave=False))
-        ]
-    )
+def painted(
+    artist: Artist, asked: Sequence[Question], count: int, kept: Path | None = None
+) -> Pictures:
+    """`count` pictures of each caption, painted as `diffusion paint` does; question i is seed i.
+
+    Args:
+        kept: a folder that keeps them, and gives back those that this artist has painted of these
+            captions before; so whoever is stopped goes on where that was.
+    """
+    parts = (artist.text_encoder, artist.unet, artist.vae)
+    painter = [fingerprint([part.params for part in parts]), repr(artist.config), count]
+    found = []
+    with tqdm(total=len(asked), desc="painting", unit="caption", leave=False) as progress:
+        for start in range(0, len(asked), KEPT):
+            texts = [question.text for question in asked[start : start + KEPT]]
+            told = json.dumps([*painter, start, texts])
+            file = kept and kept / f"{hashlib.sha256(told.encode()).hexdigest()}.npy"
+            if file and file.exists():
+                found.append(np.load(file, allow_pickle=False))
+                progress.update(len(texts))
+                continue
+            some = []
+            for seed, text in enumerate(texts, start):
+                some.append(artist.paint(text, seed=seed, count=count))
+                progress.update()
+            found.append(np.stack(some))
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(file) as draft:
+                    np.save(draft, found[-1])
+    return np.concatenate(found)
 
 
 def answered(
@@ -195,7 +223,8 @@ def freedom(asked: Sequence[Question], values: Values, reference: Values) -> dic
     """What is not said is free: how varied it is, beside pictures drawn for the same captions.
 
     The entropy of an attribute's values over the pictures whose caption leaves it open, as a share
-    of the entropy that the renderer's answers to the same captions have.
+    of the entropy that the renderer's answers to the same captions have. It is that of all captions
+    together; how much the pictures of one differ is its `spread`.
     """
 
     def entropy(values: np.ndarray, kinds: int) -> float:
@@ -275,8 +304,10 @@ def reconstruction(
 ) -> dict[str, float]:
     """What the VAE keeps: peak signal-to-noise ratio (dB) and structural similarity (Wang 2004)."""
     pairs = list(zip(pictures, decoded, strict=True))
+    with np.errstate(divide="ignore"):  # infinite, where nothing is lost
+        ratios = [peak_signal_noise_ratio(a, b) for a, b in pairs]
     return {
-        "psnr": float(np.mean([peak_signal_noise_ratio(a, b) for a, b in pairs])),
+        "psnr": float(np.mean(ratios)),
         "ssim": float(
             np.mean(
                 [
@@ -370,18 +401,23 @@ def evaluate(
     judge: TrainedJudge,
     settings: Settings,
     trainings: Sequence[Mapping[str, Any]] = (),
-) -> tuple[Report, dict[str, Group]]:
-    """Everything that is measured, and the groups of pictures it was measured on.
+    kept: Path | None = None,
+) -> tuple[Report, Group, Pictures | None]:
+    """Everything that is measured, what was painted for it, and what of that is closest to known.
 
     Args:
         trainings: `steps`, `batch_size` and `seed` of the U-Net's, and the arguments of its
             `practice`; where there are none, its pictures are not known, and there is no novelty.
+        kept: see `painted`.
+
+    Returns the report; the pictures of captions in both languages; and the eight of them that come
+    closest to one of the training, each with that one, if it is known.
     """
     size = artist.config.image_size
     rng = stream(settings.seed, 20)
 
     def paint(asked: list[Question]) -> Pictures:
-        return painted(artist, asked, settings.pictures)
+        return painted(artist, asked, settings.pictures, kept)
 
     def draw(asked: list[Question]) -> Pictures:
         scenes = [others(question, settings.pictures, rng) for question in asked]
@@ -449,7 +485,7 @@ def evaluate(
         "vae": reconstruction(flat, after.pictures.reshape(flat.shape)),
         "text": reading(artist, judge, settings),
     }
-    groups |= {"all": main, "renders": renders, "renders after the VAE": after}
+    neighbours = None
     if trainings:
         seen, total = seen_scenes(settings.training, trainings)
         known = drawn(seen, size)
@@ -466,8 +502,7 @@ def evaluate(
         neighbours = np.stack(
             [main.pictures.reshape(flat.shape)[closest], known[which[closest]]], 1
         )
-        groups["nearest"] = Group([], neighbours, main.verdict)
-    return report, groups
+    return report, main, neighbours
 
 
 def joined(groups: Sequence[Group]) -> Group:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Z = 1.96  # standard deviations of a 95 % interval
-RARE = 10  # pictures: of fewer, nobody can say how they scatter
+RARE = 10  # pictures or mentions: of fewer, nobody can say how they scatter
 
 
 class Share(NamedTuple):
@@ -28,17 +28,19 @@ def share(
     Pictures of one caption are right or wrong together more often than strangers are. So the
     interval of Wilson (1927) is taken for as many independent pictures as would scatter as much as
     the captions do (the ratio estimator of a cluster sample; Cochran 1977, eq. 3.31 and 2.47).
-    Where less than `RARE` pictures are wrong, or right, it is taken for as many as there are
-    captions, as if all pictures of a caption were alike.
+    Where less than `RARE` are wrong, or right, it is taken for as many as there are captions, as if
+    all pictures of a caption were alike: rather too wide, so ten failures may have a narrower
+    interval than nine.
     """
     total = int(asked.sum())
     if not total:
         return Share(np.nan, np.nan, np.nan, 0)
     per_caption = (right & asked).sum(axis=1), asked.sum(axis=1)
-    p = float(per_caption[0].sum() / total)
+    count = int(per_caption[0].sum())
+    p = count / total
     captions = int((per_caption[1] > 0).sum())
     n: float = captions
-    if min(p, 1 - p) * total >= RARE and captions > 1:
+    if min(count, total - count) >= RARE and captions > 1:
         squares = np.sum(np.square(per_caption[0] - p * per_caption[1]))
         variance = float(captions / (captions - 1) * squares / total**2)
         n = min(total, p * (1 - p) / variance) if variance > 0 else total
@@ -48,10 +50,11 @@ def share(
 
 
 def frechet(one: Float[np.ndarray, "n f"], other: Float[np.ndarray, "m f"]) -> float:
-    """Fréchet distance between the Gaussians of two sets of features (Heusel et al. 2017, eq. 6).
+    """Squared Fréchet distance between the Gaussians of two sets of features, as FID is one.
 
-    |mean difference|^2 + tr(A + B - 2 (A B)^(1/2)). The root's trace is that of the symmetric
-    (A^(1/2) B A^(1/2))^(1/2).
+    |mean difference|^2 + tr(A + B - 2 (A B)^(1/2)) (Heusel et al. 2017, eq. 6). The root's trace is
+    that of the symmetric (A^(1/2) B A^(1/2))^(1/2). Of two samples of one distribution it is not 0,
+    and the more the fewer they are.
     """
     a, b = (np.cov(x.astype(np.float64), rowvar=False) for x in (one, other))
     values, vectors = np.linalg.eigh(a)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffusion.datasets.garden import ATTRIBUTES, GROWS
-from diffusion.evaluation.evaluate import Group, Report
-from diffusion.evaluation.measures import Share
+from diffusion.evaluation.evaluate import Group, Pictures, Report
+from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
 from diffusion.replacing import replacing
@@ -25,26 +25,31 @@ ABSENT = "not there"  # seen of the kind of tree where there is none
 LINES = ("mean", "all at once", *ATTRIBUTES)
 
 
-def write(folder: Path, report: Report, groups: Mapping[str, Group]) -> None:
-    """evaluation.json, evaluation.md and its figures; each appears whole or not at all."""
+def write(folder: Path, report: Report, main: Group, closest: Pictures | None) -> None:
+    """evaluation.json, figures and evaluation.md; each appears whole or not at all.
+
+    Args:
+        main: what was painted in both languages.
+        closest: pictures, each with its neighbour in the training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "attributes": attributes(report),
-        "contact": contact(groups["all"]),
-        "failures": failures(groups["all"]),
-        "confusion": confusion(report["confusion"]),
-    }
-    if "nearest" in groups:
-        figures["neighbours"] = neighbours(groups["nearest"])
-    for name, figure in figures.items():
-        with replacing(folder / f"{name}.png") as draft:
-            figure.savefig(draft, format="png", dpi=110)
     for name, text in (
         ("evaluation.json", json.dumps(plain(report), indent=1, ensure_ascii=False)),
-        ("evaluation.md", page(report, groups, list(figures))),
+        ("evaluation.md", page(report, main)),
     ):
         with replacing(folder / name) as draft:
             draft.write_text(text + "\n", encoding="utf-8")
+    figures = {
+        "attributes": attributes(report),
+        "contact": contact(main),
+        "failures": failures(main),
+        "confusion": confusion(report["confusion"]),
+    }
+    if closest is not None:
+        figures["neighbours"] = neighbours(closest)
+    for name, figure in figures.items():
+        with replacing(folder / f"{name}.png") as draft:
+            figure.savefig(draft, format="png", dpi=110)
 
 
 def plain(value: Any) -> Any:
@@ -72,11 +77,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) -> str:
+def page(report: Report, main: Group) -> str:
     settings = report["settings"]
     by_group = report["marks"]
     calibration = report["calibration"]
     spread = report["spread"]
+    questions, failed = shown(main.asked)[0], failing(main)
     parts = [
         f"# Evaluation of {report['model']}",
         report["made"],
@@ -84,7 +90,8 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
         f"that no training has drawn, {settings['pictures']} pictures each, painted with the "
         "defaults of `diffusion paint`. A judge, trained on drawn pictures alone, says what each "
         "picture shows; an attribute counts where the caption names it. Per cent, with 95 % "
-        "confidence intervals.",
+        f"confidence intervals: where fewer than {RARE} are wrong, that of as many pictures as "
+        "there are captions, which is rather too wide.",
         "## What the captions name, and what the pictures show",
         table(
             ["", *by_group],
@@ -99,9 +106,11 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
             ["", *calibration],
             [[name, *(said(group[name]) for group in calibration.values())] for name in LINES],
         ),
-        "*Renders* are drawn pictures for the same captions; after the VAE, they are the best that "
-        "can be painted through this VAE. With captions of other pictures, marks must fall to "
-        "chance, and do not depend on how good the pictures are.",
+        "*Renders* are drawn pictures for the same captions; after the VAE, they say what encoding "
+        "and decoding alone cost (a model may be a little better: its latents need not be an "
+        "encoder's). With captions of other pictures, marks must fall to chance, and do not depend "
+        "on how good the pictures are. The judge, unlike the model, has learnt from held-out "
+        "combinations, too: it has to know what it judges.",
         table(
             ["the judge on", "fresh renders", "those of held-out combinations"],
             [
@@ -123,15 +132,18 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
         ),
         "## Pictures among pictures",
         table(
-            ["", "Fréchet distance to fresh renders", "spread of one caption's pictures"],
+            ["", "squared Fréchet distance to fresh renders", "spread of one caption's pictures"],
             [
                 [name, f"{distance:.2f}", f"{spread[name]:.2f}" if name in spread else ""]
                 for name, distance in report["frechet"].items()
             ],
         ),
-        "Both in the judge's features; *renders* are of the same captions. The spread is the mean "
-        "distance between two pictures of one caption. What a caption leaves open should vary as "
-        "much as it does in drawn pictures; entropy beside theirs: "
+        "Both in the judge's features; *renders* are of the same captions. The Fréchet distance is "
+        "squared, as FID is, and larger the fewer pictures there are: *other fresh renders* say by "
+        "how much, so compare it only with that of as many. The spread is the mean distance "
+        "between two pictures of one caption: below that of renders, they are too much alike. What "
+        "captions leave open should come as evenly as in drawn pictures, over all captions "
+        "together; entropy beside theirs: "
         + ", ".join(f"{name} {value:.2f}" for name, value in report["freedom"].items())
         + ".",
     ]
@@ -147,25 +159,27 @@ def page(report: Report, groups: Mapping[str, Group], figures: Sequence[str]) ->
                     for name, row in report["novelty"].items()
                 ],
             ),
+            "The eight that are closest, and below each its neighbour in the training:",
             "![The closest of all pictures, and below each its neighbour](neighbours.png)",
         ]
     vae, found = report["vae"], report["text"]
     parts += [
         "## The other parts",
         f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: a linear map of "
-        f"its last state tells {100 * found['mentions']:.0f} % of what captions name; another "
-        f"finds their picture among 128 for {100 * found['found']:.0f} % of them (an ideal "
-        f"reader {100 * found['ideal reader']:.0f} %, chance {100 * found['chance']:.1f} %).",
+        f"its last state tells {100 * found['mentions']:.1f} % of what captions name; another "
+        f"finds the picture of {100 * found['found']:.0f} % of captions among 128 (an ideal "
+        "reader, who knows all that is said and guesses among the pictures that fit, "
+        f"{100 * found['ideal reader']:.0f} %; chance {100 * found['chance']:.1f} %).",
         "## Pictures",
-        f"The first picture of the first {SHOWN} captions, row by row; nothing chosen.",
+        f"The first picture of the first {len(questions)} captions, row by row; nothing chosen.",
         "![Contact sheet](contact.png)",
-        "\n".join(
-            f"{i + 1}. {question.text}" for i, question in enumerate(shown(groups["all"].asked)[0])
-        ),
+        "\n".join(f"{i + 1}. {question.text}" for i, question in enumerate(questions)),
         "## Failures",
-        f"{FAILURES} captions, evenly over all whose first picture shows something else than was "
-        "named.",
+        f"The first picture of {len(failed):,} captions shows something else than was named; "
+        f"{min(FAILURES, len(failed))} of them, evenly over all, with what the judge sees instead:",
         "![Failures](failures.png)",
+        "What was named (rows) and what the judge sees (columns) in all pictures, in per cent of "
+        "the row; less than half a per cent is left out.",
         "![What was named, and what was seen](confusion.png)",
     ]
     return "\n\n".join(parts)
@@ -194,7 +208,7 @@ def contact(group: Group) -> Figure:
 
 
 def attributes(report: Report) -> Figure:
-    """Marks by attribute with their intervals, beside the best that the VAE allows, and chance."""
+    """Marks by attribute with their intervals, beside those of drawings, and chance."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axis = figure.subplots()
     calibration = report["calibration"]
@@ -220,11 +234,20 @@ def attributes(report: Report) -> Figure:
     return figure
 
 
+def wrong(group: Group) -> dict[str, np.ndarray]:
+    """Of each attribute: which pictures show something else than was named."""
+    matches, named = right(group.asked, group.values)
+    return {name: named[name] & ~matches[name] for name in ATTRIBUTES}
+
+
+def failing(group: Group) -> np.ndarray:
+    """The captions whose first picture has something wrong."""
+    return np.flatnonzero(np.any(list(wrong(group).values()), axis=0)[:, 0])
+
+
 def failures(group: Group) -> Figure:
     """Pictures with something wrong: the caption, and in red what the judge sees instead."""
-    matches, named = right(group.asked, group.values)
-    wrong = {name: named[name] & ~matches[name] for name in ATTRIBUTES}
-    order = np.argwhere(np.any(list(wrong.values()), axis=0)[:, :1])[:, 0]
+    mistakes, order = wrong(group), failing(group)
     chosen = order[np.linspace(0, len(order) - 1, min(FAILURES, len(order))).astype(int)]
     figure = Figure(figsize=(11, 2.75 * max(1, -(-len(chosen) // 4))), layout="constrained")
     axes = figure.subplots(max(1, -(-len(chosen) // 4)), 4, squeeze=False).ravel()
@@ -237,7 +260,7 @@ def failures(group: Group) -> Figure:
         seen = [
             f"{name.replace('_', ' ')}: {seen_of(name, values)}"
             for name in ATTRIBUTES
-            if wrong[name][i, 0]
+            if mistakes[name][i, 0]
         ]
         axis.text(
             0.5, -0.03, "\n".join(seen), transform=axis.transAxes, ha="center", va="top",
@@ -281,9 +304,9 @@ def _confusion(axis: Axes, name: str, counts: np.ndarray) -> None:
                 )  # fmt: skip
 
 
-def neighbours(group: Group) -> Figure:
+def neighbours(closest: Pictures) -> Figure:
     """Above, the pictures that come closest to one of the training; below, that one."""
-    page = sheet(np.concatenate(group.pictures.swapaxes(0, 1)), columns=len(group.pictures), gap=2)
+    page = sheet(np.concatenate(closest.swapaxes(0, 1)), columns=len(closest), gap=2)
     figure = Figure(figsize=(9, 9 * page.shape[0] / page.shape[1]))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(page, interpolation="lanczos")

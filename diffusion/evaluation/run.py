@@ -7,10 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from diffusion import art_class
-from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import SMALL, Settings, evaluate
-from diffusion.evaluation.page import write
+from diffusion.evaluation.page import LINES, said, write
 from diffusion.layers.machine import described
 from diffusion.pictures import check_writable
 from diffusion.weights import folder
@@ -27,6 +26,8 @@ def run(
     seed: int,
 ) -> None:
     """Evaluate `model` and write the page into `output`.
+
+    Stopped, the same call goes on with what it has painted.
 
     Raises ValueError for a model whose pictures the judge cannot know, or for numbers out of range.
     """
@@ -59,10 +60,13 @@ def run(
         | {"candidates": training.get("candidates", 1), "practised": training.get("practised", {})}
         for training in folder.trainings(root, "unet")
     ]
-    report, groups = evaluate(artist, trained, settings, seen)
+    kept = output / "unfinished"  # what is painted, until the page is written
+    report, main, neighbours = evaluate(artist, trained, settings, seen, kept)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
-    write(output, {"model": artist.config.name, "made": made} | report, groups)
-    marks = report["marks"]["all"]
-    for name in ("mean", "all at once", *ATTRIBUTES):
-        print(f"{name:12} {100 * marks[name].share:5.1f} %")
+    write(output, {"model": artist.config.name, "made": made} | report, main, neighbours)
+    for file in kept.glob("*.npy"):
+        file.unlink()
+    kept.rmdir()
+    for name in LINES:
+        print(f"{name:13} {said(report['marks']['all'][name])} %")

@@ -22,8 +22,19 @@ from diffusion.training.unet import weight
 
 
 def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
-    """What a training wrote into its log, step by step."""
+    """What a training wrote into its log.jsonl, step by step.
+
+    Args:
+        names: columns of the log; those of the U-Net's are squared errors of its prediction and
+            lengths of the gradient.
+
+    Raises ValueError where the log has no such column.
+    """
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    for name in names:
+        if not all(name in row for row in rows):
+            known = ", ".join(sorted(set(rows[0]) - {"step", "seconds"}))
+            raise ValueError(f"{log} does not tell {name}; it tells {known}")
     figure = paper(3.6 * len(names), 2.5)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[0])
@@ -35,8 +46,16 @@ def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figu
 
 
 def samples(folder: Path) -> Figure:
-    """The sample sheets that a training painted on its way, the first above."""
+    """The sample sheets that a training painted on its way (000500.png, ...), the first above.
+
+    Raises ValueError where the folder has none.
+    """
     paths = sorted(folder.glob("[0-9]*.png"))
+    if not paths:
+        raise ValueError(
+            f"{folder} has no sample sheets such as 000500.png; a training's are in "
+            "OUTPUT/training/unet/samples"
+        )
     figure = paper(7.5, 2.05 * len(paths))
     for axis, path in zip(figure.subplots(len(paths), 1, squeeze=False)[:, 0], paths, strict=True):
         show(axis, np.asarray(Image.open(path)))

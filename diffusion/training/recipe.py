@@ -18,8 +18,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
 from diffusion.config import ModelConfig, garden, override
 from diffusion.datasets.practice import CANDIDATES, PRACTISED
 from diffusion.evaluation.judge import save
@@ -31,7 +29,7 @@ from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
 from diffusion.weights.configs import INDEX
-from diffusion.weights.files import Params
+from diffusion.weights.files import fingerprint
 
 PARTS = ("tokenizer", "text", "vae", "unet")
 STARTED = ("vae", "unet")  # whose files hold all that was trained, so that training can go on
@@ -215,8 +213,8 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
     task = unet.UNetTask(config, tokenizer, text, vae_)
     heard = {
         "tokenizer": _spelling(tokenizer),
-        "text_encoder": _fingerprint(text),
-        "vae": _fingerprint(vae_),
+        "text_encoder": fingerprint(text),
+        "vae": fingerprint(vae_),
     }
     data = {"candidates": CANDIDATES, "practised": PRACTISED}
     params = _run(task, unet.preset(), order, {"learns_with": heard}, data)
@@ -266,7 +264,7 @@ def _run(
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
             # The same seed would show it once more what it has seen.
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
-        decides["start"] = _fingerprint(given)
+        decides["start"] = fingerprint(given)
         origin = {"start": {"model": order.start.name, "weights": decides["start"]} | before}
     params = train(task, config, place, decides, order.watch, given)
     rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
@@ -282,14 +280,6 @@ def _spelling(tokenizer: Tokenizer) -> str:
     """Tells this vocabulary, and what it makes of words, from any others."""
     told = json.dumps([tokenizer.vocab, tokenizer.merges, tokenizer.fold_dotted_i])
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _fingerprint(params: Params) -> str:
-    """Tells these weights from any others."""
-    found = hashlib.sha256()
-    for value in jax.tree.leaves(params):
-        found.update(value.tobytes())
-    return found.hexdigest()
 
 
 def _record(order: Order, part: str, summary: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from diffusion.art_class import Artist
 from diffusion.cli import main
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
 from diffusion.datasets.practice import CANDIDATES
@@ -104,6 +105,8 @@ def test_a_model_that_always_paints_the_same_is_not_free(asked, perfect):
     assert set(freedom(asked, same, perfect).values()) == {0.0}
     assert all(x == 1 for x in freedom(asked, perfect, perfect).values())
     assert freedom(asked, perfect, same) == {}  # nothing to hold it against
+    first = {name: np.repeat(values[:, :1], 4, axis=1) for name, values in perfect.items()}
+    assert all(x > 0.8 for x in freedom(asked, first, perfect).values())  # that is the spread's
 
 
 def test_ridge_finds_a_linear_map():
@@ -159,6 +162,7 @@ def test_reconstruction_is_infinite_where_nothing_is_lost():
     worse = np.clip(pictures.astype(int) + noise, 0, 255).astype(np.uint8)
     assert reconstruction(pictures, worse)["psnr"] == pytest.approx(38, abs=1.5)
     assert 0.5 < reconstruction(pictures, worse)["ssim"] < 1
+    assert reconstruction(pictures, pictures) == {"psnr": np.inf, "ssim": 1.0}
 
 
 def test_the_judges_own_accuracy_leaves_out_what_does_not_grow():
@@ -179,7 +183,9 @@ def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
 
 
 def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
-    report, groups = evaluate(artist, judge, FEW, [{"steps": 4, "batch_size": 16, "seed": 0}])
+    trainings = [{"steps": 4, "batch_size": 16, "seed": 0}]
+    report, everything, closest = evaluate(artist, judge, FEW, trainings)
+    assert closest.shape[:2] == (8, 2)
     assert report["marks"]["all"]["all at once"].total == 2 * 3 * 2
     assert report["marks"]["held-out combinations"]["mean"].total > 0
     assert report["training pictures"] == {"looked at": 48, "of": 64}
@@ -188,10 +194,11 @@ def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
     assert set(report["novelty"]) == {"pictures", "renders after the VAE", "fresh renders"}
     assert 0 <= report["text"]["found"] <= 1
     assert report["text"]["chance"] < report["text"]["ideal reader"] < 1
-    write(tmp_path, {"model": "tiny", "made": "today"} | report, groups)
+    write(tmp_path, {"model": "tiny", "made": "today"} | report, everything, closest)
     kept = json.loads((tmp_path / "evaluation.json").read_text())
     assert kept["marks"]["all"]["mean"]["total"] == report["marks"]["all"]["mean"].total
     page = (tmp_path / "evaluation.md").read_text()
+    assert "The first picture of the first 6 captions" in page
     for link in ("attributes", "contact", "failures", "confusion", "neighbours"):
         assert f"({link}.png)" in page
         assert (tmp_path / f"{link}.png").read_bytes().startswith(b"\x89PNG")
@@ -239,14 +246,31 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
     (model / "training.json").write_text(json.dumps(card))
     judges.save(tmp_path, judge.params)
     monkeypatch.setattr(
-        "diffusion.evaluation.run.Settings", lambda seed, **_: dataclasses.replace(FEW, seed=seed)
+        "diffusion.evaluation.run.Settings",
+        lambda **asked: dataclasses.replace(FEW, **(asked | {"combinations": 2})),
     )
     output = tmp_path / "out"
     given = ["--model", str(model), "--judge", str(tmp_path), "--output", str(output)]
-    assert main(["evaluate", *given, "--seed", "5"]) == 0
+    given += ["--seed", "5", "--captions", "4", "--pictures", "3"]
+    paint = Artist.paint
+    painted = []
+
+    def stopped_once(*args, **kwargs):
+        painted.append(kwargs["seed"])
+        if len(painted) == 6:
+            raise KeyboardInterrupt
+        return paint(*args, **kwargs)
+
+    monkeypatch.setattr(Artist, "paint", stopped_once)
+    assert main(["evaluate", *given]) == 130
+    assert main(["evaluate", *given]) == 0
+    # Of each language four captions, two held-out ones and two twins; the first four once only.
+    assert painted == [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 0, 1, 0, 1]
+    assert not (output / "unfinished").exists()
     assert "all at once" in capsys.readouterr().out
     found = json.loads((output / "evaluation.json").read_text())
-    assert found["settings"]["seed"] == 5
+    assert {"seed": 5, "captions": 4, "pictures": 3}.items() <= found["settings"].items()
+    assert found["marks"]["all"]["all at once"]["total"] == 2 * 4 * 3
     assert found["training pictures"] == {"looked at": 20, "of": 20}
     jax.clear_caches()
 

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
+from diffusion.evaluation.evaluate import own_accuracy
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
 from diffusion.images import to_uint8
 from diffusion.training.judge import JudgeTask, blurred, draw, preset, worn
@@ -42,6 +43,13 @@ def test_it_comes_back_from_its_file(tmp_path, params):
     save(tmp_path, params)
     again = load(tmp_path).params
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
+
+
+def test_the_one_that_ships_knows_fresh_drawings_and_each_attribute():
+    scenes = sample_scenes(np.random.default_rng(0), 128)
+    verdict = load()(to_uint8(render(scenes, 64)))
+    right = own_accuracy(scenes, verdict)
+    assert min(found.share for found in right.values()) >= 0.95
 
 
 def test_a_missing_or_foreign_judge_is_named(tmp_path, params):

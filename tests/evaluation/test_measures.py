@@ -43,6 +43,15 @@ def test_one_failure_is_not_more_certain_than_none():
     assert widths == sorted(widths)
 
 
+def test_nine_failures_are_rather_too_uncertain_and_ten_say_how_they_scatter():
+    nine, ten = np.ones((2, 200, 4), bool)
+    nine[:9, 0] = ten[:10, 0] = False
+    wide, width = (found.high - found.low for found in (share(nine, ALL), share(ten, ALL)))
+    known = scipy.stats.binomtest(790, 800).proportion_ci(method="wilson")
+    assert width == pytest.approx(known.high - known.low, rel=0.05)  # one a caption: no cluster
+    assert width < wide < 4 * width
+
+
 def test_only_what_was_asked_counts():
     right, asked = np.zeros((3, 2), bool), np.zeros((3, 2), bool)
     right[0], asked[:2] = True, True

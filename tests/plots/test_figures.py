@@ -315,6 +315,10 @@ def test_what_a_training_wrote_is_shown(tmp_path):
     left, right = training.curves(log).axes
     assert [*left.lines[0].get_ydata()] == [1 / 20, 1 / 40]
     assert right.get_title() == "gradient norm"
+    with pytest.raises(ValueError, match=r"log.jsonl does not tell psnr; it tells error, gradient"):
+        training.curves(log, ["psnr"])
+    with pytest.raises(ValueError, match="has no sample sheets"):
+        training.samples(tmp_path)
     for step in (2000, 500):
         Image.fromarray(np.full((4, 8, 3), step % 256, np.uint8)).save(tmp_path / f"{step:06d}.png")
     figure = training.samples(tmp_path)
