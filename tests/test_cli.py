@@ -213,6 +213,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--from", "."], "."),
         (["--dtype", "int4"], "int4"),
         (["--lora", "absent.safetensors=0.5"], "absent.safetensors"),
+        (["--lora", "a.bin=0.5", "--lora", "a.bin"], "--lora a.bin is given twice"),
         (["--lora", "a.bin=0.5", "--lora", "./a.bin"], "--lora ./a.bin is given twice"),
         (["--lora", "file"], "LoRA file is damaged"),
         (["--lora", "old.ckpt=nan"], "strength nan"),
