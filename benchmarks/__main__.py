@@ -6,7 +6,7 @@ others, whose weights are large, in one. Names of groups as arguments measure th
 table as its rows arrive; the exit code is 1 where a group failed, or where two contenders do not
 agree (a compiled peer that does not has a note instead).
 
-All of it is about CPUs: peers are not moved to an accelerator, so JAX is kept from one, too.
+`--gpu` measures on an NVIDIA GPU; without it, JAX and PyTorch are kept to the CPU.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.timing import Options, Row, cores, load, processor, versions
+from benchmarks.timing import Options, Row, cores, graphics, load, processor, versions
 
 # Name of the group and of its function, the file where it is, and what is measured.
 GROUPS = {
@@ -41,11 +41,11 @@ GROUPS = {
 }
 
 NOTES = """\
-float32; medians of calls in turns, and the fastest to the slowest of them. *ratio* is our median
-over that of the fastest peer: below 1 we are faster. *compiling* is the first call less a usual
-one, without any cache. *peak* is the share of the fastest matrix product here; the operations are
-those of products and convolutions in their plain form, two for each multiplication. Other forms of
-a convolution multiply less than is counted, so the share can exceed 100 %. Let nothing else run:
+{precision}; medians of calls in turns, and the fastest to the slowest of them. *ratio* is our
+median over that of the fastest peer: below 1 we are faster. *compiling* is the first call less a
+usual one, without any cache. *peak* is the share of the fastest matrix product here; the operations
+are those of products and convolutions in their plain form, two for each multiplication. Other forms
+of a convolution multiply less than is counted, so the share can exceed 100 %. Let nothing else run:
 threads that wait for each other, PyTorch's above all, suffer more than others from a busy core."""
 
 HEADS = ("work", "contender", "median", "range", "ratio", "compiling", "peak", "note")
@@ -58,6 +58,10 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the groups")
     parser.add_argument("--only", default="", metavar="TEXT", help="works whose names hold TEXT")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--gpu", action="store_true", help="on an NVIDIA GPU, not on the CPU")
+    parser.add_argument(
+        "--half", action="store_true", help="the networks of SD and attention in bfloat16"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -70,11 +74,16 @@ def main() -> int:
         for name, (_, about) in GROUPS.items():
             print(f"{name:10} {about}")
         return 0
-    options = Options(arguments.repeats, not arguments.no_compile, arguments.only)
+    options = Options(arguments.repeats, not arguments.no_compile, arguments.only, arguments.half)
     if arguments.child:
         run(arguments.groups[0], options)
         return 0
-    return report(arguments.groups or list(GROUPS), options, arguments.markdown)
+    return report(
+        arguments.groups or list(GROUPS),
+        options,
+        arguments.markdown,
+        "cuda" if arguments.gpu else "cpu",
+    )
 
 
 def run(group: str, options: Options) -> None:
@@ -88,7 +97,7 @@ def run(group: str, options: Options) -> None:
             print(json.dumps(asdict(row)), file=lines, flush=True)
 
 
-def rows(group: str, options: Options) -> Iterator[Row]:
+def rows(group: str, options: Options, platform: str) -> Iterator[Row]:
     """The rows of a group, from a fresh process with empty caches.
 
     Raises subprocess.CalledProcessError where the process fails.
@@ -96,11 +105,13 @@ def rows(group: str, options: Options) -> Iterator[Row]:
     command = [sys.executable, "-m", "benchmarks", group, "--child", "--only", options.only]
     command += ["--repeats", str(options.repeats)]
     command += [] if options.compile else ["--no-compile"]
+    command += ["--half"] if options.half else []
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
             "TORCHINDUCTOR_CACHE_DIR": cache,
             "TRANSFORMERS_VERBOSITY": "error",
-            "JAX_PLATFORMS": "cpu",
+            "JAX_PLATFORMS": platform,
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch needs memory, too
         }
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env=environment
@@ -112,7 +123,7 @@ def rows(group: str, options: Options) -> Iterator[Row]:
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def report(groups: list[str], options: Options, markdown: Path | None) -> int:
+def report(groups: list[str], options: Options, markdown: Path | None, platform: str) -> int:
     """Measure, print and write; the matrix products always come first."""
     page: list[str] = []
 
@@ -120,16 +131,18 @@ def report(groups: list[str], options: Options, markdown: Path | None) -> int:
         print(line, flush=True)
         page.append(line)
 
-    say(f"{date.today()}, {processor()}, {cores()} cores, load before {load()}; {versions()}\n")
-    say(NOTES)
+    where = graphics() if platform == "cuda" else processor()
+    say(f"{date.today()}, {where}, {cores()} cores, load before {load()}; {versions()}\n")
+    single = "float32" if platform == "cpu" else "float32, products in TensorFloat-32"
+    say(NOTES.format(precision="bfloat16" if options.half else single))
     peak, failed, last = 0.0, [], ""
     for group in ["peak", *(group for group in groups if group != "peak")]:
         say(f"\n## {group}: {GROUPS[group][1]}\n")
         say(line(HEADS))
         say(line(tuple("-" * width for width in WIDTHS)))
-        chosen = Options(options.repeats, options.compile) if group == "peak" else options
+        chosen = replace(options, only="") if group == "peak" else options
         try:
-            for row in rows(group, chosen):
+            for row in rows(group, chosen, platform):
                 if group == "peak":
                     peak = max(peak, row.flops / min(row.seconds))
                 say(line(cells(row, peak, row.work != last)))

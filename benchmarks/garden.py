@@ -11,9 +11,9 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 
 import diffusion
 from benchmarks.apart import Call, apart
-from benchmarks.peers import FORMS, as_theirs, formed, forms, outputs
+from benchmarks.peers import FORMS, as_theirs, formed, forms, outputs, prepare
 from benchmarks.roofline import flops
-from benchmarks.timing import Options, Row, Work, cores, leaves, measure, size
+from benchmarks.timing import Options, Row, Work, leaves, measure, size
 from diffusion.weights.folder import find
 from parity import reference
 
@@ -22,7 +22,7 @@ PROMPT = "a red house with two old trees and yellow flowers"
 
 def garden(options: Options) -> Iterator[Row]:
     """From the canvas to the finished latents; the words are a context beforehand."""
-    artist = diffusion.load("garden")
+    artist = diffusion.load("garden", dtype="float32")
     for count in (1, 8):
         plan, start = artist.plan(PROMPT), artist._start(PROMPT)
         name = f"garden, {len(plan.timestep)} steps, batch {count}"
@@ -48,7 +48,7 @@ def garden(options: Options) -> Iterator[Row]:
 
 def ours(count: int) -> Call:
     """The loop of `Artist.glances` after its words; returns the finished latents."""
-    artist = diffusion.load("garden")
+    artist = diffusion.load("garden", dtype="float32")
     plan, start = artist.plan(PROMPT), artist._start(PROMPT)
 
     def call() -> list[np.ndarray]:
@@ -61,17 +61,18 @@ def ours(count: int) -> Call:
 def sampling(count: int, form: str) -> Call:
     """The same of diffusers, with a loop as in its pipelines."""
     reference.quiet()
-    torch.set_num_threads(cores())
-    artist = diffusion.load("garden")
+    device = prepare()
+    artist = diffusion.load("garden", dtype="float32")
     plan, start = artist.plan(PROMPT), artist._start(PROMPT)
     shape = start.given.latents.shape[1:]
     _, canvas = artist._canvas(start.seed, np.arange(count, dtype=np.uint32), shape)
     place = find("garden")
-    network = UNet2DConditionModel.from_pretrained(place, subfolder="unet").float().eval()
+    network = UNet2DConditionModel.from_pretrained(place, subfolder="unet")
+    network = network.float().eval().to(device)
     predict = formed(network, form)
     scheduler = DPMSolverMultistepScheduler.from_pretrained(place, subfolder="scheduler")
-    z = as_theirs(canvas)
-    words, none = as_theirs(start.context)
+    z = as_theirs(canvas).to(device)
+    words, none = as_theirs(start.context).to(device)
     context = torch.stack([none] * count + [words] * count)
     guidance = float(start.guidance)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import torch
 from flax import nnx
 
-from benchmarks.peers import as_ours, peers
+from benchmarks.peers import as_ours, peers, prepare
 from benchmarks.roofline import flops
-from benchmarks.timing import Options, Row, Work, measure, ours, size
+from benchmarks.timing import BOUND_HALF, Options, Row, Work, measure, ours, size
 from diffusion.art_class import TextEncoderStage, UNetStages, VAEStages
 from diffusion.config import sd_v1, sd_v2
 from diffusion.layers.attention import attention as our_attention
@@ -110,14 +111,15 @@ def attention(options: Options) -> Iterator[Row]:
         name = f"attention, {n:,} tokens, {heads} heads x {width}, batch {batch}"
         if not options.wants(name):
             continue
-        theirs = torch.randn(3, batch, n, heads * width).unbind()
+        theirs = torch.randn(3, batch, n, heads * width, dtype=_dtype(options)).unbind()
         inputs = [as_ours(x) for x in theirs]
         function = partial(our_attention, heads=heads)
         contenders = [
             ours("ours", jax.jit(function), *inputs),
             *peers(partial(_attention, heads), theirs, lambda mixed: mixed, options),
         ]
-        yield from measure(Work(name, contenders, flops(function, *inputs)), options.repeats)
+        work = Work(name, contenders, flops(function, *inputs))
+        yield from measure(work, options.repeats, _bound(options))
 
 
 def _attention(
@@ -140,16 +142,16 @@ def _rows(part: str, cases: Sequence[Case], options: Options) -> Iterator[Row]:
 
 
 def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Iterator[Row]:
-    network, params = _pair(family, part)
+    network, params = _pair(family, part, options)
     structure, like = folder.structure_of(CONFIGS[family], part)
     contestants = {"ours": KINDS[part](structure, lambda: params)}
-    if part == "unet":
+    if part == "unet" and jax.default_backend() == "cpu":
         positions = CONFIGS[family].latent_size ** 2
         contestants["ours, transformed once"] = UNetStages(structure, lambda: params, positions)
     for case in cases:
         model = replace(reference.FULL[family], **case.sizes)
         drawn = reference.inputs(model, part, seed=0)
-        theirs = [drawn[i] for i in case.inputs]
+        theirs = [_in(options, drawn[i]) for i in case.inputs]
         inputs = [as_ours(x) for x in theirs]
         function = network if case.method == "__call__" else getattr(network, case.method)
         contenders = [
@@ -160,15 +162,31 @@ def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Ite
             *peers(function, theirs, case.result, options),
         ]
         products = flops(partial(_apply, structure, case.method), like, *inputs)
-        yield from measure(Work(case.name, contenders, products, size(like)), options.repeats)
+        work = Work(case.name, contenders, products, size(params))
+        yield from measure(work, options.repeats, _bound(options))
 
 
-def _pair(family: str, part: str) -> tuple[Any, Params]:
+def _dtype(options: Options) -> torch.dtype:
+    return torch.bfloat16 if options.half else torch.float32
+
+
+def _in(options: Options, x: torch.Tensor) -> torch.Tensor:
+    return x.to(_dtype(options)) if x.is_floating_point() else x
+
+
+def _bound(options: Options) -> float | None:
+    return BOUND_HALF if options.half else None
+
+
+def _pair(family: str, part: str, options: Options) -> tuple[Any, Params]:
     """A network of the reference with random weights, and the same weights as ours."""
     network = getattr(reference.build(reference.FULL[family], seed=0, tiny=False), part)
     with tempfile.TemporaryDirectory() as place:
         network.save_pretrained(Path(place) / part)
-        return network, folder.load_part(Path(place), CONFIGS[family], part)[1]
+        params = folder.load_part(Path(place), CONFIGS[family], part)[1]
+    if options.half:
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    return network.to(prepare(), _dtype(options)), params
 
 
 def _apply(structure: nnx.GraphDef[Any], method: str, params: Params, *inputs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -13,6 +14,22 @@ from benchmarks.timing import Contender, Options, cores
 from parity.blocks import nhwc
 
 FORMS = ("PyTorch", "torch.compile")
+
+
+def prepare() -> torch.device:
+    """Set PyTorch up as JAX is, and say where it works: on the same cores, or on the same GPU.
+
+    On a GPU both round the factors of float32 products to TensorFloat-32.
+    """
+    torch.set_num_threads(cores())
+    torch.set_float32_matmul_precision("high")  # of no effect on a CPU
+    return torch.device("cpu" if jax.default_backend() == "cpu" else "cuda")
+
+
+def wait() -> None:
+    """Until a GPU has done what it was asked for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def peers(
@@ -24,13 +41,19 @@ def peers(
     """PyTorch, eager and compiled, without gradients.
 
     Args:
-        function: a network, or a method of one.
+        function: a network, or a method of one, where `prepare` says.
         result: the tensor, or a tuple of several, to compare, of what it returns.
     """
-    torch.set_num_threads(cores())
+    device = prepare()
+    inputs = [x.to(device) for x in inputs]
 
     def contender(name: str, function: Callable[..., Any], compiles: bool) -> Contender:
-        call = torch.inference_mode()(lambda: result(function(*inputs)))
+        @torch.inference_mode()
+        def call() -> Any:
+            found = result(function(*inputs))
+            wait()
+            return found
+
         return Contender(name, call, outputs, peer=True, compiles=compiles)
 
     return [contender(name, formed(function, name), name != FORMS[0]) for name in forms(options)]
@@ -53,12 +76,15 @@ def formed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
 def outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
     """What PyTorch returned, with the channels where ours are."""
     tensors = result if isinstance(result, tuple) else (result,)
-    return [nhwc(tensor.numpy()) for tensor in tensors]
+    return [nhwc(tensor.float().cpu().numpy()) for tensor in tensors]
 
 
 def as_ours(x: torch.Tensor) -> jnp.ndarray:
     """An input of PyTorch as ours."""
-    return jnp.asarray(nhwc(x.numpy() if x.is_floating_point() else x.int().numpy()))
+    if not x.is_floating_point():
+        return jnp.asarray(x.int().numpy())
+    ours = jnp.asarray(nhwc(x.float().numpy()))
+    return ours.astype(jnp.bfloat16) if x.dtype == torch.bfloat16 else ours
 
 
 def as_theirs(x: Any) -> torch.Tensor:

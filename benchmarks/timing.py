@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ import numpy as np
 
 from parity.rows import compare
 
-BOUND = 1e-4  # of the difference between contenders, relative to the largest output
+# Of the difference between contenders, relative to the largest output, by the bits of a product's
+# factors: float32 on a CPU; TensorFloat-32 on a GPU, and bfloat16.
+BOUND, BOUND_TF32, BOUND_HALF = 1e-4, 1e-2, 5e-2
 PAUSE = 0.02  # seconds before each call, for the threads of the one before to fall asleep
 SPENT, MOST = 3.0, 50  # short works are repeated until so many seconds, or rounds, are over
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "diffusers", "transformers", "keras-cv")
@@ -30,6 +33,7 @@ class Options:
     repeats: int
     compile: bool  # is torch.compile to be measured?
     only: str = ""  # measure only the works whose name holds this
+    half: bool = False  # bfloat16, where a group has it
 
     def wants(self, work: str) -> bool:
         return self.only in work
@@ -80,7 +84,7 @@ def ours(name: str, function: Callable[..., Any], *inputs: Any) -> Contender:
 
 
 def leaves(result: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
+    return [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(result)]
 
 
 def size(params: Any) -> int:
@@ -95,12 +99,16 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def measure(work: Work, repeats: int) -> list[Row]:
+def measure(work: Work, repeats: int, bound: float | None = None) -> list[Row]:
     """A row a contender. The first two rounds do not count: they compile, compare and warm up.
 
     All must return what the first does. A compiled peer that fails, or that returns something else,
     has a note in place of its time; of any other contender that is an error.
+
+    Args:
+        bound: of the difference; None: what float32 has here.
     """
+    bound = bound or (BOUND if jax.default_backend() == "cpu" else BOUND_TF32)
     first: dict[str, float] = {}
     expected: list[np.ndarray] = []
     failed: dict[str, str] = {}
@@ -110,7 +118,7 @@ def measure(work: Work, repeats: int) -> list[Row]:
             if contender.outputs is not None:
                 outputs = contender.outputs(result)
                 expected = expected or outputs
-                _check(outputs, expected)
+                _check(outputs, expected, bound)
                 del outputs
             del result
         except Exception as error:
@@ -144,14 +152,14 @@ def measure(work: Work, repeats: int) -> list[Row]:
     return rows
 
 
-def _check(outputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
+def _check(outputs: list[np.ndarray], expected: list[np.ndarray], bound: float) -> None:
     """Raise ValueError where outputs are not those that the first contender had."""
     for one, other in zip(outputs, expected, strict=True):
-        row = compare("", one, other, BOUND)
+        row = compare("", one, other, bound)
         if not row.ok:
             raise ValueError(
                 f"differs from the first by {row.relative:.1e} of the largest output, "
-                f"more than {BOUND:.0e}"
+                f"more than {bound:.0e}"
             )
 
 
@@ -173,6 +181,12 @@ def processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def graphics() -> str:
+    """What the GPU calls itself."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions() -> str:

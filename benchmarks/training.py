@@ -17,9 +17,9 @@ from torch import nn
 
 import diffusion
 from benchmarks.apart import Call, apart
-from benchmarks.peers import FORMS, as_theirs, formed, forms
+from benchmarks.peers import FORMS, as_theirs, formed, forms, prepare, wait
 from benchmarks.roofline import flops
-from benchmarks.timing import Options, Row, Work, cores, leaves, measure, size
+from benchmarks.timing import Options, Row, Work, leaves, measure, size
 from diffusion.art_class import Artist, Network
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.schedule import alpha_bars, target
@@ -99,7 +99,7 @@ def training(options: Options) -> Iterator[Row]:
 
 
 def ready(part: str) -> Ready:
-    return TASKS[part](diffusion.load("garden"))
+    return TASKS[part](diffusion.load("garden", dtype="float32"))
 
 
 def our_step(part: str) -> Call:
@@ -121,10 +121,10 @@ def our_step(part: str) -> Call:
 def their_step(part: str, layout: str, form: str) -> Call:
     """The same of PyTorch, at a constant learning rate."""
     reference.quiet()
-    torch.set_num_threads(cores())
+    device = prepare()
     task = ready(part)
     network = task.kind.from_pretrained(find("garden"), subfolder=part).float()
-    network = network.to(memory_format=LAYOUTS[layout])
+    network = network.to(device, memory_format=LAYOUTS[layout])
     loss_of = formed(task.theirs, form)
     network.train()
     config, parameters = task.config, list(network.parameters())
@@ -140,9 +140,9 @@ def their_step(part: str, layout: str, form: str) -> Call:
         fused=True,
     )
     average = [p.detach().clone() for p in parameters]
-    data = [as_theirs(x) for x in task.data]
+    data = [as_theirs(x).to(device) for x in task.data]
 
-    def step() -> list[np.ndarray]:
+    def step() -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_grad()
         loss = loss_of(network, *data)
         loss.backward()
@@ -150,13 +150,14 @@ def their_step(part: str, layout: str, form: str) -> Call:
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1.0 - config.ema)
-        return [loss.detach().numpy(), norm.numpy()]
+        return loss.detach(), norm
 
     def call() -> list[np.ndarray]:
         first = step()
         for _ in range(STEPS - 1):
             step()
-        return first
+        wait()
+        return [x.cpu().numpy() for x in first]
 
     return call
 
