@@ -1,7 +1,7 @@
 """What the U-Net practises: scenes and their captions, those that are hard more often than others.
 
 Only by what a caption says is it chosen. So all pictures of one caption are as likely as they are
-in the garden, and so are those that come without words; but of a hundred captions, sixty-two in
+in the garden, and so are those that come without words; but of a hundred captions, sixty-four in
 place of seventeen ask for a few flowers.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,7 @@ def run(
     write(output, {"model": artist.config.name, "made": made} | report, main, neighbours)
     for file in kept.glob("*.npy"):
         file.unlink()
-    kept.rmdir()
+    with contextlib.suppress(OSError):  # what else lies there stays
+        kept.rmdir()
     for name in LINES:
         print(f"{name:13} {said(report['marks']['all'][name])} %")

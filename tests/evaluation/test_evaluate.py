@@ -263,10 +263,11 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
 
     monkeypatch.setattr(Artist, "paint", stopped_once)
     assert main(["evaluate", *given]) == 130
+    (output / "unfinished" / "mine.txt").write_text("a note")
     assert main(["evaluate", *given]) == 0
     # Of each language four captions, two held-out ones and two twins; the first four once only.
     assert painted == [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 0, 1, 0, 1]
-    assert not (output / "unfinished").exists()
+    assert [path.name for path in (output / "unfinished").iterdir()] == ["mine.txt"]
     assert "all at once" in capsys.readouterr().out
     found = json.loads((output / "evaluation.json").read_text())
     assert {"seed": 5, "captions": 4, "pictures": 3}.items() <= found["settings"].items()
