@@ -39,6 +39,7 @@ GROUPS = {
     "start": ("process", "from the start of the process to the picture; memory"),
     "keras": ("keras", "the U-Net of SD 1.5 in KerasCV on JAX, where it is installed"),
 }
+HALF = ("peak", "unet", "vae", "text", "attention")  # the groups that --half has
 
 NOTES = """\
 {precision}; medians of calls in turns, and the fastest to the slowest of them. *ratio* is our
@@ -74,12 +75,15 @@ def main() -> int:
         for name, (_, about) in GROUPS.items():
             print(f"{name:10} {about}")
         return 0
+    groups = arguments.groups or list(HALF if arguments.half else GROUPS)
+    if arguments.half and (others := set(groups) - set(HALF)):
+        parser.error(f"--half has no {', '.join(sorted(others))}; it has {', '.join(HALF)}")
     options = Options(arguments.repeats, not arguments.no_compile, arguments.only, arguments.half)
     if arguments.child:
         run(arguments.groups[0], options)
         return 0
     return report(
-        arguments.groups or list(GROUPS),
+        groups,
         options,
         arguments.markdown,
         "cuda" if arguments.gpu else "cpu",
@@ -133,7 +137,11 @@ def report(groups: list[str], options: Options, markdown: Path | None, platform:
 
     where = graphics() if platform == "cuda" else processor()
     say(f"{date.today()}, {where}, {cores()} cores, load before {load()}; {versions()}\n")
-    single = "float32" if platform == "cpu" else "float32, products in TensorFloat-32"
+    single = (
+        "float32"
+        if platform == "cpu"
+        else "float32, products in TensorFloat-32 (loop and start: bfloat16)"
+    )
     say(NOTES.format(precision="bfloat16" if options.half else single))
     peak, failed, last = 0.0, [], ""
     for group in ["peak", *(group for group in groups if group != "peak")]:

@@ -78,7 +78,7 @@ def sampling(count: int, form: str) -> Call:
 
     @torch.inference_mode()
     def call() -> list[np.ndarray]:
-        scheduler.set_timesteps(len(plan.timestep))
+        scheduler.set_timesteps(len(plan.timestep), device=device)
         latents = z
         for timestep in scheduler.timesteps:
             both = predict(torch.cat([latents, latents]), timestep, context).sample

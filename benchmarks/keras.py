@@ -31,7 +31,7 @@ def keras(options: Options) -> Iterator[Row]:
         return
     unet, text = sd_v1().unet, sd_v1().text_encoder
     structure, like = folder.structure_of(sd_v1(), "unet")
-    stages = UNetStages(structure, partial(random_params, like))
+    stages = UNetStages(structure, lambda: jax.device_put(random_params(like)))
     for side, batch in ((64, 1), (64, 2), (32, 1), (32, 2)):
         name = f"U-Net SD 1.5, {side}x{side}, batch {batch}"
         if not options.wants(name):

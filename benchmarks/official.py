@@ -27,8 +27,9 @@ from parity import reference
 
 TITLES = {"sd1": "SD 1.5", "sd2": "SD 2.1"}
 CONFIGS = {"sd1": sd_v1(), "sd2": sd_v2()}
-# PyTorch's faster layout: the VAE's is a sixth faster so, the U-Net no faster (docs/speed.md).
-LAYOUTS = {"vae": torch.channels_last}
+# Where PyTorch is faster in channels last: on a CPU the VAE, not the U-Net (docs/speed.md); on a
+# GPU cuDNN's convolutions in general.
+LAST_ON_CPU = ("vae",)
 KINDS: dict[str, Any] = {"text_encoder": TextEncoderStage, "unet": UNetStages, "vae": VAEStages}
 
 
@@ -148,7 +149,7 @@ def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Ite
     network, params = _pair(family, part, options)
     structure, _ = folder.structure_of(CONFIGS[family], part)
     contestants = {"ours": KINDS[part](structure, lambda: params)}
-    if part == "unet" and jax.default_backend() == "cpu":
+    if part == "unet" and jax.default_backend() == "cpu" and not options.half:
         positions = CONFIGS[family].latent_size ** 2
         contestants["ours, transformed once"] = UNetStages(structure, lambda: params, positions)
     for case in cases:
@@ -189,7 +190,8 @@ def _pair(family: str, part: str, options: Options) -> tuple[Any, Params]:
         params = folder.load_part(Path(place), CONFIGS[family], part)[1]
     if options.half:
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    layout = LAYOUTS.get(part, torch.contiguous_format)
+    last = part in LAST_ON_CPU or jax.default_backend() != "cpu"
+    layout = torch.channels_last if last else torch.contiguous_format
     return network.to(prepare(), _dtype(options), memory_format=layout), params
 
 

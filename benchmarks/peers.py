@@ -22,8 +22,11 @@ def prepare() -> torch.device:
     On a GPU both round the factors of float32 products to TensorFloat-32.
     """
     torch.set_num_threads(cores())
-    torch.set_float32_matmul_precision("high")  # of no effect on a CPU
-    return torch.device("cpu" if jax.default_backend() == "cpu" else "cuda")
+    if jax.default_backend() == "cpu":
+        return torch.device("cpu")
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True  # XLA, too, tries what is fastest
+    return torch.device("cuda")
 
 
 def wait() -> None:

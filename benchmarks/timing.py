@@ -186,7 +186,11 @@ def processor() -> str:
 def graphics() -> str:
     """What the GPU calls itself."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return (
+        subprocess.run(command, capture_output=True, text=True, check=True)
+        .stdout.splitlines()[0]
+        .strip()
+    )
 
 
 def versions() -> str:
