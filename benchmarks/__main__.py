@@ -40,6 +40,10 @@ GROUPS = {
     "keras": ("keras", "the U-Net of SD 1.5 in KerasCV on JAX, where it is installed"),
 }
 HALF = ("peak", "unet", "vae", "text", "attention")  # the groups that --half has
+SINGLE = {  # how exact it is without --half
+    "cpu": "float32",
+    "cuda": "float32, products in TensorFloat-32 (loop and start: bfloat16)",
+}
 
 NOTES = """\
 {precision}; medians of calls in turns, and the fastest to the slowest of them. *ratio* is our
@@ -82,12 +86,7 @@ def main() -> int:
     if arguments.child:
         run(arguments.groups[0], options)
         return 0
-    return report(
-        groups,
-        options,
-        arguments.markdown,
-        "cuda" if arguments.gpu else "cpu",
-    )
+    return report(groups, options, arguments.markdown, "cuda" if arguments.gpu else "cpu")
 
 
 def run(group: str, options: Options) -> None:
@@ -137,12 +136,7 @@ def report(groups: list[str], options: Options, markdown: Path | None, platform:
 
     where = graphics() if platform == "cuda" else processor()
     say(f"{date.today()}, {where}, {cores()} cores, load before {load()}; {versions()}\n")
-    single = (
-        "float32"
-        if platform == "cpu"
-        else "float32, products in TensorFloat-32 (loop and start: bfloat16)"
-    )
-    say(NOTES.format(precision="bfloat16" if options.half else single))
+    say(NOTES.format(precision="bfloat16" if options.half else SINGLE[platform]))
     peak, failed, last = 0.0, [], ""
     for group in ["peak", *(group for group in groups if group != "peak")]:
         say(f"\n## {group}: {GROUPS[group][1]}\n")

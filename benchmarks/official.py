@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import torch
 from flax import nnx
 
@@ -187,9 +186,8 @@ def _pair(family: str, part: str, options: Options) -> tuple[Any, Params]:
     network = getattr(reference.build(reference.FULL[family], seed=0, tiny=False), part)
     with tempfile.TemporaryDirectory() as place:
         network.save_pretrained(Path(place) / part)
-        params = folder.load_part(Path(place), CONFIGS[family], part)[1]
-    if options.half:
-        params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+        dtype = "bfloat16" if options.half else "float32"
+        params = folder.load_part(Path(place), CONFIGS[family], part, dtype)[1]
     last = part in LAST_ON_CPU or jax.default_backend() != "cpu"
     layout = torch.channels_last if last else torch.contiguous_format
     return network.to(prepare(), _dtype(options), memory_format=layout), params

@@ -186,11 +186,7 @@ def processor() -> str:
 def graphics() -> str:
     """What the GPU calls itself."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return (
-        subprocess.run(command, capture_output=True, text=True, check=True)
-        .stdout.splitlines()[0]
-        .strip()
-    )
+    return subprocess.check_output(command, text=True).splitlines()[0]
 
 
 def versions() -> str:

@@ -130,6 +130,14 @@ def painted(
     return np.concatenate(found)
 
 
+def forget(kept: Path) -> None:
+    """Remove what `painted` has kept; a folder that holds anything else stays."""
+    for file in kept.glob("*.npy"):
+        file.unlink()
+    if not any(kept.iterdir()):
+        kept.rmdir()
+
+
 def answered(
     asked: list[Question], judge: TrainedJudge, paint: Callable[[list[Question]], Pictures]
 ) -> Group:

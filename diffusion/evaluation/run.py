@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from diffusion import art_class
 from diffusion.evaluation import judge
-from diffusion.evaluation.evaluate import SMALL, Settings, evaluate
+from diffusion.evaluation.evaluate import SMALL, Settings, evaluate, forget
 from diffusion.evaluation.page import LINES, said, write
 from diffusion.layers.machine import described
 from diffusion.pictures import check_writable
@@ -66,9 +65,6 @@ def run(
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
     write(output, {"model": artist.config.name, "made": made} | report, main, neighbours)
-    for file in kept.glob("*.npy"):
-        file.unlink()
-    with contextlib.suppress(OSError):  # what else lies there stays
-        kept.rmdir()
+    forget(kept)
     for name in LINES:
         print(f"{name:13} {said(report['marks']['all'][name])} %")

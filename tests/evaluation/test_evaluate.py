@@ -21,6 +21,7 @@ from diffusion.evaluation.evaluate import (
     counting,
     drawn,
     evaluate,
+    forget,
     freedom,
     marks,
     novelty,
@@ -263,17 +264,23 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
 
     monkeypatch.setattr(Artist, "paint", stopped_once)
     assert main(["evaluate", *given]) == 130
-    (output / "unfinished" / "mine.txt").write_text("a note")
     assert main(["evaluate", *given]) == 0
     # Of each language four captions, two held-out ones and two twins; the first four once only.
     assert painted == [0, 1, 2, 3, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 0, 1, 0, 1]
-    assert [path.name for path in (output / "unfinished").iterdir()] == ["mine.txt"]
+    assert not (output / "unfinished").exists()
     assert "all at once" in capsys.readouterr().out
     found = json.loads((output / "evaluation.json").read_text())
     assert {"seed": 5, "captions": 4, "pictures": 3}.items() <= found["settings"].items()
     assert found["marks"]["all"]["all at once"]["total"] == 2 * 4 * 3
     assert found["training pictures"] == {"looked at": 20, "of": 20}
     jax.clear_caches()
+
+
+def test_what_else_lies_beside_unfinished_pictures_stays(tmp_path):
+    (tmp_path / "0.npy").write_bytes(b"kept")
+    (tmp_path / "mine.txt").write_text("a note")
+    forget(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_the_command_finds_out_first_whether_it_may_write(tiny_folder, judge, tmp_path, capsys):
