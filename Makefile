@@ -70,5 +70,5 @@ $(VENV)/installed-reference: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/installed
 
 figures: $(VENV)/installed  ## the pictures of README and model card, from the shipped weights
-	$(BIN)/python -m diffusion.plots.prompts data/garden/prompts.png
-	$(BIN)/python -m diffusion.plots.art_class data/garden/art_class.png
+	$(BIN)/python -m diffusion.inspection.figures.prompts data/garden/prompts.png
+	$(BIN)/python -m diffusion.inspection.figures.overview data/garden/art_class.png

@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.memory import random_params
 from benchmarks.roofline import flops
 from benchmarks.timing import Options, Row, Work, measure, ours, size
-from diffusion.art_class import UNetStages
 from diffusion.config import sd_v1
+from diffusion.pipeline import UNetStages
 from diffusion.weights import folder
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import diffusion
 from benchmarks.timing import Contender, Options, Row, Work, leaves, measure
 from diffusion import cli
-from diffusion.art_class import Artist, Network, Program, Start
 from diffusion.config import sd_v1
-from diffusion.pictures import Settings
-from diffusion.samplers import Plan
+from diffusion.picture_files import Settings
+from diffusion.pipeline import Artist, Network, Program, Start
+from diffusion.process.samplers import Plan
 from diffusion.weights import folder
 
 PROMPT = "a red house with two old trees and yellow flowers"

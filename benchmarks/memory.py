@@ -29,8 +29,8 @@ import numpy as np
 import psutil
 
 import diffusion
-from diffusion.art_class import TextEncoderStage, UNetStages, VAEStages
 from diffusion.config import ModelConfig, sd_v1
+from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
 from diffusion.weights import folder
 from diffusion.weights.files import Params
 from parity.full_size import synthetic_tokenizer

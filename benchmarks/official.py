@@ -17,9 +17,9 @@ from flax import nnx
 from benchmarks.peers import as_ours, peers, prepare
 from benchmarks.roofline import flops
 from benchmarks.timing import BOUND_HALF, Options, Row, Work, measure, ours, size
-from diffusion.art_class import TextEncoderStage, UNetStages, VAEStages
 from diffusion.config import sd_v1, sd_v2
 from diffusion.layers.attention import attention as our_attention
+from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
 from diffusion.weights import folder
 from diffusion.weights.files import Params
 from parity import reference

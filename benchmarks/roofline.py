@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from benchmarks.timing import Options, Row, Work, measure, ours
-from diffusion.layers import machine
 
 PRODUCTS = ((2048, 2048, 2048), (4096, 1280, 5120))  # n, m, k: (n, m) = (n, k) (k, m)
 ON_GPU = ((8192, 8192, 8192),)  # fills one
@@ -41,7 +40,7 @@ def flops(function: Callable[..., Any], *inputs: Any) -> float:
     """
     with (
         mock.patch.object(jax, "default_backend", return_value="tpu"),
-        mock.patch.object(machine, "_is_ampere", return_value=False),  # its kernels say nothing
+        mock.patch.object(device, "_is_ampere", return_value=False),  # its kernels say nothing
     ):
         return _flops(jax.make_jaxpr(function)(*inputs).jaxpr)
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion.art_class import Artist, TextEncoderStage, UNetStages, VAEStages
 from diffusion.cli import keep_compilations
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
-from diffusion.layers.machine import described
-from diffusion.replacing import replacing
+from diffusion.kernels.device import described
+from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
+from diffusion.runtime.atomic_write import replacing
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
 from diffusion.weights.files import Params

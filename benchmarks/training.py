@@ -20,11 +20,10 @@ from benchmarks.apart import Call, apart
 from benchmarks.peers import FORMS, as_theirs, formed, forms, prepare, wait
 from benchmarks.roofline import flops
 from benchmarks.timing import Options, Row, Work, leaves, measure, size
-from diffusion.art_class import Artist, Network
 from diffusion.datasets.garden import render, sample_scenes
-from diffusion.schedule import alpha_bars, target
+from diffusion.pipeline import Artist, Network
+from diffusion.process.schedule import alpha_bars, target
 from diffusion.stages.noisy_latent import noisy_latent
-from diffusion.training import unet, vae
 from diffusion.training.loop import Batch, Metrics, TrainConfig, init_state, make_step
 from diffusion.weights.files import Params
 from diffusion.weights.folder import find
@@ -164,8 +163,8 @@ def their_step(part: str, layout: str, form: str) -> Call:
 
 def unet_task(artist: Artist) -> Ready:
     """The weighted error of v at timesteps all over the schedule (`UNetTask.loss`)."""
-    preset = unet.preset()
-    config = replace(preset, batch_size=unet.LOOKS * preset.batch_size)
+    preset = denoiser.preset()
+    config = replace(preset, batch_size=denoiser.LOOKS * preset.batch_size)
     model, b = artist.config, config.batch_size
     keys = jax.random.split(jax.random.key(0), 3)
     side, text = model.latent_size, model.text_encoder
@@ -180,7 +179,7 @@ def unet_task(artist: Artist) -> Ready:
         timesteps,
         context,
         target(latents, noise, alpha_bar, kind),
-        unet.weight(alpha_bar, kind),
+        denoiser.weight(alpha_bar, kind),
     )
 
     def ours(network: Any, z: Any, timesteps: Any, context: Any, wanted: Any, weight: Any) -> Any:
@@ -196,7 +195,7 @@ def unet_task(artist: Artist) -> Ready:
 
 def vae_task(artist: Artist) -> Ready:
     """The errors of pixels, squared too, and of edges, and the KL term (`VAETask.loss`)."""
-    config = vae.preset()
+    config = autoencoder.preset()
     model, b = artist.config, config.batch_size
     images = render(sample_scenes(np.random.default_rng(0), b), model.image_size)
     side = model.latent_size
@@ -207,13 +206,13 @@ def vae_task(artist: Artist) -> Ready:
         spread = jnp.exp(0.5 * posterior.log_variance)
         decoded = network.decode(posterior.mean + spread * noise)
         error = decoded - images
-        pixel = jnp.abs(error).mean() + vae.SQUARED_WEIGHT * jnp.square(error).mean()
+        pixel = jnp.abs(error).mean() + autoencoder.SQUARED_WEIGHT * jnp.square(error).mean()
         down, right = (
             jnp.mean(jnp.abs(one - other))
-            for one, other in zip(vae.edges(decoded), vae.edges(images), strict=True)
+            for one, other in zip(autoencoder.edges(decoded), autoencoder.edges(images), strict=True)
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
-        return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
+        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.KL_WEIGHT * kl
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:
         posterior = network.encode(images).latent_dist
@@ -222,8 +221,8 @@ def vae_task(artist: Artist) -> Ready:
         down = (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
         right = (error[:, :, :, 1:] - error[:, :, :, :-1]).abs().mean()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        pixel = error.abs().mean() + vae.SQUARED_WEIGHT * error.square().mean()
-        return pixel + vae.EDGE_WEIGHT * (down + right) + vae.KL_WEIGHT * kl
+        pixel = error.abs().mean() + autoencoder.SQUARED_WEIGHT * error.square().mean()
+        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.KL_WEIGHT * kl
 
     return Ready(artist.vae, AutoencoderKL, config, (images, noise), ours, theirs, "vae")
 

@@ -1,5 +1,5 @@
 """Stable Diffusion from scratch in JAX and Flax NNX, told as an art class."""
 
-from diffusion.art_class import Artist, Glance, load
+from diffusion.pipeline import Artist, Glance, load
 
 __all__ = ["Artist", "Glance", "load"]

@@ -21,10 +21,11 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 import diffusion
-from diffusion import pictures, samplers
-from diffusion.art_class import Artist, Glance
+from diffusion import picture_files
 from diffusion.images import sheet
-from diffusion.pictures import Settings
+from diffusion.picture_files import Settings
+from diffusion.pipeline import Artist, Glance
+from diffusion.process import samplers
 from diffusion.weights import folder
 
 STRIP_COLUMNS = 8  # how many of the steps a strip shows
@@ -320,8 +321,8 @@ def run_paint(options: argparse.Namespace) -> None:
             if getattr(options, field.name, None) != unset.get(field.name):
                 name = {"source": "from", "loras": "lora"}.get(field.name, field.name)
                 raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
-        settings = pictures.read_settings(options.again)
-        if pictures.digest(settings) != settings.digest:
+        settings = picture_files.read_settings(options.again)
+        if picture_files.digest(settings) != settings.digest:
             raise ValueError(
                 f"{options.again} was painted from files that have changed since: "
                 + ", ".join(filter(None, (settings.source, settings.mask, *settings.loras)))
@@ -348,11 +349,11 @@ def run_paint(options: argparse.Namespace) -> None:
                 f"{needed} would be replaced, and the new picture begins with it; name another "
                 "--output"
             )
-    pictures.check_writable(options.output if single else options.output.parent)
+    picture_files.check_writable(options.output if single else options.output.parent)
     images = paint(artist, settings, arguments)
     for path, index in zip(paths, indices, strict=True):
         one = dataclasses.replace(settings, index=index)
-        pictures.save(path, arrange(images, one), one)
+        picture_files.save(path, arrange(images, one), one)
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
@@ -377,7 +378,7 @@ def choose(options: argparse.Namespace, artist: Artist, loras: dict[str, float])
     fields = [field.name for field in dataclasses.fields(Settings) if hasattr(options, field.name)]
     said = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     settings = Settings(**(fitting | said | {"loras": loras}))
-    return dataclasses.replace(settings, digest=pictures.digest(settings))
+    return dataclasses.replace(settings, digest=picture_files.digest(settings))
 
 
 def asked(artist: Artist, settings: Settings) -> dict[str, Any]:
@@ -398,10 +399,12 @@ def given(artist: Artist, settings: Settings) -> dict[str, np.ndarray]:
     side, unit = artist.config.image_size, artist.config.unit
     for name in ("height", "width"):  # before a picture of that size is made
         artist.size(**{name: getattr(settings, name)})
-    image = pictures.read_source(Path(settings.source), settings.height, settings.width, side, unit)
+    image = picture_files.read_source(
+        Path(settings.source), settings.height, settings.width, side, unit
+    )
     if settings.mask is None:
         return {"image": image}
-    return {"image": image, "mask": pictures.read_mask(Path(settings.mask), *image.shape[:2])}
+    return {"image": image, "mask": picture_files.read_mask(Path(settings.mask), *image.shape[:2])}
 
 
 class Waiting:

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import safe_open
 
 import diffusion
-from diffusion.samplers import SAMPLERS
-from diffusion.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
+from diffusion.process.samplers import SAMPLERS
+from diffusion.text.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
 from diffusion.weights import files, folder
 from parity.rows import Row
 

@@ -27,8 +27,8 @@ from diffusers import (
 from PIL import Image
 
 import diffusion
-from diffusion.art_class import Artist
-from diffusion.samplers import noise_at
+from diffusion.pipeline import Artist
+from diffusion.process.samplers import noise_at
 from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.weights.folder import find
 from parity import reference

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from diffusion import samplers, schedule
 from diffusion.config import ScheduleConfig
+from diffusion.process import samplers, schedule
 from parity.rows import Row, compare
 
 BOUND = 1e-5  # of the error of a latent, relative to its largest number, in float32

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.tokenizer import BOS, EOS, PromptCutWarning, Tokenizer
+from diffusion.text.tokenizer import BOS, EOS, PromptCutWarning, Tokenizer
 from parity.rows import Row, compare
 
 LENGTH = 77

@@ -11,15 +11,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-# Without the front door (art_class, cli, config, tokenizer, weights.folder): to refuse what has a
+# Without the front door (pipeline, cli, config, tokenizer, weights.folder): to refuse what has a
 # wrong type, in words that a user understands, is its own work, and has tests of its own.
 install_import_hook(
     [
         "diffusion.datasets",
         "diffusion.images",
+        "diffusion.kernels",
         "diffusion.layers",
-        "diffusion.samplers",
-        "diffusion.schedule",
+        "diffusion.process.samplers",
+        "diffusion.process.schedule",
         "diffusion.stages",
         "diffusion.training",
     ],
@@ -34,7 +35,6 @@ from flax import nnx  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
 
 from diffusion import cli  # noqa: E402
-from diffusion.art_class import Artist, load  # noqa: E402
 from diffusion.config import (  # noqa: E402
     ModelConfig,
     ScheduleConfig,
@@ -42,7 +42,8 @@ from diffusion.config import (  # noqa: E402
     UNetConfig,
     VAEConfig,
 )
-from diffusion.tokenizer import Tokenizer  # noqa: E402
+from diffusion.pipeline import Artist, load  # noqa: E402
+from diffusion.text.tokenizer import Tokenizer  # noqa: E402
 from diffusion.weights import files, folder  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

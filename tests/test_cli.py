@@ -17,15 +17,15 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion import cli
-from diffusion.art_class import Artist
 from diffusion.config import garden, sd_v1
-from diffusion.pictures import KEY, Settings, read_settings
+from diffusion.picture_files import KEY, Settings, read_settings
+from diffusion.pipeline import Artist
 from diffusion.weights.folder import PARTS, part_file
 
 REPOSITORY = Path(cli.__file__).parents[1]
 Paint = Callable[..., int]
 
-pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
 
 
 @pytest.fixture

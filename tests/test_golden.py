@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 import diffusion
-from diffusion import art_class
+from diffusion import pipeline
 from diffusion.layers import attention, time_embedding
 from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.weights import folder
@@ -215,7 +215,7 @@ def one_timestep_off(plan):
 
 @pytest.mark.parametrize("mistake", [bfloat16, one_timestep_off])
 def test_a_wrong_plan_shows(artist, monkeypatch, mistake):
-    plan = art_class.samplers.plan
+    plan = pipeline.samplers.plan
     wrong = lambda *settings, **options: mistake(plan(*settings, **options))  # noqa: E731
-    monkeypatch.setattr(art_class.samplers, "plan", wrong)
+    monkeypatch.setattr(pipeline.samplers, "plan", wrong)
     assert not painted(artist, "ddim").ok

@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import diffusion
-from diffusion import art_class
+from diffusion import pipeline
 from diffusion.weights import folder
 
 PROMPT = "a red house"
@@ -24,7 +24,7 @@ NETWORKS = ("text_encoder", "unet", "vae")
 )
 def test_precision_that_suits_the_device(tiny_folder, monkeypatch, capability, dtype):
     gpu = SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr("diffusion.layers.machine.jax.devices", lambda: [gpu])
+    monkeypatch.setattr("diffusion.kernels.device.jax.devices", lambda: [gpu])
     loaded = diffusion.load(tiny_folder)
     assert {network.dtype for network in (loaded.text_encoder, loaded.unet, loaded.vae)} == {dtype}
 
@@ -146,7 +146,7 @@ def test_where_memory_is_short_the_same_picture_is_hung_in_tiles(tiny_folder, mo
     artist = diffusion.load(tiny_folder, dtype=dtype)
     *_, last = artist.glances(PROMPT, steps=1, height=8, width=24, count=3)
     whole = artist.hang(last.latents)
-    monkeypatch.setattr(art_class, "free_memory", lambda: 1000)
+    monkeypatch.setattr(pipeline, "free_memory", lambda: 1000)
     monkeypatch.setattr(artist.vae, "decode", None)
     tiles = artist.hang(last.latents)
     assert tiles.shape == (3, 8, 24, 3)
@@ -157,7 +157,7 @@ def test_where_memory_is_short_the_same_picture_is_hung_in_tiles(tiny_folder, mo
 def test_large_pictures_are_hung_one_by_one(artist, monkeypatch):
     latents = jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
     together = artist.hang(latents)
-    monkeypatch.setattr(art_class, "PIXELS", 16 * 16)
+    monkeypatch.setattr(pipeline, "PIXELS", 16 * 16)
     decode, seen = artist.vae.decode, []
     monkeypatch.setattr(artist.vae, "decode", lambda z: (seen.append(len(z)), decode(z))[1])
     alone = artist.hang(latents)
@@ -166,11 +166,11 @@ def test_large_pictures_are_hung_one_by_one(artist, monkeypatch):
 
 
 def test_free_memory_is_that_of_the_machine_or_of_its_accelerator(monkeypatch):
-    assert 2**20 < art_class.free_memory() < 2**50
+    assert 2**20 < pipeline.free_memory() < 2**50
 
     class Accelerator:
         def memory_stats(self):
             return {"bytes_limit": 1000, "bytes_in_use": 400}
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
-    assert art_class.free_memory() == 600
+    assert pipeline.free_memory() == 600

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion import samplers, schedule
 from diffusion.images import from_uint8
+from diffusion.process import samplers, schedule
 from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.stages.vae import Posterior
 

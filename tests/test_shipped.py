@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion.art_class import Artist
+from diffusion.pipeline import Artist
 from diffusion.weights.files import read_json
 from diffusion.weights.folder import find
 

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusion.art_class import Artist, load
 from diffusion.cli import keep_compilations
 from diffusion.course.exercise import Report, check
 from diffusion.course.exercises import EXERCISES
 from diffusion.course.words import Words
-from diffusion.layers.machine import described
+from diffusion.kernels.device import described
+from diffusion.pipeline import Artist, load
 
 FACTS = Path(__file__).with_name("facts.json")  # written by `make lessons`: title, seconds, GiB
 

@@ -15,10 +15,9 @@ from jaxtyping import Int, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
-from diffusion.art_class import Artist
 from diffusion.datasets.captions import captions, said_by
+from diffusion.datasets.curriculum import practice
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, is_there, render, sample_scenes
-from diffusion.datasets.practice import practice
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import Share, frechet, nearest, share, spread
 from diffusion.evaluation.questions import (
@@ -33,7 +32,8 @@ from diffusion.evaluation.questions import (
     stream,
 )
 from diffusion.images import from_uint8, to_uint8
-from diffusion.replacing import replacing
+from diffusion.pipeline import Artist
+from diffusion.runtime.atomic_write import replacing
 from diffusion.weights.files import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]

@@ -1,7 +1,7 @@
 """The judge: looks at a picture and says of every attribute of the garden which value it has.
 
 A small residual network with one classifier an attribute, trained on pictures that the renderer
-drew (`diffusion.training.judge`) and on nothing that a generator painted. What it sees before it
+drew (`diffusion.evaluation.judge_training`) and on nothing that a generator painted. What it sees before it
 answers, `features`, is also what distances between pictures are measured in.
 """
 

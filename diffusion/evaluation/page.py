@@ -17,7 +17,7 @@ from diffusion.evaluation.evaluate import Group, Pictures, Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
-from diffusion.replacing import replacing
+from diffusion.runtime.atomic_write import replacing
 
 SHOWN = 64  # captions of the contact sheet
 FAILURES = 12

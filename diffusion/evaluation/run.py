@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from diffusion import art_class
+from diffusion import pipeline
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import SMALL, Settings, evaluate, forget
 from diffusion.evaluation.page import LINES, said, write
-from diffusion.layers.machine import described
-from diffusion.pictures import check_writable
+from diffusion.kernels.device import described
+from diffusion.picture_files import check_writable
 from diffusion.weights import folder
 
 LARGEST = 256  # pixels along the side of a picture
@@ -37,7 +37,7 @@ def run(
         raise ValueError(f"seed is {seed}; give 0 or more")
     if pictures < 2:
         raise ValueError(f"pictures is {pictures}; ask for 2 or more of each caption")
-    artist = art_class.load(model)
+    artist = pipeline.load(model)
     if artist.config.image_size > LARGEST:
         raise ValueError(
             f"model {model!r} paints {artist.config.image_size} pixels a side; the judge knows "

@@ -8,8 +8,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from diffusion.kernels.device import has_flash_attention, suits_a_cpu
 from diffusion.layers.activations import exact_gelu
-from diffusion.layers.machine import has_flash_attention, suits_a_cpu
 from diffusion.layers.normalisation import GroupNorm
 
 FEW_KEYS = 512  # up to here all heads go side by side

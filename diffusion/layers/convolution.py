@@ -10,11 +10,11 @@ from flax import nnx
 from jax.nn.initializers import Initializer, lecun_normal
 from jaxtyping import Array, Float
 
-from diffusion.layers.forms.gathered import gathered
-from diffusion.layers.forms.phases import upsampled
-from diffusion.layers.forms.plain import Padding, plain
-from diffusion.layers.forms.winograd import winograd
-from diffusion.layers.machine import suits_a_cpu
+from diffusion.kernels.device import suits_a_cpu
+from diffusion.kernels.gathered import gathered
+from diffusion.kernels.phases import upsampled
+from diffusion.kernels.plain import Padding, plain
+from diffusion.kernels.winograd import winograd
 
 FEW = 512  # positions of all maps of a batch, from which on Winograd's tiles are
 WIDE = 128  # channels, in and out, from which the copies of `gathered` pay,
@@ -30,7 +30,7 @@ def convolve(
     """The convolution that keeps the size, in the form that is fastest for its shape.
 
     Args:
-        kernel: as it is, or at Winograd's points (see `diffusion.weights.transformed`).
+        kernel: as it is, or at Winograd's points (see `diffusion.runtime.transformed_kernels`).
 
     Time beside the plain form on two cores, 2026-11-24 (float32, c = d = 1,280, 640, 320, 512):
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
-from diffusion.schedule import add_noise
+from diffusion.process.schedule import add_noise
 
 
 def picture_keys(seed: Integer[Array, ""] | int, indices: Integer[Array, " b"]) -> Array:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from tqdm import tqdm
 
-from diffusion.replacing import replacing
+from diffusion.runtime.atomic_write import replacing
 from diffusion.weights.files import Params, read_json
 from diffusion.weights.folder import write_json
 

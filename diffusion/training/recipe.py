@@ -19,12 +19,12 @@ from types import MappingProxyType
 from typing import Any
 
 from diffusion.config import ModelConfig, garden, override
-from diffusion.datasets.practice import CANDIDATES, PRACTISED
+from diffusion.datasets.curriculum import CANDIDATES, PRACTISED
 from diffusion.evaluation.judge import save
-from diffusion.layers.machine import described
-from diffusion.replacing import replacing
-from diffusion.tokenizer import Tokenizer
-from diffusion.training import judge, text_encoder, unet, vae
+from diffusion.kernels.device import described
+from diffusion.runtime.atomic_write import replacing
+from diffusion.text.tokenizer import Tokenizer
+from diffusion.training import text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
@@ -73,7 +73,7 @@ def train_part(
     if start is not None and part not in STARTED:
         raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     if part == "judge":
-        params = _run(judge.JudgeTask(), judge.preset(), Order(output, settings, watch))
+        params = _run(judge_training.JudgeTask(), judge_training.preset(), Order(output, settings, watch))
         save(output, params, DTYPE)
         return
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
@@ -183,11 +183,11 @@ def _train_text(order: Order, config: ModelConfig) -> None:
 
 def _train_vae(order: Order, config: ModelConfig) -> None:
     output = order.output
-    params = _run(vae.VAETask(config), vae.preset(), order)
+    params = _run(autoencoder.VAETask(config), autoencoder.preset(), order)
     file = folder.part_file(output, "vae")
     before = file.read_bytes() if file.exists() else b""
     folder.save_part(output, config, "vae", params, DTYPE)
-    scale = vae.measure_scale(config, folder.load_part(output, config, "vae")[1])
+    scale = autoencoder.measure_scale(config, folder.load_part(output, config, "vae")[1])
     scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
     folder.save_config(output, dataclasses.replace(config, vae=scaled))
     if folder.part_file(output, "unet").exists() and file.read_bytes() != before:
@@ -210,14 +210,14 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
     )
     text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
     tokenizer = folder.load_tokenizer(output)
-    task = unet.UNetTask(config, tokenizer, text, vae_)
+    task = denoiser.UNetTask(config, tokenizer, text, vae_)
     heard = {
         "tokenizer": _spelling(tokenizer),
         "text_encoder": fingerprint(text),
         "vae": fingerprint(vae_),
     }
     data = {"candidates": CANDIDATES, "practised": PRACTISED}
-    params = _run(task, unet.preset(), order, {"learns_with": heard}, data)
+    params = _run(task, denoiser.preset(), order, {"learns_with": heard}, data)
     folder.save_part(output, config, "unet", params, DTYPE)
 
 

@@ -37,7 +37,7 @@ from diffusion.layers.convolution import Conv2d, Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.stages.text_encoder import TextEncoder
-from diffusion.tokenizer import Tokenizer
+from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.files import Params, shapes, split
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from diffusion.config import TextEncoderConfig
 from diffusion.datasets.captions import captions
 from diffusion.datasets.garden import sample_scenes
-from diffusion.tokenizer import Tokenizer
+from diffusion.text.tokenizer import Tokenizer
 
 CAPTIONS = 20_000
 

@@ -24,7 +24,7 @@ from diffusion.config import (
     VAEConfig,
     from_dict,
 )
-from diffusion.schedule import OFFSET
+from diffusion.process.schedule import OFFSET
 from diffusion.stages.text_encoder import ACTIVATIONS
 
 Json = dict[str, Any]

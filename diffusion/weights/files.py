@@ -25,7 +25,7 @@ from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffusion.replacing import replacing
+from diffusion.runtime.atomic_write import replacing
 from diffusion.weights.names import IGNORED, NameMap, from_file, theirs, to_file, today
 
 # Nested plain dicts of arrays: the fastest thing to hand to a jitted function.

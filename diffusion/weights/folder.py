@@ -23,11 +23,11 @@ from typing import Any
 from flax import nnx
 
 from diffusion.config import ModelConfig
-from diffusion.replacing import replacing
+from diffusion.runtime.atomic_write import replacing
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
-from diffusion.tokenizer import Tokenizer
+from diffusion.text.tokenizer import Tokenizer
 from diffusion.weights import configs, files
 from diffusion.weights.files import Params, SameKey, Weights, save_params, shapes
 from diffusion.weights.names import NAME_MAPS

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.art_class import Artist
 from diffusion.cli import main
+from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
-from diffusion.datasets.practice import CANDIDATES
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation.evaluate import (
     Settings,
@@ -33,11 +32,12 @@ from diffusion.evaluation.evaluate import (
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
 from diffusion.evaluation.page import plain, said, seen_of, write
 from diffusion.evaluation.questions import others, questions
-from diffusion.training.unet import UNetTask
+from diffusion.pipeline import Artist
+from diffusion.training.denoiser import UNetTask
 from diffusion.weights.files import split
 
 # The small tokenizer of the tests has no room for long captions.
-pytestmark = pytest.mark.filterwarnings("ignore::diffusion.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
 FEW = Settings(captions=3, combinations=2, pictures=2, training=40, rounds=3)
 
 

@@ -9,8 +9,8 @@ from flax import nnx
 from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
 from diffusion.evaluation.evaluate import own_accuracy
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
+from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset, worn
 from diffusion.images import to_uint8
-from diffusion.training.judge import JudgeTask, blurred, draw, preset, worn
 from diffusion.weights.files import split
 
 

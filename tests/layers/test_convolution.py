@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from diffusion.kernels import plain as plain_form
+from diffusion.kernels.gathered import gathered
+from diffusion.kernels.phases import upsampled
+from diffusion.kernels.winograd import winograd
 from diffusion.layers import convolution
 from diffusion.layers.convolution import Conv2d, Downsample, Upsample, convolve, learnt
-from diffusion.layers.forms import plain as plain_form
-from diffusion.layers.forms.gathered import gathered
-from diffusion.layers.forms.phases import upsampled
-from diffusion.layers.forms.winograd import winograd
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
 from diffusion.weights.files import SameKey

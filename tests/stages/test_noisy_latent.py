@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import schedule
 from diffusion.config import ScheduleConfig
+from diffusion.process import schedule
 from diffusion.stages.noisy_latent import canvas, noisy_latent, picture_keys
 
 SIZE = (8, 6, 4)

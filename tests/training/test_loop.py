@@ -20,9 +20,9 @@ from PIL import Image
 
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
-from diffusion.training import loop, vae
+from diffusion.training import loop
+from diffusion.training.autoencoder import VAETask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
-from diffusion.training.vae import VAETask
 from diffusion.weights.files import Params
 
 REPOSITORY = Path(loop.__file__).parents[2]
@@ -76,7 +76,7 @@ def stripes(scene: Scene, size: int) -> jax.Array:
 
 @pytest.fixture
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae, "render", stripes)
+    monkeypatch.setattr(autoencoder, "render", stripes)
 
 
 def final_state(task: loop.Task, config: TrainConfig, folder: Path) -> State:
@@ -453,7 +453,7 @@ def train_on_all_devices(folder: Path) -> None:
             jax.debug.inspect_array_sharding(batch.house, callback=note)
             return super().loss(params, batch, key)
 
-    vae.render = stripes
+    autoencoder.render = stripes
     params = train(Watched(tiny_vae()), shared_config(), folder)
     (folder / "report.json").write_text(json.dumps(report))
     np.savez(folder / "params.npz", *jax.tree.leaves(params))

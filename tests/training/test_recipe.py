@@ -15,8 +15,8 @@ import diffusion
 from benchmarks import speedrun
 from diffusion import cli
 from diffusion.config import garden
-from diffusion.datasets.practice import CANDIDATES
-from diffusion.pictures import read_settings
+from diffusion.datasets.curriculum import CANDIDATES
+from diffusion.picture_files import read_settings
 from diffusion.training import recipe, tokenizer
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
@@ -38,7 +38,7 @@ TINY = [
 ]
 COMMAND = ["--set", "steps=2", "batch_size=2", *TINY]
 
-pytestmark = pytest.mark.filterwarnings("default::diffusion.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)

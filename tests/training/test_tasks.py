@@ -12,9 +12,9 @@ import optax
 import pytest
 from flax import nnx
 
-from diffusion import schedule
 from diffusion.config import ModelConfig, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffusion.datasets.captions import caption, captions, said_by
+from diffusion.datasets.curriculum import CAPTION_DROPOUT
 from diffusion.datasets.garden import (
     ATTRIBUTES,
     HELD_OUT,
@@ -23,11 +23,12 @@ from diffusion.datasets.garden import (
     render,
     sample_scenes,
 )
-from diffusion.datasets.practice import CAPTION_DROPOUT
+from diffusion.process import schedule
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
-from diffusion.tokenizer import Tokenizer
-from diffusion.training import unet
+from diffusion.text.tokenizer import Tokenizer
+from diffusion.training.autoencoder import VAETask, measure_scale
+from diffusion.training.denoiser import GAMMA, TIMES, UNetTask, draw_timesteps, weight
 from diffusion.training.text_encoder import (
     OPTIONS,
     TWIN_ATTRIBUTES,
@@ -36,8 +37,6 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
-from diffusion.training.unet import GAMMA, TIMES, UNetTask, draw_timesteps, weight
-from diffusion.training.vae import VAETask, measure_scale
 from diffusion.weights.files import split
 
 HUES = ("house", "roof", "door")
@@ -274,10 +273,10 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
             seen[name] = arguments
             return function(*arguments)
 
-        monkeypatch.setattr(unet, name, call)
+        monkeypatch.setattr(denoiser, name, call)
 
-    watched("noisy_latent", unet.noisy_latent)
-    watched("target", unet.target)
+    watched("noisy_latent", denoiser.noisy_latent)
+    watched("target", denoiser.target)
     batch = task.batch(np.random.default_rng(0), 2)
     loss, metrics = task.loss(task.init(0), batch, jax.random.key(0))
 
@@ -290,7 +289,7 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
     assert seen["target"][3] == kind
     posterior = nnx.merge(task.vae_structure, vae).encode(render(batch.scenes, config.image_size))
     drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
-    np.testing.assert_allclose(latents, np.concatenate([drawn] * unet.LOOKS), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(latents, np.concatenate([drawn] * denoiser.LOOKS), rtol=1e-5, atol=1e-6)
     assert abs(float(jnp.std(noise)) - 1) < 0.1
 
     spread = np.sqrt(1 - alpha_bar)[:, None, None, None]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import oracle, schedule
 from diffusion.course.exercise import Exercise
+from diffusion.process import ideal_denoiser, schedule
 
 
 def _draw(seed: int, *shapes: tuple[int, ...]) -> list[Any]:
@@ -78,7 +78,7 @@ def _combine(weights: Any) -> Any:
 EXERCISES: Mapping[str, Exercise] = {
     "perfect_eye": Exercise(
         minutes=20,
-        right=oracle.posterior_mean,
+        right=ideal_denoiser.posterior_mean,
         cases=_under_noise,
         mistakes={
             "nearest": _nearest,

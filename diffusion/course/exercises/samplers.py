@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import samplers, schedule
 from diffusion.config import garden
 from diffusion.course.exercise import Exercise
+from diffusion.process import samplers, schedule
 
 CONFIG = garden().schedule
 

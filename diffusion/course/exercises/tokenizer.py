@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.course.exercise import Exercise
-from diffusion.tokenizer import apply_merges, merge_pair
+from diffusion.text.tokenizer import apply_merges, merge_pair
 
 
 def _words() -> list[tuple[Any, ...]]:

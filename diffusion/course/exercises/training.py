@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import schedule
 from diffusion.config import garden
 from diffusion.course.exercise import Exercise
-from diffusion.training.unet import weight
+from diffusion.process import schedule
+from diffusion.training.denoiser import weight
 
 
 def _batch() -> list[tuple[Any, ...]]:

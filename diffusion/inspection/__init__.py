@@ -1,0 +1,1 @@
+"""The look inside a real run: its tensors, and figures of them."""

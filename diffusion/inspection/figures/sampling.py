@@ -1,0 +1,72 @@
+"""Figures of many glances: the film of a painting, guidance, samplers and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffusion.inspection.figures.style import alike, amount, rows_of
+from diffusion.inspection.trace import Trace
+from diffusion.pipeline import Artist
+from diffusion.process.samplers import guide
+
+
+def film(run: Trace, moments: int = 10) -> Figure:
+    """The canvas as it is, and the picture that the network sees in it."""
+    glances = [run.glances[i] for i in spread(len(run.glances), moments)]
+    return rows_of(
+        [
+            ("canvas $z_t$", [run.artist.hang(glance.canvas)[0] for glance in glances]),
+            (r"it sees $\hat x_0$", [run.artist.hang(glance.x0)[0] for glance in glances]),
+        ],
+        [f"t = {glance.timestep}" for glance in glances],
+    )
+
+
+def branches(run: Trace, moments: int = 8) -> Figure:
+    """The two answers of each glance, and what guidance makes of their difference."""
+    indices = spread(len(run.glances), moments)
+    # Of each look only the answers are kept: those of Stable Diffusion have gigabytes.
+    both = [(look.told[:1], look.untold[:1]) for look in map(run.look, indices)]
+    told, untold = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
+    colours = alike([*told, *untold, *guide(untold, told, run.guidance)])
+    n = len(indices)
+    difference = np.abs(np.asarray(told) - np.asarray(untold)).mean(axis=-1)
+    most = difference.max() or 1.0
+    return rows_of(
+        [
+            ("with the words", colours[:n]),
+            ("without", colours[n : 2 * n]),
+            ("difference", [amount(one / most) for one in difference]),
+            ("guided", colours[2 * n :]),
+        ],
+        [f"t = {run.glances[i].timestep}" for i in indices],
+    )
+
+
+def guidance(artist: Artist, prompt: str, scales: Sequence[float], seeds: Sequence[int]) -> Figure:
+    """A row a seed, louder teachers to the right."""
+    rows = [
+        (f"seed {seed}", [artist.paint(prompt, seed=seed, guidance=s)[0] for s in scales])
+        for seed in seeds
+    ]
+    return rows_of(rows, [f"s = {scale:g}" for scale in scales])
+
+
+def samplers(
+    artist: Artist, prompt: str, names: Sequence[str], steps: Sequence[int], seed: int = 0
+) -> Figure:
+    """A row a sampler, more steps to the right, the same canvas everywhere."""
+    rows = [
+        (name, [artist.paint(prompt, seed=seed, sampler=name, steps=n)[0] for n in steps])
+        for name in names
+    ]
+    return rows_of(rows, [f"{n} steps" for n in steps])
+
+
+def spread(count: int, moments: int) -> list[int]:
+    """Positions of `moments` of `count` glances, evenly, first and last included."""
+    return [int(i) for i in np.linspace(0, count - 1, min(moments, count)).round()]

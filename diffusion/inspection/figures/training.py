@@ -1,0 +1,121 @@
+"""Figures of art school: what a training logged, and where the network errs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from diffusion.config import ScheduleConfig
+from diffusion.datasets.garden import Scene, render
+from diffusion.images import to_uint8
+from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, show
+from diffusion.pipeline import Artist
+from diffusion.process.schedule import add_noise, alpha_bar_table, snr, target
+from diffusion.training.denoiser import weight
+
+
+def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
+    """What a training wrote into its log.jsonl, step by step.
+
+    Args:
+        names: columns of the log; those of the U-Net's are squared errors of its prediction and
+            lengths of the gradient.
+
+    Raises ValueError where the log has no such column.
+    """
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    for name in names:
+        if not all(name in row for row in rows):
+            known = ", ".join(sorted(set(rows[0]) - {"step", "seconds"}))
+            raise ValueError(f"{log} does not tell {name}; it tells {known}")
+    figure = paper(3.6 * len(names), 2.5)
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[0])
+        axis.set(yscale="log")
+        axis.set_title(name.replace("_", " "), fontsize=SMALL + 1, color=INK)
+        axis.set_xlabel("step", fontsize=SMALL, color=INK)
+        plain(axis)
+    return figure
+
+
+def samples(folder: Path) -> Figure:
+    """The sample sheets that a training painted on its way (000500.png, ...), the first above.
+
+    Raises ValueError where the folder has none.
+    """
+    paths = sorted(folder.glob("[0-9]*.png"))
+    if not paths:
+        raise ValueError(
+            f"{folder} has no sample sheets such as 000500.png; a training's are in "
+            "OUTPUT/training/unet/samples"
+        )
+    figure = paper(7.5, 2.05 * len(paths))
+    for axis, path in zip(figure.subplots(len(paths), 1, squeeze=False)[:, 0], paths, strict=True):
+        show(axis, np.asarray(Image.open(path)))
+        axis.set_ylabel(f"step {int(path.stem):,}", fontsize=SMALL + 1, color=INK)
+    return figure
+
+
+def weights(config: ScheduleConfig) -> Figure:
+    """How much the squared error of a prediction counts at each timestep, as one of x0."""
+    bars = alpha_bar_table(config)
+    figure = paper(5, 2.5)
+    axis = figure.subplots()
+    axis.semilogy(np.asarray(snr(bars)), color=COLOURS[5], label="SNR: epsilon, unweighted")
+    axis.semilogy(np.asarray(snr(bars)) + 1, color=COLOURS[1], label="SNR + 1: v, unweighted")
+    ours = weight(bars, "v") * (snr(bars) + 1)
+    axis.semilogy(np.asarray(ours), color=COLOURS[0], label="this project's")
+    axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
+    plain(axis)
+    axis.legend(fontsize=SMALL, frameon=False)
+    return figure
+
+
+def errors(
+    artist: Artist, scenes: Scene, texts: Sequence[str], timesteps: Sequence[int], seed: int = 0
+) -> Mapping[str, np.ndarray]:
+    """Mean squared error of the prediction for fresh pictures: told right, nothing, or wrong.
+
+    The wrong words are those of the next picture.
+    """
+    x0 = artist.latents_of(to_uint8(render(scenes, artist.config.image_size)))
+    noise = jax.random.normal(jax.random.key(seed), x0.shape)
+    bars = alpha_bar_table(artist.config.schedule)
+    told = {
+        "the right words": list(texts),
+        "no words": [""] * len(texts),
+        "another picture's words": [*texts[1:], texts[0]],
+    }
+    found = {}
+    for name, spoken in told.items():
+        context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
+        each = []
+        for t in timesteps:
+            alpha_bar = jnp.full(len(x0), bars[t])
+            z = add_noise(x0, noise, alpha_bar)
+            prediction = artist.unet(z, jnp.full(len(x0), t), context)
+            truth = target(x0, noise, alpha_bar, artist.config.schedule.prediction)
+            each.append(float(jnp.square(prediction - truth).mean()))
+        found[name] = np.array(each)
+    return found
+
+
+def by_timestep(timesteps: Sequence[int], found: Mapping[str, np.ndarray]) -> Figure:
+    """The errors of `errors` over the timestep."""
+    figure = paper(5, 2.6)
+    axis = figure.subplots()
+    for (name, values), colour in zip(found.items(), COLOURS, strict=False):
+        axis.plot(timesteps, values, marker="o", markersize=3, color=colour, label=name)
+    axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
+    axis.set_ylabel("squared error of v", fontsize=SMALL, color=INK)
+    axis.set_ylim(bottom=0)
+    plain(axis)
+    axis.legend(fontsize=SMALL, frameon=False)
+    return figure

@@ -1,0 +1,60 @@
+"""The perfect eye: the best answer to "what is under the noise?" if there were only these pictures.
+
+No network, no training: for a finite set the mean of what may be there can be computed. What a
+trained network does beyond that, to imagine pictures that are not in the set, is what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffusion.process.schedule import velocity
+
+Latents = Float[Array, "b h w c"]
+
+
+def shares(
+    z: Latents, alpha_bar: Float[Array, " b"], pictures: Float[Array, "n h w c"]
+) -> Float[Array, "b n"]:
+    """How probable each picture is, given what it has become under noise: the posterior.
+
+    Rows sum to 1.
+
+    Bayes' rule with equal chances beforehand: z comes from picture i with the density of a Gaussian
+    around sqrt(alpha_bar) x_i with variance 1 - alpha_bar (Ho et al. 2020, eq. 4).
+    """
+    ab = alpha_bar[:, None]
+    flat, known = z.reshape(len(z), -1), pictures.reshape(len(pictures), -1)
+    distance = jnp.square(flat[:, None] - jnp.sqrt(ab)[..., None] * known[None]).sum(axis=-1)
+    return jax.nn.softmax(-distance / (2.0 * (1.0 - ab)), axis=-1)
+
+
+def posterior_mean(
+    z: Latents, alpha_bar: Float[Array, " b"], pictures: Float[Array, "n h w c"]
+) -> Latents:
+    """The ideal denoiser: the mean of all pictures, weighted with `shares`.
+
+    No answer has a smaller mean squared error (it is the MMSE estimator), so it is what training
+    aims at.
+    """
+    weights = shares(z, alpha_bar, pictures)
+    return jnp.einsum("bn,nhwc->bhwc", weights, pictures)
+
+
+def network_of(
+    pictures: Float[Array, "n h w c"], alpha_bars: Float[Array, " t"]
+) -> Callable[[Latents, Int[Array, " b"]], Latents]:
+    """A "network" that predicts v as well as can be, for `diffusion.process.samplers.sample`."""
+
+    def predict(z: Latents, timesteps: Int[Array, " b"]) -> Latents:
+        alpha_bar = alpha_bars[timesteps]
+        x0 = posterior_mean(z, alpha_bar, pictures)
+        ab = alpha_bar[:, None, None, None]
+        noise = (z - jnp.sqrt(ab) * x0) / jnp.sqrt(1.0 - ab)
+        return velocity(x0, noise, alpha_bar)
+
+    return predict

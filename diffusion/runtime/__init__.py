@@ -1,0 +1,1 @@
+"""What runs the stages: compiled programs, devices, memory, files that appear whole."""

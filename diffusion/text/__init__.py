@@ -1,0 +1,1 @@
+"""From a text to numbers: the tokenizer, its files, and characters as CLIP sees them."""

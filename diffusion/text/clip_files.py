@@ -1,0 +1,218 @@
+"""The files of a tokenizer: vocabulary, merges and settings, in the layouts of Hugging Face.
+
+A folder from the internet may hold anything: what is damaged, too large or not CLIP's is a
+ValueError that names the file, and nothing but JSON and text is read.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusion.runtime.atomic_write import replacing
+from diffusion.text.characters import BOS, EOS, WORD_END
+
+Pair = tuple[str, str]
+
+LARGEST_FILE = 64 * 2**20  # bytes; the vocabulary of CLIP has one million
+SPACED = ("lstrip", "rstrip", "single_word")  # flags of a marker that all official files leave off
+# What the model of a tokenizer.json may say; the first is what it means where it says nothing.
+CLIP_MODEL: Mapping[str, tuple[object, ...]] = {
+    "type": ("BPE",),
+    "dropout": (None, 0),
+    "continuing_subword_prefix": ("", None),
+    "end_of_word_suffix": (WORD_END,),
+    "byte_fallback": (False,),
+    "ignore_merges": (False,),
+}
+WAY_OUT = "copy the model's tokenizer folder again, or make one with `diffusion train tokenizer`"
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the files of one folder say."""
+
+    names: str  # of the files, for messages
+    vocab: dict[str, int]
+    merges: list[Pair]
+    config: dict[str, Any]  # tokenizer_config.json
+    named: dict[str, Any]  # "bos_token" and so on, each a text or, with flags, a table
+    described: Any  # added tokens, each a table; where a marker is among them, its flags count
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of a `Tokenizer`.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: they are not what CLIP's files have.
+        """
+        length = self.config.get("model_max_length", 77)
+        if isinstance(length, int | float) and length > 1e9:
+            length = 77  # Hugging Face writes 10^30 where no limit was set
+        pad_token, any_case = _markers(self.named, self.described)
+        fold_dotted_i = self.config.get("fold_dotted_i", False)
+        return {
+            "length": length,
+            "pad_token": pad_token,
+            "fold_dotted_i": fold_dotted_i,
+            "any_case": any_case,
+        }
+
+
+def read(folder: Path) -> Files:
+    """Read `vocab.json` and `merges.txt` or, without them, `tokenizer.json`, and the settings.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or holds what is not supported.
+    """
+    config = _read_json(folder / "tokenizer_config.json", optional=True)
+    special = _read_json(folder / "special_tokens_map.json", optional=True)
+    described: Any = []
+    if _is_one_file(folder):
+        model = "tokenizer.json"
+        vocab, merges, described = _read_one_file(folder / model)
+    else:
+        model = "vocab.json, merges.txt"
+        vocab, merges = _read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    named = config | special
+    if "added_tokens_decoder" in config:
+        # The newer kind: here `transformers` does not look into special_tokens_map.json.
+        named, decoder = config, config["added_tokens_decoder"]
+        described = list(decoder.values()) if isinstance(decoder, dict) else decoder
+    names = f"{model}, special_tokens_map.json and tokenizer_config.json"
+    return Files(names, vocab, merges, config, named, described)
+
+
+def write(
+    folder: Path,
+    vocab: Mapping[str, int],
+    merges: Iterable[Pair],
+    config: Mapping[str, Any],
+    any_case: Collection[str],
+) -> None:
+    """Write what `read` reads; each file appears whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    flags = {**dict.fromkeys(SPACED, False), "normalized": True}
+    special = {
+        role: {"content": marker, **flags} if marker in any_case else marker
+        for role, marker in config.items()
+        if role.endswith("_token")
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    _write(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
+    _write(folder / "merges.txt", "\n".join(lines))
+    _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
+    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+
+
+def _markers(named: Mapping[str, Any], described: list[Mapping[str, Any]]) -> tuple[str, set[str]]:
+    """The padding token, and the markers that count in any case.
+
+    Args:
+        named: "bos_token" and so on, each a text or, with flags, a table.
+        described: the tables of `added_tokens`; where a marker is in it, its flags count.
+
+    Raises:
+        ValueError: there are other markers than BOS, EOS and padding, or they take up white space.
+    """
+    roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
+    entries = [named.get(role) or usual for role, usual in roles.items()]
+    tables = [{"content": entry} if isinstance(entry, str) else entry for entry in entries]
+    *usual, pad_token = (table["content"] for table in tables)
+    if usual != [BOS, EOS, EOS]:
+        raise ValueError(f"the markers are {usual}, and only {[BOS, EOS, EOS]} are supported")
+    more = named.get("additional_special_tokens") or named.get("extra_special_tokens") or []
+    if others := [*more, *(t for t in described if t["content"] not in (BOS, EOS, pad_token))]:
+        raise ValueError(f"added tokens are not supported: {others[0]}")
+    if spaced := [t for t in (*tables, *described) if any(t.get(flag) for flag in SPACED)]:
+        raise ValueError(f"flags of a marker are not supported: {spaced[0]}")
+    any_case = set()
+    for marker in (BOS, EOS, pad_token):
+        found = [table for table in described if table["content"] == marker]
+        found = found or [table for table in tables if table["content"] == marker]
+        # Where a marker has several roles, `transformers` adds each form of it (a text, a table
+        # with this flag or that) once, in the order in which they come up; the last one counts.
+        forms = (("normalized" in table, bool(table.get("normalized"))) for table in found)
+        *_, (_, last) = dict.fromkeys(forms)
+        if last:
+            any_case.add(marker)
+    return pad_token, any_case
+
+
+def _is_one_file(folder: Path) -> bool:
+    pair = (folder / "vocab.json", folder / "merges.txt")
+    return (folder / "tokenizer.json").exists() and not all(path.exists() for path in pair)
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; {WAY_OUT}")
+    if path.stat().st_size > LARGEST_FILE:
+        size = f"more than {LARGEST_FILE >> 20} MiB"
+        raise ValueError(f"{path} is no part of a tokenizer ({size}); {WAY_OUT}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged (no UTF-8 text); {WAY_OUT}") from error
+
+
+def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.exists():
+        return {}
+    text = _read(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits; deep nesting
+        raise ValueError(f"{path} is damaged (no JSON: {error}); {WAY_OUT}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged (no table of names and values); {WAY_OUT}")
+    return value
+
+
+def _read_merges(path: Path) -> list[Pair]:
+    merges = []
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if line and not (number == 1 and line.startswith("#version")):
+            merges.append(_pair(line, path, f"line {number}"))
+    return merges
+
+
+def _pair(merge: object, path: Path, place: str) -> Pair:
+    match merge.split(" ") if isinstance(merge, str) else merge:
+        case [str(first), str(second)] if first and second:
+            return first, second
+    raise ValueError(f"{path} is damaged ({place} is no pair); {WAY_OUT}")
+
+
+def _read_one_file(path: Path) -> tuple[dict[str, int], list[Pair], list[dict[str, Any]]]:
+    """Vocabulary, merges and the table of each added token, from the one file of `transformers` 5.
+
+    How the file would have a text normalised and split is not read: `transformers` does not either.
+    """
+    data = _read_json(path)
+    match data:
+        case {"model": {"vocab": dict(vocab), "merges": list(pairs), **options}}:
+            for option, usual in CLIP_MODEL.items():
+                if options.get(option, usual[0]) not in usual:
+                    unlike = f"{option} = {options[option]!r} in place of {usual[0]!r}"
+                    raise ValueError(f"{path} is not supported: {unlike}; {WAY_OUT}")
+        case {"model": {"type": str(kind)}} if kind != "BPE":
+            raise ValueError(f"{path} is not supported: a model {kind!r}, not 'BPE'; {WAY_OUT}")
+        case _:
+            raise ValueError(f"{path} is damaged (no model with vocab and merges); {WAY_OUT}")
+    merges = [_pair(pair, path, f"merge {place}") for place, pair in enumerate(pairs)]
+    added = data.get("added_tokens", [])
+    try:
+        return vocab | {token["content"]: token["id"] for token in added}, merges, added
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged (in added_tokens: {error}); {WAY_OUT}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,152 @@
+"""What `trace` shows is what the sampler computed, by the modules that it computed with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import load
+from diffusion.inspection.trace import trace
+from diffusion.process import samplers
+
+PROMPT = "a red house with two old trees"
+SETTINGS = {"seed": 3, "count": 2, "steps": 3, "negative": "a house at night", "guidance": 2.5}
+
+
+@pytest.fixture(scope="module")
+def run(artist):
+    return trace(artist, PROMPT, **SETTINGS)
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+def test_the_run_is_that_of_the_artist(run, artist):
+    np.testing.assert_array_equal(run.pictures, artist.paint(PROMPT, **SETTINGS))
+    assert [glance.step for glance in run.glances] == [0, 1, 2]
+
+
+def test_a_second_run_is_looked_into_by_the_same_programs(run, artist, tiny_folder, caplog):
+    def compiled(run):
+        caplog.clear()
+        with jax.log_compiles():
+            _ = run.look(0), run.story, run.exhibition
+        return sum("Compiling jit(apply)" in message for message in caplog.messages)
+
+    _ = run.look(0), run.story, run.exhibition
+    other = "a blue house at night"
+    assert compiled(trace(artist, other, **SETTINGS)) == 0
+    assert compiled(trace(load(tiny_folder), other, **SETTINGS)) == 3
+
+
+@pytest.mark.parametrize("index", [0, -1])
+def test_both_branches_give_the_prediction_of_the_sampler(run, index):
+    look = run.look(index)
+    assert look.glance is run.glances[index]
+    close(samplers.guide(look.untold, look.told, run.guidance), look.glance.prediction)
+    assert np.abs(look.told - look.untold).max() > 1e-3
+
+
+def test_tensors_are_those_of_the_stages(run, artist):
+    look = run.look(1)
+    time = artist.unet.time_embedding(jnp.full(4, look.glance.timestep))
+    context = jnp.repeat(run.context, 2, axis=0)
+    h, skips = artist.unet.down(jnp.concatenate([look.glance.canvas] * 2), time, context)
+    close(look.tensors["time_embedding"], time)
+    close(look.tensors["down"], h)
+    found = [look.tensors[f"down.skips.{i}"] for i in range(len(skips))]
+    for one, skip in zip(found, skips, strict=True):
+        close(one, skip)
+    np.testing.assert_array_equal(found[0], look.tensors["down.conv_in"])
+    np.testing.assert_array_equal(found[1], look.tensors["down.blocks.0.transformers.0"])
+    np.testing.assert_array_equal(found[-1], look.tensors["down.blocks.2.residuals.1"])
+    close(look.tensors["bottleneck"], artist.unet.bottleneck(h, time, context))
+    np.testing.assert_array_equal(look.tensors["up.conv_out"][:2], look.told)
+
+
+def test_every_block_of_the_unet_is_there(run, tiny):
+    names = run.look(1).tensors
+    for i in range(3):
+        assert {f"down.blocks.{i}.residuals.{j}" for j in range(2)} <= names.keys()
+        assert {f"up.blocks.{i}.residuals.{j}" for j in range(3)} <= names.keys()
+    assert {"down.blocks.0.downsample", "up.blocks.1.upsample", "bottleneck.transformer"} <= (
+        names.keys()
+    )
+
+
+def test_weights_of_attention_are_those_that_were_used(run, artist):
+    look = run.look(1)
+    name = "bottleneck.transformer.block.cross_attention"
+    weights = look.attention[name]
+    assert weights.shape == (4, tiny_heads(artist), 4, 16)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+    module = artist.unet.params["bottleneck"]["transformer"]["block"]["cross_attention"]
+    value = jnp.repeat(run.context, 2, axis=0) @ module["value"]["kernel"]
+    heads = value.reshape(4, 16, weights.shape[1], -1)
+    mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, heads).reshape(4, 4, -1)
+    out = mixed @ module["out"]["kernel"] + module["out"]["bias"][None, None]
+    close(look.tensors[name], out)
+    assert len(look.attention) == 2 * (2 * 2 + 1 + 2 * 3)  # to itself and to the words
+
+
+def tiny_heads(artist):
+    return artist.config.unet.heads[-1]
+
+
+def test_large_maps_keep_no_weights(artist, monkeypatch):
+    monkeypatch.setattr("diffusion.inspection.trace.LARGEST", 2 * 3 * 16 * 16)
+    run = trace(artist, PROMPT, steps=1)
+    shapes = {x.shape[2:] for x in run.look(0).attention.values()}
+    assert shapes == {(16, 16), (4, 4), (4, 16)}  # 64 positions are too many, of words too
+
+
+def test_the_story(run, artist):
+    close(run.context, artist.text_encoder(jnp.asarray(run.tokens)))
+    weights = np.asarray(run.story["layers.1.attention.weights"])
+    assert weights.shape == (2, 2, 16, 16)
+    assert np.triu(weights, 1).max() == 0.0  # nobody looks ahead
+    assert run.story["token_embedding"].shape == (2, 16, 8)
+
+
+def test_the_exhibition(run, artist):
+    latents = run.glances[-1].latents / artist.config.vae.scaling_factor
+    close(run.exhibition["picture"], artist.vae.decode(latents))
+    assert run.exhibition["decoder.levels.0"].shape == (2, 16, 16, 8)
+    np.testing.assert_array_equal(run.exhibition["decoder.conv_out"], run.exhibition["picture"])
+
+
+def test_words_and_their_places(run, artist):
+    assert " ".join(word.text for word in run.words) == PROMPT
+    assert run.words[0].places.start == 1
+    for word in run.words:
+        text = artist.tokenizer.decode(run.tokens[0, word.places])
+        assert text.strip() == word.text
+
+
+def test_a_word_is_whole_though_a_letter_is_cut_into_its_bytes(artist):
+    run = trace(artist, "taş ev", steps=1)
+    assert [word.text for word in run.words] == ["taş", "ev"]
+    assert any(r"\xc5" in label for label in run.labels)
+
+
+def test_a_mark_that_is_written_out_is_no_word(artist):
+    run = trace(artist, "red <|endoftext|> house", steps=1)
+    assert [word.text for word in run.words] == ["red", "house"]
+
+
+@pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
+def test_labels_name_every_row_that_is_told_and_no_other(artist):
+    for prompt in ("", PROMPT, "red " * 80):
+        run = trace(artist, prompt, steps=1)
+        assert len(run.labels) == run.marked <= run.context.shape[1]
+        assert run.labels[0] == "begin"
+        assert run.tokens[0, run.marked - 1] == artist.tokenizer.eos
+        assert run.labels[-1] == "end"
+
+
+def test_unknown_glances_and_pictures_to_begin_with_are_refused(run, artist):
+    with pytest.raises(IndexError):
+        run.look(3)
+    with pytest.raises(ValueError, match="pure noise"):
+        trace(artist, PROMPT, image=np.zeros((16, 16, 3), np.uint8))

@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion.config import ScheduleConfig
+from diffusion.process import schedule
+
+CONFIG = ScheduleConfig()
+SHAPE = (4, 2, 3, 4)
+ALPHA_BAR = jnp.asarray(schedule.alpha_bars(CONFIG)[[0, 250, 700, 999]])
+
+
+@pytest.fixture
+def latents() -> jax.Array:
+    return jax.random.normal(jax.random.key(0), SHAPE)
+
+
+@pytest.fixture
+def noise() -> jax.Array:
+    return jax.random.normal(jax.random.key(1), SHAPE)
+
+
+def test_the_numbers_of_stable_diffusion():
+    betas = schedule.betas(CONFIG)
+    alpha_bars = schedule.alpha_bars(CONFIG)
+    assert betas.dtype == alpha_bars.dtype == np.float64
+    assert betas.shape == alpha_bars.shape == (1000,)
+    np.testing.assert_allclose(betas[[0, -1]], [0.00085, 0.012], rtol=1e-12)
+    np.testing.assert_allclose(np.diff(np.sqrt(betas)), np.sqrt(betas)[1] - np.sqrt(betas)[0])
+    np.testing.assert_allclose(alpha_bars[[0, -1]], [0.99915, 0.0046601], rtol=1e-4)
+
+
+def test_snr_falls_at_every_timestep():
+    snr = schedule.snr(schedule.alpha_bars(CONFIG))
+    assert (np.diff(snr) < 0).all()
+    np.testing.assert_allclose(schedule.snr(np.array([0.75])), [3.0])
+
+
+def test_add_noise_has_the_moments_of_many_single_steps():
+    """q(z_t | z_{t-1}) = N(sqrt(1 - beta) z_{t-1}, beta), applied t times, is add_noise's jump."""
+    mean, variance = 1.0, 0.0
+    for t, beta in enumerate(schedule.betas(CONFIG)):
+        mean, variance = np.sqrt(1.0 - beta) * mean, (1.0 - beta) * variance + beta
+        if t in (0, 250, 700, 999):
+            alpha_bar = jnp.full((1,), schedule.alpha_bars(CONFIG)[t])
+            zero, one = jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1))
+            signal = schedule.add_noise(one, zero, alpha_bar)
+            spread = schedule.add_noise(zero, one, alpha_bar)
+            np.testing.assert_allclose(signal, mean, rtol=1e-5)
+            np.testing.assert_allclose(spread**2, variance, rtol=1e-4)
+
+
+def test_add_noise_gives_each_picture_its_own_level(latents, noise):
+    z = schedule.add_noise(latents, noise, ALPHA_BAR)
+    for i in range(len(z)):
+        alone = schedule.add_noise(latents[i : i + 1], noise[i : i + 1], ALPHA_BAR[i : i + 1])
+        np.testing.assert_array_equal(z[i], alone[0])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v"])
+def test_a_perfect_prediction_gives_back_latent_and_noise(latents, noise, kind):
+    z = schedule.add_noise(latents, noise, ALPHA_BAR)
+    prediction = schedule.target(latents, noise, ALPHA_BAR, kind)
+    # Epsilon is divided by sqrt(alpha_bar) = 0.07 at the noisy end: rounding grows as much.
+    x0 = schedule.to_x0(prediction, z, ALPHA_BAR, kind)
+    np.testing.assert_allclose(x0, latents, atol=2e-5)
+    np.testing.assert_allclose(
+        schedule.to_epsilon(prediction, z, ALPHA_BAR, kind), noise, atol=1e-5
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    alpha_bar=st.floats(0.0047, 0.99915),
+    z=st.floats(-5.0, 5.0),
+    prediction=st.floats(-5.0, 5.0),
+    kind=st.sampled_from(["epsilon", "v"]),
+)
+def test_any_prediction_is_one_pair_of_latent_and_noise(alpha_bar, z, prediction, kind):
+    """x0 and epsilon read from an imperfect prediction still mix to z, and give the prediction."""
+    alpha_bar = jnp.full((1,), alpha_bar)
+    z, prediction = jnp.full((1, 1, 1, 1), z), jnp.full((1, 1, 1, 1), prediction)
+    x0 = schedule.to_x0(prediction, z, alpha_bar, kind)
+    epsilon = schedule.to_epsilon(prediction, z, alpha_bar, kind)
+    np.testing.assert_allclose(schedule.add_noise(x0, epsilon, alpha_bar), z, atol=1e-4)
+    np.testing.assert_allclose(schedule.target(x0, epsilon, alpha_bar, kind), prediction, atol=1e-4)
+
+
+def test_the_arithmetic_stays_float32_for_a_half_precision_network(latents, noise):
+    prediction = noise.astype(jnp.bfloat16)
+    for kind in ("epsilon", "v"):
+        assert schedule.to_x0(prediction, latents, ALPHA_BAR, kind).dtype == jnp.float32
+
+
+def test_jit_equals_eager(latents, noise):
+    for function in (schedule.add_noise, schedule.velocity):
+        np.testing.assert_allclose(
+            jax.jit(function)(latents, noise, ALPHA_BAR),
+            function(latents, noise, ALPHA_BAR),
+            atol=1e-6,
+        )
+
+
+def test_an_unknown_kind_is_an_error(latents, noise):
+    for function in (schedule.target, schedule.to_x0, schedule.to_epsilon):
+        with pytest.raises(ValueError, match=r"'sample'.*\"epsilon\" or \"v\""):
+            function(latents, noise, ALPHA_BAR, "sample")
+
+
+def test_timesteps_are_those_of_stable_diffusion():
+    assert schedule.timesteps(CONFIG, 5).tolist() == [801, 601, 401, 201, 1]
+    assert schedule.timesteps(CONFIG, 3).tolist() == [667, 334, 1]
+    assert schedule.timesteps(CONFIG, 1).tolist() == [1]
+    assert schedule.timesteps(CONFIG, 50).dtype == np.int32
+
+
+@given(
+    train_steps=st.integers(1, 1200),
+    data=st.data(),
+)
+def test_timesteps_descend_within_range(train_steps, data):
+    config = ScheduleConfig(train_steps=train_steps)
+    steps = data.draw(st.integers(1, train_steps))
+    timesteps = schedule.timesteps(config, steps)
+    assert len(timesteps) == steps
+    assert (np.diff(timesteps) == -(train_steps // steps)).all()
+    assert timesteps[-1] >= 0
+    assert timesteps[0] < train_steps
+
+
+def test_all_the_timesteps_slide_back_into_range():
+    assert schedule.timesteps(CONFIG, 1000).tolist() == list(range(999, -1, -1))
+    assert schedule.timesteps(CONFIG, 999).tolist() == list(range(999, 0, -1))
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1001, 10_000])
+def test_steps_out_of_range_is_an_error(steps):
+    with pytest.raises(ValueError, match=f"steps must be between 1 and 1000, got {steps}"):
+        schedule.timesteps(CONFIG, steps)

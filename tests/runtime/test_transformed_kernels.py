@@ -1,0 +1,100 @@
+"""Kernels transformed at load: the same numbers, only where it pays, only where there is memory."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.config import sd_v1
+from diffusion.pipeline import UNetStages
+from diffusion.runtime.transformed_kernels import transformed, transformed_bytes
+from diffusion.stages.unet import UNet
+from diffusion.weights import folder
+from diffusion.weights.files import SameKey, shapes
+
+SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
+
+
+@pytest.fixture(scope="module")
+def unet(tiny):
+    config = dataclasses.replace(
+        tiny.unet,
+        block_out_channels=(64, 96, 64),
+        layers_per_block=1,
+        attention=(False, False, False),
+        heads=(2, 2, 2),
+        norm_groups=8,
+    )
+    structure, params = shapes(lambda: UNet(config, rngs=SameKey(0)))
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), jnp.float32)  # noqa: E731
+    params = jax.tree.map(draw, params)
+    inputs = rng.standard_normal((1, SIDE, SIDE, 4)), np.asarray([37]), np.zeros((1, 5, 8))
+    return structure, params, [jnp.asarray(x) for x in inputs]
+
+
+def kernels_at_points(params):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator=".") for path, leaf in leaves
+            if path[-1].key == "kernel" and leaf.ndim == 3}  # fmt: skip
+
+
+def test_same_pass(unet):
+    structure, params, inputs = unet
+    plain = UNetStages(structure, lambda: params)
+    ready = UNetStages(structure, lambda: params, SIDE**2)
+    expected, found = (np.asarray(stages(*inputs)) for stages in (plain, ready))
+    assert 0 < np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert plain.transformed_bytes == 0
+    assert ready.transformed_bytes == transformed_bytes(params, SIDE**2)
+    assert ready.params is params  # what is saved is what was loaded
+
+
+def test_residual_blocks_at_two_levels(unet):
+    found = kernels_at_points(transformed(unet[1], SIDE**2))
+    assert found == {
+        f"{way}.blocks.{block}.residuals.{i}.{conv}.kernel"
+        for way, block, count in (("down", 0, 1), ("down", 1, 1), ("up", 1, 2), ("up", 2, 2))
+        for i in range(count)
+        for conv in ("conv1", "conv2")
+    }
+    assert kernels_at_points(unet[1]) == set()  # the parameters themselves stay
+
+
+def test_narrow_kernels_and_other_maps_stay(unet, monkeypatch):
+    assert transformed_bytes(unet[1], 0) == transformed_bytes(unet[1], 256**2) == 0
+    coarser = kernels_at_points(transformed(unet[1], 64**2))
+    assert {name.split(".")[2] for name in coarser if name.startswith("down")} == {"1", "2"}
+    monkeypatch.setattr("diffusion.runtime.transformed_kernels.MEDIUM", 65)
+    found = kernels_at_points(transformed(unet[1], SIDE**2))
+    assert "down.blocks.1.residuals.0.conv2.kernel" in found  # 96 to 96 channels
+    assert "down.blocks.1.residuals.0.conv1.kernel" not in found  # 64 to 96
+
+
+def test_size_of_stable_diffusion():
+    _, params = folder.structure_of(sd_v1(), "unet")
+    assert 3.3 < transformed_bytes(params, 64 * 64) / 2**30 < 3.4
+
+
+@pytest.mark.parametrize("reason", ["memory", "precision", "platform"])
+def test_only_where_it_pays(unet, monkeypatch, reason):
+    structure, params, _ = unet
+    if reason == "memory":
+        needed = transformed_bytes(params, SIDE**2)
+        monkeypatch.setattr(pipeline, "free_memory", lambda: 2 * needed - 1)
+    if reason == "precision":
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    if reason == "platform":
+        monkeypatch.setattr(pipeline, "suits_a_cpu", lambda x: False)
+    assert UNetStages(structure, lambda: params, SIDE**2).transformed_bytes == 0
+
+
+def test_released_memory_is_taken_again(unet):
+    structure, params, _ = unet
+    stages = UNetStages(structure, lambda: params, SIDE**2)
+    before = stages.transformed_bytes
+    stages.release()
+    assert stages._leaves == ()
+    assert stages.transformed_bytes == before > 0

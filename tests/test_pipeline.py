@@ -1,0 +1,213 @@
+import itertools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.images import to_uint8
+from diffusion.pipeline import load
+from diffusion.process import samplers, schedule
+from diffusion.stages.noisy_latent import canvas, picture_keys
+
+PROMPT = "a red house"
+
+
+@pytest.fixture
+def turns_of_five(monkeypatch):
+    """Batches of one, four and five are all that these tests compile."""
+    monkeypatch.setattr(pipeline, "BATCH", 5)
+
+
+def finished(artist, prompt=PROMPT, **settings):
+    *_, last = artist.glances(prompt, **{"steps": 3, **settings})
+    return np.asarray(last.latents)
+
+
+def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
+    """The six stages, called one after the other as the lessons do."""
+    config = artist.config
+    context = artist.text_encoder(jnp.asarray(artist.tokenizer([negative, prompt])))
+    keys = picture_keys(seed, jnp.arange(1))
+    z = canvas(keys, (config.latent_size, config.latent_size, config.unet.latent_channels))
+    memory = jnp.zeros_like(z)
+    plan = samplers.plan(sampler, config.schedule, steps)
+    for call, t in enumerate(plan.timestep):
+        time = artist.unet.time_embedding(jnp.asarray([t, t]))
+        h, skips = artist.unet.down(jnp.concatenate([z, z]), time, context)
+        h = artist.unet.bottleneck(h, time, context)
+        without, told = artist.unet.up(h, skips, time, context)[:, None]
+        prediction = samplers.guide(without, told, guidance)
+        row = samplers.Plan(*(column[call] for column in plan))
+        alpha_bar = jnp.asarray(row.alpha_bar)[None]
+        x0 = schedule.to_x0(prediction, z, alpha_bar, config.schedule.prediction)
+        noise = samplers.noise_at(keys, call, z.shape[1:])
+        seen = z
+        z, memory = samplers.update(row, z, x0, memory, noise)
+        yield t, seen, prediction, x0, z
+
+
+@pytest.mark.parametrize("sampler", ["dpm++2m", "euler_a", "heun"])
+def test_the_stages_by_hand_paint_what_the_artist_paints(artist, sampler):
+    settings = {"negative": "a house at night", "seed": 5, "steps": 4, "guidance": 2.5}
+    glances = artist.glances(PROMPT, sampler=sampler, **settings)
+    expected = by_hand(artist, PROMPT, sampler=sampler, **settings)
+    for glance, (t, seen, prediction, x0, z) in zip(glances, expected, strict=True):
+        assert glance.timestep == t
+        np.testing.assert_allclose(glance.canvas, seen, atol=1e-5)
+        np.testing.assert_allclose(glance.prediction, prediction, atol=1e-5)
+        np.testing.assert_allclose(glance.x0, x0, atol=1e-5)
+        np.testing.assert_allclose(glance.latents, z, atol=1e-5)
+    picture = artist.paint(PROMPT, sampler=sampler, **settings)
+    decoded = artist.vae.decode(z / artist.config.vae.scaling_factor)
+    assert picture.shape == (1, 16, 16, 3)
+    assert np.abs(picture.astype(int) - to_uint8(decoded)).max() <= 1
+
+
+def test_glances_keep_the_books(artist):
+    glances = list(artist.glances(PROMPT, steps=4, sampler="heun", seed=3))
+    assert [glance.step for glance in glances] == [0, 0, 1, 1, 2, 2, 3]
+    plan = samplers.plan("heun", artist.config.schedule, 4)
+    assert [glance.timestep for glance in glances] == plan.timestep.tolist()
+    first = canvas(picture_keys(3, jnp.arange(1)), (8, 8, 4))
+    np.testing.assert_array_equal(glances[0].canvas, first)
+    for glance, following in itertools.pairwise(glances):
+        np.testing.assert_array_equal(glance.latents, following.canvas)
+    assert {glance.prediction.shape for glance in glances} == {(1, 8, 8, 4)}
+
+
+def test_one_seed_one_picture_whatever_is_painted_beside_it(artist, turns_of_five):
+    for sampler in ("dpm++2m", "ddpm"):
+        together = finished(artist, count=5, seed=9, sampler=sampler)
+        spread = np.abs(together - np.roll(together, 1, axis=0)).max(axis=(1, 2, 3))
+        assert spread.min() > 0.1  # they are five different pictures
+        for i in (0, 3):
+            alone = finished(artist, count=1, first=i, seed=9, sampler=sampler)
+            np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
+
+
+def test_a_long_series_is_painted_in_turns(artist, turns_of_five):
+    seen = []
+    series = artist.paint(PROMPT, count=11, steps=3, on_glance=lambda glance: seen.append(glance))
+    assert series.shape == (11, 16, 16, 3)
+    assert [len(glance.latents) for glance in seen] == [4] * 9
+    for i in (0, 3, 4, 10):
+        alone = artist.hang(jnp.asarray(finished(artist, first=i)))
+        assert np.abs(series[i].astype(int) - alone[0]).max() <= 1
+    assert len(np.unique(series.reshape(11, -1), axis=0)) == 11
+
+
+def test_same_seed_same_picture_bit_for_bit(artist):
+    paint = [artist.paint(PROMPT, steps=3, seed=seed, sampler="ddpm") for seed in (4, 4, 5)]
+    np.testing.assert_array_equal(paint[0], paint[1])
+    assert (paint[0] != paint[2]).mean() > 0.5
+    edge = artist.paint(PROMPT, steps=1, seed=2**32 - 1)
+    assert edge.shape == (1, 16, 16, 3)
+
+
+def compiled(artist):
+    programs = (artist._glance, artist._canvas, artist.text_encoder.whole, artist.vae.decode)
+    return [getattr(program, "compiled", program)._cache_size() for program in programs]
+
+
+def test_nothing_that_a_user_chooses_compiles_again(artist):
+    artist.paint(PROMPT, steps=2)
+    before = compiled(artist)
+    assert min(before) >= 1
+    artist.paint("a house at night", negative="two old trees", steps=3, guidance=7, seed=2**32 - 1)
+    artist.paint("", steps=1, guidance=0.5)
+    artist.paint("", sampler="ddim", steps=2, eta=0.5)
+    for sampler in samplers.SAMPLERS:
+        artist.paint(PROMPT, sampler=sampler, steps=2)
+    assert compiled(artist) == before
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_every_sampler_paints_something_finite_of_its_own(artist, sampler):
+    latents = finished(artist, steps=6, sampler=sampler)
+    assert np.isfinite(latents).all()
+    assert 0.05 < latents.std() < 20
+    others = [name for name in samplers.SAMPLERS if name != sampler]
+    others = [name for name in others if {name, sampler} != {"ddpm", "euler_a"}]  # one table
+    for other in others:
+        assert np.abs(finished(artist, steps=6, sampler=other) - latents).max() > 1e-3
+
+
+def test_guidance(artist):
+    """0 hears the negative prompt alone, 1 the prompt alone, None is the model's own."""
+    quiet = finished(artist, guidance=0.0)
+    np.testing.assert_array_equal(finished(artist, "a house at night", guidance=0.0), quiet)
+    one = finished(artist, guidance=1.0)
+    np.testing.assert_allclose(finished(artist, negative="trees", guidance=1.0), one, atol=1e-5)
+    three = finished(artist, guidance=3.0)
+    assert np.abs(finished(artist, negative="trees", guidance=3.0) - three).max() > 1e-3
+    np.testing.assert_array_equal(finished(artist, guidance=None), three)
+    swapped = finished(artist, "", negative=PROMPT, guidance=0.0)
+    np.testing.assert_allclose(swapped, one, atol=1e-5)
+    assert np.abs(quiet - one).max() > 1e-3
+
+
+def test_eta_is_the_noise_of_ddim(artist):
+    still, noisy = (finished(artist, sampler="ddim", eta=eta) for eta in (0.0, 1.0))
+    assert np.abs(still - noisy).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"count": 0}, "count is 0"),
+        ({"count": -3}, "count is -3"),
+        ({"count": 10**12}, "count 1000000000000 .*GiB.*memory"),
+        ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
+        ({"steps": 10_000}, "steps must be between 1 and 1000, got 10000"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"guidance": float("-inf")}, "guidance is -inf"),
+        ({"sampler": "dali"}, r"'dali'.*ddpm.*dpm\+\+2m"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta"),
+        ({"sampler": "heun", "eta": 0.5}, "eta"),
+        ({"prompt": None}, "prompt is None"),
+        ({"prompt": ["a house"]}, "prompt is"),
+        ({"negative": 7}, "negative is 7"),
+    ],
+)
+def test_refuses_what_it_cannot_paint(artist, settings, message):
+    with pytest.raises(ValueError, match=message):
+        artist.paint(**{"prompt": PROMPT, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"first": -1}, "first is -1"), ({"first": 2**32}, "first is"), ({"steps": 0}, "steps must")],
+)
+def test_glances_refuse_at_once(artist, settings, message):
+    with pytest.raises(ValueError, match=message):
+        artist.glances(PROMPT, **settings)
+
+
+def test_unet_and_vae_are_callable_as_a_whole(artist):
+    z = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    context = artist.text_encoder(jnp.asarray(artist.tokenizer([PROMPT, ""])))
+    assert context.shape == (2, 16, 8)
+    timesteps = jnp.asarray([3, 900])
+    time = artist.unet.time_embedding(timesteps)
+    h, skips = artist.unet.down(z, time, context)
+    composed = artist.unet.up(artist.unet.bottleneck(h, time, context), skips, time, context)
+    np.testing.assert_allclose(artist.unet(z, timesteps, context), composed, atol=1e-5)
+    images = artist.vae.decode(z)
+    mean, log_variance = artist.vae.encode(images)
+    assert images.shape == (2, 16, 16, 3)
+    assert mean.shape == log_variance.shape == z.shape
+
+
+def test_load_refuses_a_tokenizer_of_another_model(tiny_folder, tmp_path):
+    place = shutil.copytree(tiny_folder, tmp_path / "mixed")
+    path = place / "text_encoder" / "config.json"
+    config = json.loads(path.read_text())
+    size = config["vocab_size"] + 1
+    path.write_text(json.dumps(config | {"vocab_size": size}))
+    with pytest.raises(ValueError, match=rf"tokenizer has {size - 1} tokens .* {size} and"):
+        load(place)
