@@ -209,7 +209,9 @@ def vae_task(artist: Artist) -> Ready:
         pixel = jnp.abs(error).mean() + autoencoder.SQUARED_WEIGHT * jnp.square(error).mean()
         down, right = (
             jnp.mean(jnp.abs(one - other))
-            for one, other in zip(autoencoder.edges(decoded), autoencoder.edges(images), strict=True)
+            for one, other in zip(
+                autoencoder.edges(decoded), autoencoder.edges(images), strict=True
+            )
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
         return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.KL_WEIGHT * kl

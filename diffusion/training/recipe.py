@@ -73,7 +73,9 @@ def train_part(
     if start is not None and part not in STARTED:
         raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     if part == "judge":
-        params = _run(judge_training.JudgeTask(), judge_training.preset(), Order(output, settings, watch))
+        params = _run(
+            judge_training.JudgeTask(), judge_training.preset(), Order(output, settings, watch)
+        )
         save(output, params, DTYPE)
         return
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]

@@ -289,7 +289,9 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
     assert seen["target"][3] == kind
     posterior = nnx.merge(task.vae_structure, vae).encode(render(batch.scenes, config.image_size))
     drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
-    np.testing.assert_allclose(latents, np.concatenate([drawn] * denoiser.LOOKS), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        latents, np.concatenate([drawn] * denoiser.LOOKS), rtol=1e-5, atol=1e-6
+    )
     assert abs(float(jnp.std(noise)) - 1) < 0.1
 
     spread = np.sqrt(1 - alpha_bar)[:, None, None, None]
