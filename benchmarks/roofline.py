@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from benchmarks.timing import Options, Row, Work, measure, ours
+from diffusion.kernels import device
 
 PRODUCTS = ((2048, 2048, 2048), (4096, 1280, 5120))  # n, m, k: (n, m) = (n, k) (k, m)
 ON_GPU = ((8192, 8192, 8192),)  # fills one

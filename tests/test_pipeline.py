@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion import pipeline
 from diffusion.images import to_uint8
 from diffusion.pipeline import load
 from diffusion.process import samplers, schedule

@@ -22,6 +22,7 @@ import numpy as np
 import regex
 from jaxtyping import Int32
 
+from diffusion.text import clip_files
 from diffusion.text.characters import BOS, CHUNK, EOS, WORD, WORD_END, normalise
 
 Word = tuple[str, ...]  # the symbols that a word is made of at the moment

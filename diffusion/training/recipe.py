@@ -20,11 +20,12 @@ from typing import Any
 
 from diffusion.config import ModelConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, PRACTISED
+from diffusion.evaluation import judge_training
 from diffusion.evaluation.judge import save
 from diffusion.kernels.device import described
 from diffusion.runtime.atomic_write import replacing
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import text_encoder
+from diffusion.training import autoencoder, denoiser, text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder

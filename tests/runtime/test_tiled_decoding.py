@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from diffusion.config import garden, sd_v1
+from diffusion.runtime import tiled_decoding
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes
 from diffusion.stages.vae import VAE
 from diffusion.weights import folder

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion import pipeline
 from diffusion.config import sd_v1
 from diffusion.pipeline import UNetStages
 from diffusion.runtime.transformed_kernels import transformed, transformed_bytes

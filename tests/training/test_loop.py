@@ -20,7 +20,7 @@ from PIL import Image
 
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
-from diffusion.training import loop
+from diffusion.training import autoencoder, loop
 from diffusion.training.autoencoder import VAETask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
 from diffusion.weights.files import Params

@@ -27,6 +27,7 @@ from diffusion.process import schedule
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
 from diffusion.text.tokenizer import Tokenizer
+from diffusion.training import denoiser
 from diffusion.training.autoencoder import VAETask, measure_scale
 from diffusion.training.denoiser import GAMMA, TIMES, UNetTask, draw_timesteps, weight
 from diffusion.training.text_encoder import (
