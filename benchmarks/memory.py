@@ -32,7 +32,7 @@ import diffusion
 from diffusion.config import ModelConfig, sd_v1
 from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
 from diffusion.weights import folder
-from diffusion.weights.files import Params
+from diffusion.runtime.parameters import Params
 from parity.full_size import synthetic_tokenizer
 
 MEBIBYTE = 2**20

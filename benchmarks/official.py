@@ -21,7 +21,7 @@ from diffusion.config import sd_v1, sd_v2
 from diffusion.layers.attention import attention as our_attention
 from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
 from diffusion.weights import folder
-from diffusion.weights.files import Params
+from diffusion.runtime.parameters import Params
 from parity import reference
 
 TITLES = {"sd1": "SD 1.5", "sd2": "SD 2.1"}

@@ -13,17 +13,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion.cli import keep_compilations
+from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
-from diffusion.kernels.device import described
+from diffusion.runtime.devices import described
 from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
-from diffusion.runtime.atomic_write import replacing
+from diffusion.runtime.atomic_write import atomic_write
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
-from diffusion.weights.files import Params
+from diffusion.runtime.parameters import Params
 
 PICTURES = 4  # of each caption
 STAGES: dict[str, Any] = {"text_encoder": TextEncoderStage, "vae": VAEStages}
@@ -61,7 +61,7 @@ class Examiner:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         # What came after the last checkpoint is lived through again.
         kept = [text for text in lines if json.loads(text)["step"] < step]
-        with replacing(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text("\n".join([*kept, json.dumps(line)]) + "\n", "utf-8")
 
     def _artist(self) -> Artist:

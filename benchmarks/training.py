@@ -26,7 +26,7 @@ from diffusion.process.schedule import alpha_bars, target
 from diffusion.stages.noisy_latent import noisy_latent
 from diffusion.training import autoencoder, denoiser
 from diffusion.training.loop import Batch, Metrics, TrainConfig, init_state, make_step
-from diffusion.weights.files import Params
+from diffusion.runtime.parameters import Params
 from diffusion.weights.folder import find
 from parity import reference
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from diffusion.cli import keep_compilations
+from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
 from parity import blocks, full_size, lora, pipeline, reference, samplers, tokenizer
 from parity.rows import Row, table

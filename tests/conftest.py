@@ -42,7 +42,8 @@ from diffusion.config import (  # noqa: E402
     UNetConfig,
     VAEConfig,
 )
-from diffusion.pipeline import Artist, load  # noqa: E402
+from diffusion.loading import load
+from diffusion.pipeline import Artist  # noqa: E402
 from diffusion.text.tokenizer import Tokenizer  # noqa: E402
 from diffusion.weights import files, folder  # noqa: E402
 
@@ -94,7 +95,7 @@ def tiny() -> ModelConfig:
     )
 
 
-def random_params(like: files.Params, seed: int) -> files.Params:
+def random_params(like: parameters.Params, seed: int) -> parameters.Params:
     """Random parameters of the given shapes, none of them special.
 
     Layers that begin at zero, scales of one and biases of nothing hide what a test looks for.
@@ -115,7 +116,7 @@ def build() -> Callable[..., Any]:
     """`build(lambda: UNet(config, rngs=nnx.Rngs(0)))` is that module with `random_params`."""
 
     def build(create: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
-        structure, like = files.shapes(create)
+        structure, like = parameters.shapes(create)
         return nnx.merge(structure, random_params(like, seed))
 
     return build

@@ -31,10 +31,10 @@ from diffusion.evaluation.questions import (
     right,
     stream,
 )
-from diffusion.images import from_uint8, to_uint8
+from diffusion.images import to_uint8
 from diffusion.pipeline import Artist
-from diffusion.runtime.atomic_write import replacing
-from diffusion.weights.files import fingerprint
+from diffusion.runtime.atomic_write import atomic_write
+from diffusion.runtime.parameters import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]
 Values = dict[str, Int[np.ndarray, "captions pictures"]]
@@ -48,7 +48,7 @@ RIDGE = 1e-2  # of the linear map from sentences to features, as a share of the 
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationConfig:
     captions: int = 1000  # of each language
     combinations: int = 250  # held-out captions of each language, and as many twins
     pictures: int = 4  # of each caption
@@ -86,14 +86,16 @@ def drawn(scenes: Scene, size: int) -> UInt8[np.ndarray, "n h w 3"]:
     return np.concatenate(found)[:total]
 
 
-def hung(artist: Artist, pictures: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+def reconstructed(
+    artist: Artist, pictures: UInt8[np.ndarray, "n h w 3"]
+) -> UInt8[np.ndarray, "n h w 3"]:
     """Pictures that were encoded and decoded: what the VAE alone costs."""
     found = []
     total = len(pictures)
     for i in tqdm(range(0, total, RENDERED), desc="VAE", unit="batch", leave=False):
         some = pictures[np.arange(i, i + RENDERED) % total]
-        mean = artist.vae.encode(jnp.asarray(from_uint8(some))).mean
-        found.append(to_uint8(artist.vae.decode(mean)))
+        latents = artist.encode(some)
+        found.append(artist.decode(latents))
     return np.concatenate(found)[:total]
 
 
@@ -106,7 +108,7 @@ def painted(
         kept: a folder that keeps them, and gives back those that this artist has painted of these
             captions before; so whoever is stopped goes on where that was.
     """
-    parts = (artist.text_encoder, artist.unet, artist.vae)
+    parts = (artist.text_encoder, artist.denoiser, artist.autoencoder)
     painter = [fingerprint([part.params for part in parts]), repr(artist.config), count]
     found = []
     with tqdm(total=len(asked), desc="painting", unit="caption", leave=False) as progress:
@@ -125,7 +127,7 @@ def painted(
             found.append(np.stack(some))
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(file) as draft:
+                with atomic_write(file) as draft:
                     np.save(draft, found[-1])
     return np.concatenate(found)
 
@@ -334,7 +336,7 @@ def reconstruction(
     }
 
 
-def reading(artist: Artist, judge: TrainedJudge, settings: Settings) -> dict[str, float]:
+def reading(artist: Artist, judge: TrainedJudge, settings: EvaluationConfig) -> dict[str, float]:
     """Does the text encoder keep what was said, where a linear map can find it?
 
     Two linear maps of the end-of-text state are fitted by ridge regression and tested on other
@@ -407,7 +409,7 @@ def ridge(
 def evaluate(
     artist: Artist,
     judge: TrainedJudge,
-    settings: Settings,
+    settings: EvaluationConfig,
     trainings: Sequence[Mapping[str, Any]] = (),
     kept: Path | None = None,
 ) -> tuple[Report, Group, Pictures | None]:
@@ -443,7 +445,7 @@ def evaluate(
     renders = answered(main.asked, judge, draw)
     flat = renders.pictures.reshape(-1, size, size, 3)
     after = answered(
-        main.asked, judge, lambda _: hung(artist, flat).reshape(renders.pictures.shape)
+        main.asked, judge, lambda _: reconstructed(artist, flat).reshape(renders.pictures.shape)
     )
     shuffled = [main.asked[i] for i in rng.permutation(len(main.asked))]
     fresh = sample_scenes(rng, len(flat))

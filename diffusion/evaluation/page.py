@@ -17,7 +17,7 @@ from diffusion.evaluation.evaluate import Group, Pictures, Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
-from diffusion.runtime.atomic_write import replacing
+from diffusion.runtime.atomic_write import atomic_write
 
 SHOWN = 64  # captions of the contact sheet
 FAILURES = 12
@@ -37,7 +37,7 @@ def write(folder: Path, report: Report, main: Group, closest: Pictures | None) -
         ("evaluation.json", json.dumps(plain(report), indent=1, ensure_ascii=False)),
         ("evaluation.md", page(report, main)),
     ):
-        with replacing(folder / name) as draft:
+        with atomic_write(folder / name) as draft:
             draft.write_text(text + "\n", encoding="utf-8")
     figures = {
         "attributes": attributes(report),
@@ -48,7 +48,7 @@ def write(folder: Path, report: Report, main: Group, closest: Pictures | None) -
     if closest is not None:
         figures["neighbours"] = neighbours(closest)
     for name, figure in figures.items():
-        with replacing(folder / f"{name}.png") as draft:
+        with atomic_write(folder / f"{name}.png") as draft:
             figure.savefig(draft, format="png", dpi=110)
 
 

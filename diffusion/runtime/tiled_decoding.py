@@ -24,10 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.config import VAEConfig
+from diffusion.config import AutoencoderConfig, VAEConfig
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
+from diffusion.runtime.devices import free_memory
+from diffusion.runtime.programs import Network
 from diffusion.stages.vae import VAE, ImageAttention
 
 Row: TypeAlias = Float[np.ndarray, "_ _"]  # one row of a map: (width, channels)
@@ -56,6 +58,25 @@ def decode_in_tiles(
     if tile < 1:
         raise ValueError(f"tile is {tile}; give 1 position or more, such as 32")
     return np.stack([_decode(vae, np.asarray(picture), tile) for picture in latents])
+
+
+def decoder(
+    config: AutoencoderConfig, autoencoder: Network, count: int, height: int, width: int
+) -> Callable[[Any], Any]:
+    """How an autoencoder decodes `count` latents of height x width pixels: whole, or in tiles.
+
+    Tiles are for a VAE whose whole decode would take more than half of the free memory.
+    """
+    if not isinstance(config, VAEConfig):
+        return autoencoder.decode
+    if count * whole_decode_bytes(config, height, width) <= free_memory() // 2:
+        return autoencoder.decode
+
+    def in_tiles(latents: Any) -> Float[np.ndarray, "b H W k"]:
+        unscaled = np.asarray(latents / config.scaling_factor, autoencoder.dtype)
+        return decode_in_tiles(autoencoder.module, unscaled).astype(np.float32)
+
+    return in_tiles
 
 
 def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:

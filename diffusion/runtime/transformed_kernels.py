@@ -15,11 +15,24 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from diffusion.kernels.device import suits_a_cpu
 from diffusion.kernels.winograd import SIDE, kernel_at_points
 from diffusion.layers.convolution import MEDIUM
-from diffusion.weights.files import Params
+from diffusion.runtime.devices import free_memory
+from diffusion.runtime.parameters import Params
 
 POSITIONS = 16 * 16, 32 * 32  # of the smallest and the largest map for which it pays
+
+
+def prepare(params: Params, positions: int) -> Params:
+    """The parameters of a denoiser in the form that is fastest where it runs.
+
+    Kernels for which it pays are transformed, if half of the free memory is enough for them.
+    """
+    needed = transformed_bytes(params, positions)
+    if not suits_a_cpu(jax.tree.leaves(params)[0]) or needed > free_memory() // 2:
+        return params
+    return transformed(params, positions)
 
 
 def transformed(params: Params, positions: int) -> Params:

@@ -33,7 +33,7 @@ from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
 # What stands before the name of a layer, and what stands for the dots in it.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
-        "unet": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
+        "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
         "text_encoder": (
             ("text_encoder.", "."),
             ("text_encoder.text_model.", "."),
@@ -110,7 +110,7 @@ class LoRA:
         """Read a file, after its names and shapes have been compared with those of the model.
 
         Args:
-            known: of "unet" and "text_encoder" what `Weights.shapes` says.
+            known: of "denoiser" and "text_encoder" what `Weights.shapes` says.
 
         Raises FileNotFoundError; ValueError for a pickle, a damaged file or a strength beyond 10
         either way, and one that lists what is missing, left over, mis-shaped, not finite or not

@@ -34,7 +34,7 @@ from diffusion.evaluation.page import plain, said, seen_of, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.pipeline import Artist
 from diffusion.training.denoiser import UNetTask
-from diffusion.weights.files import split
+from diffusion.runtime.parameters import split
 
 # The small tokenizer of the tests has no room for long captions.
 pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")

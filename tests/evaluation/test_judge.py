@@ -11,7 +11,7 @@ from diffusion.evaluation.evaluate import own_accuracy
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
 from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset, worn
 from diffusion.images import to_uint8
-from diffusion.weights.files import split
+from diffusion.runtime.parameters import split
 
 
 @pytest.fixture(scope="module")

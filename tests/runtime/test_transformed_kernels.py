@@ -13,7 +13,7 @@ from diffusion.pipeline import UNetStages
 from diffusion.runtime.transformed_kernels import transformed, transformed_bytes
 from diffusion.stages.unet import UNet
 from diffusion.weights import folder
-from diffusion.weights.files import SameKey, shapes
+from diffusion.runtime.parameters import SameKey, shapes
 
 SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
 

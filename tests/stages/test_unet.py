@@ -9,7 +9,7 @@ from flax import nnx
 from diffusion.config import UNetConfig, sd_v1
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.stages.unet import UNet
-from diffusion.weights.files import SameKey
+from diffusion.runtime.parameters import SameKey
 
 
 @pytest.fixture(scope="module")

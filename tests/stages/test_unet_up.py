@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from diffusion.stages.unet_up import UNetUp
-from diffusion.weights.files import SameKey
+from diffusion.runtime.parameters import SameKey
 
 SKIPS = [*[(8, 8, 8)] * 3, (4, 4, 8), *[(4, 4, 12)] * 2, (2, 2, 12), *[(2, 2, 16)] * 2]
 

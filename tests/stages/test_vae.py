@@ -8,7 +8,7 @@ from diffusion.config import sd_v1
 from diffusion.layers.convolution import Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.stages.vae import VAE, Posterior
-from diffusion.weights.files import SameKey
+from diffusion.runtime.parameters import SameKey
 
 
 @pytest.fixture(scope="module")

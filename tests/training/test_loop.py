@@ -23,7 +23,7 @@ from diffusion.datasets.garden import Scene
 from diffusion.training import autoencoder, loop
 from diffusion.training.autoencoder import VAETask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
-from diffusion.weights.files import Params
+from diffusion.runtime.parameters import Params
 
 REPOSITORY = Path(loop.__file__).parents[2]
 SLOPES = np.array([[1.0], [-2.0], [0.5]], np.float32)

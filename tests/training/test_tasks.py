@@ -38,7 +38,7 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
-from diffusion.weights.files import split
+from diffusion.runtime.parameters import split
 
 HUES = ("house", "roof", "door")
 
