@@ -29,8 +29,8 @@ def garden(options: Options) -> Iterator[Row]:
         if not options.wants(name):
             continue
         once = flops(
-            artist.unet.whole.function,
-            artist.unet.params,
+            artist.denoiser.whole.function,
+            artist.denoiser.params,
             np.zeros((2 * count, *start.given.latents.shape[1:]), np.float32),
             np.zeros(2 * count, np.int32),
             np.repeat(start.context, count, axis=0),
@@ -42,7 +42,7 @@ def garden(options: Options) -> Iterator[Row]:
                 theirs = apart(form, sampling, count, form, peer=True, compiles=compiles)
                 contenders.append(stack.enter_context(theirs))
             products = len(plan.timestep) * once
-            work = Work(name, contenders, products, size(artist.unet.params))
+            work = Work(name, contenders, products, size(artist.denoiser.params))
             yield from measure(work, options.repeats)
 
 
@@ -53,7 +53,7 @@ def ours(count: int) -> Call:
 
     def call() -> list[np.ndarray]:
         *_, last = artist._turn(plan, start, 0, count)
-        return leaves(last.latents)
+        return leaves(last.x_next)
 
     return call
 

@@ -29,8 +29,8 @@ def keras(options: Options) -> Iterator[Row]:
     if find_spec("keras_cv") is None:
         yield Row("U-Net SD 1.5", "KerasCV", note="keras-cv is not installed")
         return
-    unet, text = sd_v1().unet, sd_v1().text_encoder
-    structure, like = folder.structure_of(sd_v1(), "unet")
+    unet, text = sd_v1().denoiser, sd_v1().text_encoder
+    structure, like = structure_of(sd_v1(), "unet")
     stages = UNetStages(structure, lambda: jax.device_put(random_params(like)))
     for side, batch in ((64, 1), (64, 2), (32, 1), (32, 2)):
         name = f"U-Net SD 1.5, {side}x{side}, batch {batch}"

@@ -43,7 +43,7 @@ def beside_calls(name: str, artist: Artist, repeats: int) -> Iterator[Row]:
 
     def whole() -> Any:
         *_, last = artist._turn(plan, start, 0, 1)
-        return jax.block_until_ready(last.latents)
+        return jax.block_until_ready(last.x_next)
 
     contenders = [
         Contender("the loop of glances", whole, leaves),
@@ -84,8 +84,10 @@ def arguments(artist: Artist, plan: Plan, start: Start) -> Iterator[tuple[Any, .
 def dispatch(name: str, artist: Artist, repeats: int) -> Iterator[Row]:
     """A function of the same arguments that does next to nothing, with as many parameters as SD."""
     config = sd_v1()
-    unet = replace(config.unet, block_out_channels=(4, 8, 12, 12), norm_groups=2, heads=(2,) * 4)
-    structure, like = folder.structure_of(replace(config, unet=unet), "unet")
+    unet = replace(
+        config.denoiser, block_out_channels=(4, 8, 12, 12), norm_groups=2, heads=(2,) * 4
+    )
+    structure, like = structure_of(replace(config, unet=unet), "unet")
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), like)
     program = Program(Network(structure, lambda: params), lambda params, z, *others: z + 0)
     program.compiled = jax.jit(program.compiled.__wrapped__, keep_unused=True)

@@ -42,10 +42,10 @@ REPEATS = 5  # of reading and loading, in turns; the median is shown
 
 def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable[[Any], Any]]]:
     """What is measured: part of the model, class of its stages, and a call of it."""
-    h, z = size // config.vae.downscale, config.unet.latent_channels
+    h, z = size // config.autoencoder.downscale, config.denoiser.latent_channels
     n, d = config.text_encoder.length, config.text_encoder.width
     both = (
-        jnp.zeros((2, h, h, config.unet.in_channels)),
+        jnp.zeros((2, h, h, config.denoiser.in_channels)),
         jnp.full(2, 500),
         jnp.zeros((2, n, d)),
     )
@@ -97,8 +97,8 @@ def random_params(like: Params) -> Params:
 
 def write_random_model(place: Path, config: ModelConfig) -> None:
     """A folder like an official one: every parameter random, a vocabulary of the right size."""
-    for part in folder.PARTS:
-        params = random_params(folder.structure_of(config, part)[1])
+    for part in SLOTS:
+        params = random_params(structure_of(config, part)[1])
         folder.save_part(place, config, part, params)
     text = config.text_encoder
     synthetic_tokenizer(text.vocab_size, text.length).save(place / "tokenizer")
@@ -109,7 +109,7 @@ def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
     """Print parameters and scratch of one stage in MiB, and the seconds of a second call."""
     config = folder.load_config(model)
     part, kind, call = stages(config, size)[name]
-    structure, like = folder.structure_of(config, part)
+    structure, like = structure_of(config, part)
     weights = folder.open_part(model, part, like)
     stage = kind(structure, partial(weights.read, dtype))
     parameters = size_of(stage.params)
@@ -127,7 +127,8 @@ def measure_loading(model: Path, dtype: str) -> None:
     artist = diffusion.load(model, dtype=dtype)
     seconds = time.perf_counter() - began
     size = sum(
-        size_of(network.params) for network in (artist.text_encoder, artist.unet, artist.vae)
+        size_of(network.params)
+        for network in (artist.text_encoder, artist.denoiser, artist.autoencoder)
     )
     print(size, peak() - before - size, seconds)
 

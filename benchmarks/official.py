@@ -146,7 +146,7 @@ def _rows(part: str, cases: Sequence[Case], options: Options) -> Iterator[Row]:
 
 def _rows_of(family: str, part: str, cases: list[Case], options: Options) -> Iterator[Row]:
     network, params = _pair(family, part, options)
-    structure, _ = folder.structure_of(CONFIGS[family], part)
+    structure, _ = structure_of(CONFIGS[family], part)
     contestants = {"ours": KINDS[part](structure, lambda: params)}
     if part == "unet" and jax.default_backend() == "cpu" and not options.half:
         positions = CONFIGS[family].latent_size ** 2

@@ -49,7 +49,7 @@ class Examiner:
         group = joined([answered(asked, self.judge, paint) for asked in self.asked])
         found = marks(group.asked, group.values)
         self.params = {}
-        artist.unet.release()  # training goes on with their memory
+        artist.denoiser.release()  # training goes on with their memory
         minutes = before(self.output) + seconds / 60
         shares = {name: found[name].share for name in ("mean", "all at once", *ATTRIBUTES)}
         captions = sum(map(len, self.asked))
@@ -68,7 +68,7 @@ class Examiner:
         config = folder.load_config(self.output)
 
         def stage(part: str) -> Any:
-            structure, _ = folder.structure_of(config, part)
+            structure, _ = structure_of(config, part)
             params = folder.load_part(self.output, config, part)[1]
             return STAGES[part](structure, lambda: params)
 
@@ -76,7 +76,7 @@ class Examiner:
             config,
             folder.load_tokenizer(self.output),
             stage("text_encoder"),
-            UNetStages(folder.structure_of(config, "unet")[0], lambda: self.params),
+            UNetStages(structure_of(config, "unet")[0], lambda: self.params),
             stage("vae"),
         )
 

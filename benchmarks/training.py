@@ -163,18 +163,18 @@ def their_step(part: str, layout: str, form: str) -> Call:
 
 
 def unet_task(artist: Artist) -> Ready:
-    """The weighted error of v at timesteps all over the schedule (`UNetTask.loss`)."""
+    """The weighted error of v at timesteps all over the schedule (`DenoiserTask.loss`)."""
     preset = denoiser.preset()
-    config = replace(preset, batch_size=denoiser.LOOKS * preset.batch_size)
+    config = replace(preset, batch_size=denoiser.VIEWS * preset.batch_size)
     model, b = artist.config, config.batch_size
     keys = jax.random.split(jax.random.key(0), 3)
     side, text = model.latent_size, model.text_encoder
-    latents, noise = jax.random.normal(keys[0], (2, b, side, side, model.unet.latent_channels))
+    latents, noise = jax.random.normal(keys[0], (2, b, side, side, model.denoiser.latent_channels))
     context = jax.random.normal(keys[1], (b, text.length, text.width))
-    timesteps = (jnp.arange(b) + 0.5) * model.schedule.train_steps / b
+    timesteps = (jnp.arange(b) + 0.5) * model.process.train_steps / b
     timesteps = timesteps.astype(jnp.int32)
-    table = jnp.asarray(alpha_bars(model.schedule), jnp.float32)
-    alpha_bar, kind = table[timesteps], model.schedule.prediction
+    table = jnp.asarray(alpha_bars(model.process), jnp.float32)
+    alpha_bar, kind = table[timesteps], model.process.prediction
     data = (
         noisy_latent(latents, noise, timesteps, table),
         timesteps,
@@ -191,16 +191,16 @@ def unet_task(artist: Artist) -> Ready:
         error = (network(z, timesteps, context).sample - wanted).square().mean((1, 2, 3))
         return (weight * error).mean()
 
-    return Ready(artist.unet, UNet2DConditionModel, config, data, ours, theirs, "unet")
+    return Ready(artist.denoiser, UNet2DConditionModel, config, data, ours, theirs, "unet")
 
 
 def vae_task(artist: Artist) -> Ready:
-    """The errors of pixels, squared too, and of edges, and the KL term (`VAETask.loss`)."""
+    """The errors of pixels, squared too, and of edges, and the KL term (`AutoencoderTask.loss`)."""
     config = autoencoder.preset()
     model, b = artist.config, config.batch_size
     images = render(sample_scenes(np.random.default_rng(0), b), model.image_size)
     side = model.latent_size
-    noise = jax.random.normal(jax.random.key(0), (b, side, side, model.vae.latent_channels))
+    noise = jax.random.normal(jax.random.key(0), (b, side, side, model.autoencoder.latent_channels))
 
     def ours(network: Any, images: Any, noise: Any) -> Any:
         posterior = network.encode(images)
@@ -215,7 +215,7 @@ def vae_task(artist: Artist) -> Ready:
             )
         )
         kl = jnp.mean(posterior.kl()) / posterior.mean[0].size
-        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.KL_WEIGHT * kl
+        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.COST_WEIGHTS * kl
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:
         posterior = network.encode(images).latent_dist
@@ -225,9 +225,9 @@ def vae_task(artist: Artist) -> Ready:
         right = (error[:, :, :, 1:] - error[:, :, :, :-1]).abs().mean()
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         pixel = error.abs().mean() + autoencoder.SQUARED_WEIGHT * error.square().mean()
-        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.KL_WEIGHT * kl
+        return pixel + autoencoder.EDGE_WEIGHT * (down + right) + autoencoder.COST_WEIGHTS * kl
 
-    return Ready(artist.vae, AutoencoderKL, config, (images, noise), ours, theirs, "vae")
+    return Ready(artist.autoencoder, AutoencoderKL, config, (images, noise), ours, theirs, "vae")
 
 
 TASKS: dict[str, Callable[[Artist], Ready]] = {"unet": unet_task, "vae": vae_task}

@@ -11,7 +11,7 @@ import ast
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import dacite
 
@@ -39,6 +39,7 @@ class TextEncoderConfig:
     eps: float = 1e-5
 
 
+@runtime_checkable
 class DenoiserConfig(Hashable, Protocol):
     """What a model has to know of its denoiser, whatever the architecture."""
 
@@ -92,6 +93,7 @@ class UNetConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+@runtime_checkable
 class AutoencoderConfig(Hashable, Protocol):
     """What a model has to know of its autoencoder, whatever the architecture."""
 
@@ -122,6 +124,7 @@ class VAEConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+@runtime_checkable
 class ProcessConfig(Hashable, Protocol):
     """How pictures become noise; `diffusion.process` makes a process of it."""
 

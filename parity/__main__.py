@@ -37,7 +37,7 @@ def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> It
             theirs = reference.build(model, seed, tiny=tiny)
             theirs.save_pretrained(place)
             config = folder.load_config(Path(place))
-            for part in folder.PARTS:
+            for part in SLOTS:
                 inputs = reference.inputs(model, part, seed)
                 record = reference.record(getattr(theirs, part), part, inputs)
                 setattr(theirs, part, None)

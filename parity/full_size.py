@@ -35,13 +35,15 @@ def rows(model: Path) -> Iterator[Row]:
     synthetic_tokenizer(text.vocab_size, text.length).save(model / "tokenizer")
     artist = diffusion.load(model)
     for sampler in SAMPLERS:
-        *_, last = artist.glances("a castle", steps=2, sampler=sampler, height=SIDE, width=SIDE)
-        picture = np.asarray(artist.vae.decode(last.latents / config.vae.scaling_factor))
+        *_, last = artist.sample("a castle", steps=2, sampler=sampler, height=SIDE, width=SIDE)
+        picture = np.asarray(
+            artist.autoencoder.decode(last.x_next / config.autoencoder.scaling_factor)
+        )
         wrong = float(np.sum(~np.isfinite(picture)))
         yield Row(f"painted by {sampler}: not finite", picture.shape, wrong, wrong, 0.0)
     with tempfile.TemporaryDirectory() as place:
         artist.save(place)
-        for part in folder.PARTS:
+        for part in SLOTS:
             one, other = _tensors(model, part), _tensors(Path(place), part)
             names = one.keys() | other.keys()
             wrong = float(sum(not _same(one.get(name), other.get(name)) for name in names))
@@ -50,7 +52,7 @@ def rows(model: Path) -> Iterator[Row]:
 
 def _tensors(model: Path, part: str) -> dict[str, tuple[Path, str]]:
     found = {}
-    for path in files.find(model, part, folder.PARTS[part].stem):
+    for path in files.find(model, part, SLOTS[part].stem):
         with safe_open(path, "numpy") as file:
             found |= {key: (path, key) for key in file.keys()}  # noqa: SIM118
     return found

@@ -33,7 +33,7 @@ def write(place: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
         reference.build(model, SEED, tiny=True).to(torch.float16).save_pretrained(root / "model")
         loaded = StableDiffusionPipeline.from_pretrained(root / "model", dtype=torch.float32)
-        for part in folder.PARTS:
+        for part in SLOTS:
             inputs = reference.inputs(model, part, SEED)
             record = reference.record(getattr(loaded, part), part, inputs)
             save_record(root / f"{part}.safetensors", record)

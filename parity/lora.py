@@ -100,9 +100,7 @@ def _compare(
     reference.unload_lora_weights()  # what is fused stays
 
     config = folder.load_config(place)
-    weights = {
-        part: folder.open_part(place, part, folder.structure_of(config, part)[1]) for part in STEMS
-    }
+    weights = {part: folder.open_part(place, part, structure_of(config, part)[1]) for part in STEMS}
     lora = LoRA.open(file, STRENGTH, {part: w.shapes for part, w in weights.items()})
     for part in STEMS:
         params = weights[part].read(adjusts=[lora.adjust(part)])

@@ -29,7 +29,7 @@ from PIL import Image
 import diffusion
 from diffusion.pipeline import Artist
 from diffusion.process.samplers import noise_at
-from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.weights.folder import find
 from parity import reference
 from parity.blocks import nhwc
@@ -85,7 +85,7 @@ def _pictures(model: reference.Model, seed: int) -> Iterator[Row]:
 
 def _nine_channels(seed: int) -> Iterator[Row]:
     model = reference.TINY["sd1"]
-    model = dataclasses.replace(model, unet=model.unet | {"in_channels": 9})
+    model = dataclasses.replace(model, unet=model.denoiser | {"in_channels": 9})
     with tempfile.TemporaryDirectory() as place:
         pipeline = reference.build(model, seed, tiny=True)
         pipeline.save_pretrained(place)
@@ -119,13 +119,13 @@ def _compare(
     given: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
     settings = {"seed": seed, "steps": STEPS, "guidance": GUIDANCE, "sampler": sampler}
-    *_, last = artist.glances(PROMPT, negative=NEGATIVE, **settings, **(given or {}))
+    *_, last = artist.sample(PROMPT, negative=NEGATIVE, **settings, **(given or {}))
     latents = paint(artist, pipeline, sampler, seed, given)
-    yield compare(f"{name}: latents", np.asarray(last.latents), nhwc(latents.numpy()), BOUND)
-    scale = artist.config.vae.scaling_factor
+    yield compare(f"{name}: latents", np.asarray(last.x_next), nhwc(latents.numpy()), BOUND)
+    scale = artist.config.autoencoder.scaling_factor
     with torch.no_grad():
         theirs = pipeline.vae.decode(latents / scale).sample.numpy()
-    picture = np.asarray(artist.vae.decode(last.latents / scale))
+    picture = np.asarray(artist.autoencoder.decode(last.x_next / scale))
     yield compare(f"{name}: picture", picture, nhwc(theirs), BOUND)
 
 
@@ -149,7 +149,7 @@ def paint(
         options = {"image": Image.fromarray(given["image"]), "strength": given["strength"]}
     if "mask" in given:
         options["mask_image"] = Image.fromarray(given["mask"])
-    side = artist.config.vae.downscale
+    side = artist.config.autoencoder.downscale
     size = artist.size(given.get("height"), given.get("width"), given.get("image"))
     shape = (size[0] // side, size[1] // side)
     canvas_noise, of_vae = noise(artist, seed, *shape)
@@ -188,8 +188,8 @@ def _drawing(
 
 def noise(artist: Artist, seed: int, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The canvas of a seed, and the noise upon what the VAE sees in a picture: (1, 4, h, w)."""
-    size = (h, w, artist.config.unet.latent_channels)
-    begin = canvas(picture_keys(seed, jnp.zeros(1, jnp.uint32)), size)
+    size = (h, w, artist.config.denoiser.latent_channels)
+    begin = initial_noise(picture_keys(seed, jnp.zeros(1, jnp.uint32)), size)
     of_vae = jax.random.normal(jax.random.key(seed), (1, *size))
     return _nchw(begin), _nchw(of_vae)
 
@@ -198,7 +198,7 @@ def on_the_way(artist: Artist, seed: int, h: int, w: int) -> Iterator[torch.Tens
     """The noise that our samplers draw in one call after the other, each (1, 4, h, w)."""
     keys = picture_keys(seed, jnp.zeros(1, jnp.uint32))
     for call in itertools.count():
-        yield _nchw(noise_at(keys, call, (h, w, artist.config.unet.latent_channels)))
+        yield _nchw(noise_at(keys, call, (h, w, artist.config.denoiser.latent_channels)))
 
 
 def _nchw(x: jax.Array) -> torch.Tensor:

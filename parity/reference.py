@@ -202,8 +202,8 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
         )
     parts = {
         "text_encoder": CLIPTextModel(CLIPTextConfig(**model.text_encoder)),
-        "unet": UNet2DConditionModel(**model.unet),
-        "vae": AutoencoderKL(**model.vae),
+        "unet": UNet2DConditionModel(**model.denoiser),
+        "vae": AutoencoderKL(**model.autoencoder),
     }
     for part in parts.values():
         _randomise(part.eval(), GAINS if tiny else ())
@@ -247,7 +247,7 @@ def inputs(model: Model, part: str, seed: int) -> tuple[torch.Tensor, ...]:
         return (tokens,)
     if part == "unet":
         latents = torch.randn(b, 4, *model.latent, generator=draw)
-        context = torch.randn(b, 77, model.unet["cross_attention_dim"], generator=draw)
+        context = torch.randn(b, 77, model.denoiser["cross_attention_dim"], generator=draw)
         timesteps = torch.randint(1000, (b,), generator=draw)
         return latents, timesteps, context
     height, width = model.picture

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.process import samplers, schedule
 from parity.rows import Row, compare
 
@@ -59,7 +59,7 @@ class Case:
         return f"{self.sampler}, {self.kind}, {self.steps} steps, strength {self.strength}"
 
     def plan(self) -> samplers.Plan:
-        config = ScheduleConfig(prediction=self.kind)
+        config = VariancePreservingConfig(prediction=self.kind)
         return samplers.plan(self.name, config, self.steps, eta=self.eta, strength=self.strength)
 
 

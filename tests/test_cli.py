@@ -112,11 +112,11 @@ def test_a_strip_ends_with_the_finished_picture(paint, artist):
     size, gap = 16, cli.GAP
     width = cli.STRIP_COLUMNS * (size + gap) + gap
     assert film.shape == (2 * (size + gap) + gap, width, 3)
-    glances = list(artist.glances("a red house", steps=10))
+    glances = list(artist.sample("a red house", steps=10))
     last = film[size + 2 * gap : -gap, -gap - size : -gap]
-    np.testing.assert_array_equal(last, artist.hang(glances[-1].x0)[0])
+    np.testing.assert_array_equal(last, artist.decode(glances[-1].x0)[0])
     first = film[gap : gap + size, gap : gap + size]
-    np.testing.assert_array_equal(first, artist.hang(glances[0].canvas)[0])
+    np.testing.assert_array_equal(first, artist.decode(glances[0].canvas)[0])
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_mistakes_in_training_are_named(capsys, tmp_path):
         ("face", [], "face"),
         ("unet", [], "diffusion train tokenizer"),
         ("vae", ["speed=3"], "speed=3"),
-        ("vae", ["model.unet.size=3"], "unet.size=3"),
+        ("vae", ["model.denoiser.size=3"], "unet.size=3"),
         ("vae", ["steps=many"], "steps"),
     ):
         arguments = ["train", part, "--output", str(tmp_path / "run")]
@@ -489,9 +489,11 @@ def test_module_runs_as_a_program():
 
 def test_the_first_run_says_why_it_is_slow(paint, capsys, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(cli.platformdirs, "user_cache_path", lambda name: tmp_path / "empty")
+        patch.setattr(
+            compilation_cache.platformdirs, "user_cache_path", lambda name: tmp_path / "empty"
+        )
         assert paint("a red house") == 0
-    cli.keep_compilations()  # where the other tests do
+    compilation_cache.keep_compilations()  # where the other tests do
     said = capsys.readouterr().err
     assert said.count("first run") == 1
     assert str(tmp_path / "empty") in said
@@ -512,7 +514,7 @@ def test_as_much_is_asked_for_as_fills_half_a_second(monkeypatch, seconds, ahead
 
     monkeypatch.setattr(cli.time, "perf_counter", lambda: now)
     monkeypatch.setattr(cli.jax, "block_until_ready", Glance.block_until_ready)
-    waiting = cli.Waiting(done)
+    waiting = progress.InFlight(done)
     waiting.add(Glance())
     assert counted == 1  # nobody knew how long it would take
     for i in range(1, 100):

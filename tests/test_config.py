@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.config import (
     ModelConfig,
-    ScheduleConfig,
+    VariancePreservingConfig,
     UNetConfig,
     from_dict,
     garden,
@@ -40,18 +40,22 @@ def test_as_many_parameters_as_the_official_files(preset, part, tensors, paramet
 
 def test_sd_v2_is_the_base_model_at_768_with_velocity():
     base, model = sd_v2_base(), sd_v2()
-    assert (model.text_encoder, model.unet, model.vae) == (base.text_encoder, base.unet, base.vae)
-    assert base.vae == sd_v1().vae
+    assert (model.text_encoder, model.denoiser, model.autoencoder) == (
+        base.text_encoder,
+        base.unet,
+        base.vae,
+    )
+    assert base.vae == sd_v1().autoencoder
     assert (base.image_size, model.image_size) == (512, 768)
-    assert (base.schedule.prediction, model.schedule.prediction) == ("epsilon", "v")
+    assert (base.schedule.prediction, model.process.prediction) == ("epsilon", "v")
     assert (sd_v1().latent_size, model.latent_size) == (64, 96)
 
 
 def test_sizes_that_follow_from_others():
     assert garden().latent_size == 16
-    assert garden().vae.downscale == 4
-    assert sd_v1().vae.downscale == 8
-    assert sd_v1().unet.time_width == 1280
+    assert garden().autoencoder.downscale == 4
+    assert sd_v1().autoencoder.downscale == 8
+    assert sd_v1().denoiser.time_width == 1280
 
 
 @pytest.mark.parametrize("preset", [garden, sd_v1, sd_v2_base, sd_v2])
@@ -96,7 +100,7 @@ def test_override_replaces_what_is_named_and_nothing_else():
     settings.append("schedule.prediction=v")
     config = override(sd_v1(), settings)
     unet = dataclasses.replace(UNetConfig(), norm_groups=16, heads=(2, 4, 8, 16))
-    schedule = ScheduleConfig(prediction="v")
+    schedule = VariancePreservingConfig(prediction="v")
     assert config == ModelConfig(name="my model", guidance=5.0, unet=unet, schedule=schedule)
     assert type(config.guidance) is float
     assert override(config, []) == config

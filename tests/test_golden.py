@@ -41,7 +41,7 @@ def record(family, part):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("part", folder.PARTS)
+@pytest.mark.parametrize("part", SLOTS)
 def test_every_block_and_the_whole(family, part):
     rows = list(blocks.rows(network(family, part), part, record(family, part)))
     breaches = [row for row in rows if not row.ok]
@@ -65,7 +65,7 @@ def artist(request):
 def painted(artist, sampler):
     """The comparison of the final latents."""
     artist, golden = artist
-    glances = list(artist.glances(**PROMPTS, sampler=sampler, steps=6, guidance=7.5))
+    glances = list(artist.sample(**PROMPTS, sampler=sampler, steps=6, guidance=7.5))
     np.testing.assert_allclose(glances[0].canvas, blocks.nhwc(golden["canvas"]), atol=1e-6)
     latents = np.asarray(glances[-1].latents)
     return compare(sampler, latents, blocks.nhwc(golden[sampler]), PAINTED_BOUND)

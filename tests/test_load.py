@@ -36,7 +36,7 @@ def test_half_precision_in_the_networks_float32_around_them(tiny_folder, artist,
         leaves = jax.tree.leaves(getattr(half, name).params)
         assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
     glances = list(half.glances(PROMPT, steps=3))
-    full = list(artist.glances(PROMPT, steps=3))
+    full = list(artist.sample(PROMPT, steps=3))
     rough = {"bfloat16": 0.1, "float16": 0.02}[dtype]
     for ours, exact in zip(glances, full, strict=True):
         assert {x.dtype for x in (ours.prediction, ours.x0, ours.latents)} == {jnp.dtype("float32")}
@@ -46,7 +46,7 @@ def test_half_precision_in_the_networks_float32_around_them(tiny_folder, artist,
     assert inside(tokens).dtype == jnp.dtype(dtype)
     assert half.text_encoder(tokens).dtype == jnp.float32
     images = half.vae.decode(full[-1].latents)
-    np.testing.assert_allclose(images, artist.vae.decode(full[-1].latents), atol=10 * rough)
+    np.testing.assert_allclose(images, artist.autoencoder.decode(full[-1].latents), atol=10 * rough)
 
 
 def test_an_unknown_precision_is_refused(tiny_folder):
@@ -71,7 +71,7 @@ def test_a_released_network_gives_its_memory_back_and_can_be_used_again(tiny_fol
 
 def test_what_is_saved_is_what_was_loaded(tiny_folder, artist, tmp_path):
     artist.save(tmp_path / "copy")
-    for part in folder.PARTS:
+    for part in SLOTS:
         stored = load_file(folder.part_file(tiny_folder, part))
         copied = load_file(folder.part_file(tmp_path / "copy", part))
         assert stored.keys() == copied.keys()
@@ -117,7 +117,7 @@ def test_weights_that_changed_on_disk_are_not_read_again(tiny_folder, tmp_path):
     place = shutil.copytree(tiny_folder, tmp_path / "model")
     artist = diffusion.load(place)
     folder.part_file(place, "vae").touch()
-    artist.vae.release()
+    artist.autoencoder.release()
     with pytest.raises(ValueError, match="has changed since; load the model again"):
         artist.paint(PROMPT, steps=1)
 
@@ -131,11 +131,11 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
     changed = diffusion.load(tiny_folder, loras={str(path): 0.5})
 
     def query(artist):
-        block = artist.unet.params["down"]["blocks"][0]["transformers"][0]["block"]
+        block = artist.denoiser.params["down"]["blocks"][0]["transformers"][0]["block"]
         return np.asarray(block["self_attention"]["query"]["kernel"])
 
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
-    unet = artist.unet.params["up"], changed.unet.params["up"]
+    unet = artist.denoiser.params["up"], changed.unet.params["up"]
     jax.tree.map(np.testing.assert_array_equal, *unet)
     changed.unet.release()
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
@@ -144,11 +144,11 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_where_memory_is_short_the_same_picture_is_hung_in_tiles(tiny_folder, monkeypatch, dtype):
     artist = diffusion.load(tiny_folder, dtype=dtype)
-    *_, last = artist.glances(PROMPT, steps=1, height=8, width=24, count=3)
-    whole = artist.hang(last.latents)
+    *_, last = artist.sample(PROMPT, steps=1, height=8, width=24, count=3)
+    whole = artist.decode(last.x_next)
     monkeypatch.setattr(pipeline, "free_memory", lambda: 1000)
-    monkeypatch.setattr(artist.vae, "decode", None)
-    tiles = artist.hang(last.latents)
+    monkeypatch.setattr(artist.autoencoder, "decode", None)
+    tiles = artist.decode(last.x_next)
     assert tiles.shape == (3, 8, 24, 3)
     difference = np.abs(tiles.astype(int) - whole)
     assert difference.max() <= {"float32": 1, "bfloat16": 8}[dtype]
@@ -156,11 +156,11 @@ def test_where_memory_is_short_the_same_picture_is_hung_in_tiles(tiny_folder, mo
 
 def test_large_pictures_are_hung_one_by_one(artist, monkeypatch):
     latents = jax.random.normal(jax.random.key(0), (3, 8, 8, 4))
-    together = artist.hang(latents)
+    together = artist.decode(latents)
     monkeypatch.setattr(pipeline, "PIXELS", 16 * 16)
-    decode, seen = artist.vae.decode, []
-    monkeypatch.setattr(artist.vae, "decode", lambda z: (seen.append(len(z)), decode(z))[1])
-    alone = artist.hang(latents)
+    decode, seen = artist.autoencoder.decode, []
+    monkeypatch.setattr(artist.autoencoder, "decode", lambda z: (seen.append(len(z)), decode(z))[1])
+    alone = artist.decode(latents)
     assert seen == [1, 1, 1]
     assert np.abs(alone.astype(int) - together).max() <= 1
 

@@ -11,7 +11,7 @@ from diffusion import pipeline
 from diffusion.images import to_uint8
 from diffusion.pipeline import load
 from diffusion.process import samplers, schedule
-from diffusion.stages.noisy_latent import canvas, picture_keys
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 
 PROMPT = "a red house"
 
@@ -23,8 +23,8 @@ def turns_of_five(monkeypatch):
 
 
 def finished(artist, prompt=PROMPT, **settings):
-    *_, last = artist.glances(prompt, **{"steps": 3, **settings})
-    return np.asarray(last.latents)
+    *_, last = artist.sample(prompt, **{"steps": 3, **settings})
+    return np.asarray(last.x_next)
 
 
 def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
@@ -32,18 +32,20 @@ def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
     config = artist.config
     context = artist.text_encoder(jnp.asarray(artist.tokenizer([negative, prompt])))
     keys = picture_keys(seed, jnp.arange(1))
-    z = canvas(keys, (config.latent_size, config.latent_size, config.unet.latent_channels))
+    z = initial_noise(
+        keys, (config.latent_size, config.latent_size, config.denoiser.latent_channels)
+    )
     memory = jnp.zeros_like(z)
-    plan = samplers.plan(sampler, config.schedule, steps)
+    plan = samplers.plan(sampler, config.process, steps)
     for call, t in enumerate(plan.timestep):
-        time = artist.unet.time_embedding(jnp.asarray([t, t]))
-        h, skips = artist.unet.down(jnp.concatenate([z, z]), time, context)
-        h = artist.unet.bottleneck(h, time, context)
-        without, told = artist.unet.up(h, skips, time, context)[:, None]
+        time = artist.denoiser.time_embedding(jnp.asarray([t, t]))
+        h, skips = artist.denoiser.down(jnp.concatenate([z, z]), time, context)
+        h = artist.denoiser.bottleneck(h, time, context)
+        without, told = artist.denoiser.up(h, skips, time, context)[:, None]
         prediction = samplers.guide(without, told, guidance)
         row = samplers.Plan(*(column[call] for column in plan))
         alpha_bar = jnp.asarray(row.alpha_bar)[None]
-        x0 = schedule.to_x0(prediction, z, alpha_bar, config.schedule.prediction)
+        x0 = schedule.to_x0(prediction, z, alpha_bar, config.process.prediction)
         noise = samplers.noise_at(keys, call, z.shape[1:])
         seen = z
         z, memory = samplers.update(row, z, x0, memory, noise)
@@ -53,30 +55,30 @@ def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
 @pytest.mark.parametrize("sampler", ["dpm++2m", "euler_a", "heun"])
 def test_the_stages_by_hand_paint_what_the_artist_paints(artist, sampler):
     settings = {"negative": "a house at night", "seed": 5, "steps": 4, "guidance": 2.5}
-    glances = artist.glances(PROMPT, sampler=sampler, **settings)
+    glances = artist.sample(PROMPT, sampler=sampler, **settings)
     expected = by_hand(artist, PROMPT, sampler=sampler, **settings)
     for glance, (t, seen, prediction, x0, z) in zip(glances, expected, strict=True):
-        assert glance.timestep == t
-        np.testing.assert_allclose(glance.canvas, seen, atol=1e-5)
-        np.testing.assert_allclose(glance.prediction, prediction, atol=1e-5)
-        np.testing.assert_allclose(glance.x0, x0, atol=1e-5)
-        np.testing.assert_allclose(glance.latents, z, atol=1e-5)
+        assert step.t == t
+        np.testing.assert_allclose(step.x_t, seen, atol=1e-5)
+        np.testing.assert_allclose(step.prediction, prediction, atol=1e-5)
+        np.testing.assert_allclose(step.x0, x0, atol=1e-5)
+        np.testing.assert_allclose(step.x_next, z, atol=1e-5)
     picture = artist.paint(PROMPT, sampler=sampler, **settings)
-    decoded = artist.vae.decode(z / artist.config.vae.scaling_factor)
+    decoded = artist.autoencoder.decode(z / artist.config.autoencoder.scaling_factor)
     assert picture.shape == (1, 16, 16, 3)
     assert np.abs(picture.astype(int) - to_uint8(decoded)).max() <= 1
 
 
 def test_glances_keep_the_books(artist):
-    glances = list(artist.glances(PROMPT, steps=4, sampler="heun", seed=3))
-    assert [glance.step for glance in glances] == [0, 0, 1, 1, 2, 2, 3]
-    plan = samplers.plan("heun", artist.config.schedule, 4)
-    assert [glance.timestep for glance in glances] == plan.timestep.tolist()
-    first = canvas(picture_keys(3, jnp.arange(1)), (8, 8, 4))
+    glances = list(artist.sample(PROMPT, steps=4, sampler="heun", seed=3))
+    assert [step.index for glance in glances] == [0, 0, 1, 1, 2, 2, 3]
+    plan = samplers.plan("heun", artist.config.process, 4)
+    assert [step.t for glance in glances] == plan.timestep.tolist()
+    first = initial_noise(picture_keys(3, jnp.arange(1)), (8, 8, 4))
     np.testing.assert_array_equal(glances[0].canvas, first)
     for glance, following in itertools.pairwise(glances):
-        np.testing.assert_array_equal(glance.latents, following.canvas)
-    assert {glance.prediction.shape for glance in glances} == {(1, 8, 8, 4)}
+        np.testing.assert_array_equal(step.x_next, following.canvas)
+    assert {step.prediction.shape for glance in glances} == {(1, 8, 8, 4)}
 
 
 def test_one_seed_one_picture_whatever_is_painted_beside_it(artist, turns_of_five):
@@ -91,11 +93,11 @@ def test_one_seed_one_picture_whatever_is_painted_beside_it(artist, turns_of_fiv
 
 def test_a_long_series_is_painted_in_turns(artist, turns_of_five):
     seen = []
-    series = artist.paint(PROMPT, count=11, steps=3, on_glance=lambda glance: seen.append(glance))
+    series = artist.paint(PROMPT, count=11, steps=3, on_step=lambda glance: seen.append(glance))
     assert series.shape == (11, 16, 16, 3)
-    assert [len(glance.latents) for glance in seen] == [4] * 9
+    assert [len(step.x_next) for glance in seen] == [4] * 9
     for i in (0, 3, 4, 10):
-        alone = artist.hang(jnp.asarray(finished(artist, first=i)))
+        alone = artist.decode(jnp.asarray(finished(artist, first=i)))
         assert np.abs(series[i].astype(int) - alone[0]).max() <= 1
     assert len(np.unique(series.reshape(11, -1), axis=0)) == 11
 
@@ -109,7 +111,12 @@ def test_same_seed_same_picture_bit_for_bit(artist):
 
 
 def compiled(artist):
-    programs = (artist._glance, artist._canvas, artist.text_encoder.whole, artist.vae.decode)
+    programs = (
+        artist._glance,
+        artist._canvas,
+        artist.text_encoder.whole,
+        artist.autoencoder.decode,
+    )
     return [getattr(program, "compiled", program)._cache_size() for program in programs]
 
 
@@ -186,7 +193,7 @@ def test_refuses_what_it_cannot_paint(artist, settings, message):
 )
 def test_glances_refuse_at_once(artist, settings, message):
     with pytest.raises(ValueError, match=message):
-        artist.glances(PROMPT, **settings)
+        artist.sample(PROMPT, **settings)
 
 
 def test_unet_and_vae_are_callable_as_a_whole(artist):
@@ -194,12 +201,14 @@ def test_unet_and_vae_are_callable_as_a_whole(artist):
     context = artist.text_encoder(jnp.asarray(artist.tokenizer([PROMPT, ""])))
     assert context.shape == (2, 16, 8)
     timesteps = jnp.asarray([3, 900])
-    time = artist.unet.time_embedding(timesteps)
-    h, skips = artist.unet.down(z, time, context)
-    composed = artist.unet.up(artist.unet.bottleneck(h, time, context), skips, time, context)
-    np.testing.assert_allclose(artist.unet(z, timesteps, context), composed, atol=1e-5)
-    images = artist.vae.decode(z)
-    mean, log_variance = artist.vae.encode(images)
+    time = artist.denoiser.time_embedding(timesteps)
+    h, skips = artist.denoiser.down(z, time, context)
+    composed = artist.denoiser.up(
+        artist.denoiser.bottleneck(h, time, context), skips, time, context
+    )
+    np.testing.assert_allclose(artist.denoiser(z, timesteps, context), composed, atol=1e-5)
+    images = artist.autoencoder.decode(z)
+    mean, log_variance = artist.autoencoder.encode(images)
     assert images.shape == (2, 16, 16, 3)
     assert mean.shape == log_variance.shape == z.shape
 

@@ -7,7 +7,7 @@ denoiser predicts of the two. Pipeline, samplers and training know no more of it
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -22,6 +22,7 @@ Level = Float[Array, " b"]
 Timesteps = Int[Array, " b"]
 
 
+@runtime_checkable
 class Process(Protocol):
     """What everybody may know of a process; `t` is a timestep a picture."""
 

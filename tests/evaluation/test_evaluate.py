@@ -33,7 +33,7 @@ from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
 from diffusion.evaluation.page import plain, said, seen_of, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.pipeline import Artist
-from diffusion.training.denoiser import UNetTask
+from diffusion.training.denoiser import DenoiserTask
 from diffusion.runtime.parameters import split
 
 # The small tokenizer of the tests has no room for long captions.
@@ -130,7 +130,9 @@ def test_a_copy_is_not_new():
 
 
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
-    task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
+    task = DenoiserTask(
+        artist.config, artist.tokenizer, artist.text_encoder.params, artist.autoencoder.params
+    )
     run = {"steps": 9, "batch_size": 5, "candidates": CANDIDATES}
     seen, total = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
     assert (len(seen.layout), total) == (20, 90)

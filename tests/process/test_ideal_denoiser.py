@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.inspection.figures import ideal_denoiser as figures
 from diffusion.process.ideal_denoiser import network_of, posterior_mean, shares
 from diffusion.process.samplers import plan, sample
@@ -13,7 +13,7 @@ from diffusion.process.schedule import add_noise, alpha_bars
 
 RNG = np.random.default_rng(0)
 PICTURES = jnp.asarray(RNG.standard_normal((6, 3, 3, 2), np.float32))
-CONFIG = ScheduleConfig()
+CONFIG = VariancePreservingConfig()
 
 
 def by_hand(z, ab):

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.process import samplers, schedule
 
-CONFIG = ScheduleConfig()
+CONFIG = VariancePreservingConfig()
 NAMES = list(samplers.SAMPLERS)
 TRIANGLE = ((-1.0, 0.0), (1.0, 0.5), (0.3, -0.9))
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.process import schedule
 
-CONFIG = ScheduleConfig()
+CONFIG = VariancePreservingConfig()
 SHAPE = (4, 2, 3, 4)
 ALPHA_BAR = jnp.asarray(schedule.alpha_bars(CONFIG)[[0, 250, 700, 999]])
 
@@ -122,7 +122,7 @@ def test_timesteps_are_those_of_stable_diffusion():
     data=st.data(),
 )
 def test_timesteps_descend_within_range(train_steps, data):
-    config = ScheduleConfig(train_steps=train_steps)
+    config = VariancePreservingConfig(train_steps=train_steps)
     steps = data.draw(st.integers(1, train_steps))
     timesteps = schedule.timesteps(config, steps)
     assert len(timesteps) == steps

@@ -21,7 +21,7 @@ from PIL import Image
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
 from diffusion.training import autoencoder, loop
-from diffusion.training.autoencoder import VAETask
+from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
 from diffusion.runtime.parameters import Params
 
@@ -62,8 +62,8 @@ class Line:
 def tiny_vae() -> ModelConfig:
     return ModelConfig(
         image_size=16,
-        vae=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
-        unet=UNetConfig(block_out_channels=(8, 8), attention=(True, False), heads=(2, 2)),
+        autoencoder=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
+        denoiser=UNetConfig(block_out_channels=(8, 8), attention=(True, False), heads=(2, 2)),
     )
 
 
@@ -186,11 +186,11 @@ def assert_resumed_like(
 
 
 def test_a_real_network_goes_on_bit_for_bit(tmp_path, quick_pictures):
-    task = VAETask(tiny_vae())
+    task = AutoencoderTask(tiny_vae())
     config = TrainConfig(4, 4, 1e-3, warmup=1, ema=0.9, log_every=1, checkpoint_every=2)
     expected = train(task, config, tmp_path / "whole")
 
-    class Stopped(VAETask):
+    class Stopped(AutoencoderTask):
         def batch(self, rng: np.random.Generator, size: int):
             if rng.bit_generator.seed_seq.entropy == [config.seed, 3]:
                 raise KeyboardInterrupt
@@ -420,7 +420,7 @@ def test_eight_devices_share_a_batch_and_learn_the_same(tmp_path, quick_pictures
     report = json.loads((tmp_path / "eight" / "report.json").read_text())
     assert report == {"devices": 8, "scenes": 8, "scenes_on_each": [1] * 8}
 
-    task, config = VAETask(tiny_vae()), shared_config()
+    task, config = AutoencoderTask(tiny_vae()), shared_config()
     one = train(task, config, tmp_path / "one")
     begin = jax.tree.leaves(task.init(config.seed))
     moved, apart = [], []
@@ -443,7 +443,7 @@ def train_on_all_devices(folder: Path) -> None:
     """Train a VAE, and write down how its batch lay on the devices."""
     report = {}
 
-    class Watched(VAETask):
+    class Watched(AutoencoderTask):
         def loss(self, params, batch, key):
             def note(sharding: jax.sharding.Sharding) -> None:
                 places = sharding.devices_indices_map(batch.house.shape)

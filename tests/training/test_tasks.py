@@ -12,7 +12,13 @@ import optax
 import pytest
 from flax import nnx
 
-from diffusion.config import ModelConfig, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffusion.config import (
+    ModelConfig,
+    VariancePreservingConfig,
+    TextEncoderConfig,
+    UNetConfig,
+    VAEConfig,
+)
 from diffusion.datasets.captions import caption, captions, said_by
 from diffusion.datasets.curriculum import CAPTION_DROPOUT
 from diffusion.datasets.garden import (
@@ -28,8 +34,8 @@ from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import denoiser
-from diffusion.training.autoencoder import VAETask, measure_scale
-from diffusion.training.denoiser import GAMMA, TIMES, UNetTask, draw_timesteps, weight
+from diffusion.training.autoencoder import AutoencoderTask, measure_scale
+from diffusion.training.denoiser import GAMMA, TIMES, DenoiserTask, draw_timesteps, weight
 from diffusion.training.text_encoder import (
     OPTIONS,
     TWIN_ATTRIBUTES,
@@ -57,24 +63,26 @@ def small(kind: str = "v") -> ModelConfig:
         text_encoder=TextEncoderConfig(
             vocab_size=words().vocab_size, length=100, width=8, layers=1, heads=2, mlp_width=16
         ),
-        unet=UNetConfig(
+        denoiser=UNetConfig(
             block_out_channels=(8, 8), layers_per_block=1, attention=(True, False),
             heads=(2, 2), context_width=8, norm_groups=4,
         ),
-        vae=VAEConfig(
+        autoencoder=VAEConfig(
             block_out_channels=(4, 8), layers_per_block=1, norm_groups=2, scaling_factor=1.0
         ),
-        schedule=ScheduleConfig(prediction=kind),
+        process=VariancePreservingConfig(prediction=kind),
     )  # fmt: skip
 
 
 def make(name: str) -> Any:
     if name == "vae":
-        return VAETask(small())
+        return AutoencoderTask(small())
     if name == "text":
         return TextTask(small(), words())
     text_encoder = split(TextEncoder(small().text_encoder, rngs=nnx.Rngs(1)))[1]
-    return UNetTask(small(), words(), text_encoder, split(VAE(small().vae, rngs=nnx.Rngs(2)))[1])
+    return DenoiserTask(
+        small(), words(), text_encoder, split(VAE(small().vae, rngs=nnx.Rngs(2)))[1]
+    )
 
 
 @pytest.mark.parametrize("name", ["vae", "text", "unet"])
@@ -263,10 +271,12 @@ def test_a_tenth_of_the_captions_is_dropped():
 def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
     """A fresh network says nothing (its last layer is zero), so the loss is the target's size."""
     config = small(kind)
-    config = dataclasses.replace(config, vae=dataclasses.replace(config.vae, scaling_factor=0.5))
+    config = dataclasses.replace(
+        config, vae=dataclasses.replace(config.autoencoder, scaling_factor=0.5)
+    )
     text, vae = (split(module(rngs=nnx.Rngs(0)))[1] for module in (
-        partial(TextEncoder, config.text_encoder), partial(VAE, config.vae)))  # fmt: skip
-    task = UNetTask(config, words(), text, vae)
+        partial(TextEncoder, config.text_encoder), partial(VAE, config.autoencoder)))  # fmt: skip
+    task = DenoiserTask(config, words(), text, vae)
     seen: dict[str, tuple[jax.Array, ...]] = {}
 
     def watched(name, function):
@@ -284,14 +294,14 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
     latents, noise, timesteps, alpha_bars = seen["noisy_latent"]
     assert np.array_equal(seen["target"][0], latents)
     assert np.array_equal(seen["target"][1], noise)
-    alpha_bar = schedule.alpha_bars(config.schedule)[np.asarray(timesteps)]
+    alpha_bar = schedule.alpha_bars(config.process)[np.asarray(timesteps)]
     np.testing.assert_allclose(seen["target"][2], alpha_bar, rtol=1e-6)
     assert np.array_equal(alpha_bars, task.alpha_bars)
     assert seen["target"][3] == kind
     posterior = nnx.merge(task.vae_structure, vae).encode(render(batch.scenes, config.image_size))
     drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
     np.testing.assert_allclose(
-        latents, np.concatenate([drawn] * denoiser.LOOKS), rtol=1e-5, atol=1e-6
+        latents, np.concatenate([drawn] * denoiser.VIEWS), rtol=1e-5, atol=1e-6
     )
     assert abs(float(jnp.std(noise)) - 1) < 0.1
 
@@ -305,7 +315,7 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
 
 def test_the_measured_scale_gives_latents_of_unit_variance():
     config = small()
-    task = VAETask(config)
+    task = AutoencoderTask(config)
     params = task.init(0)
     scale = measure_scale(config, params, count=128)
     vae = nnx.merge(task.structure, params)

@@ -207,12 +207,12 @@ def test_what_ships_beside_the_models_is_found_on_either_shelf(tmp_path, monkeyp
     assert folder.shipped("judge") == shelves[1] / "judge"
 
 
-@pytest.mark.parametrize("part", folder.PARTS)
+@pytest.mark.parametrize("part", SLOTS)
 @pytest.mark.parametrize("linear", [True, False])
 def test_a_part_survives(tiny_folder, tmp_path, part, linear):
     config = folder.load_config(tiny_folder)
     config = dataclasses.replace(
-        config, unet=dataclasses.replace(config.unet, linear_projection=linear)
+        config, unet=dataclasses.replace(config.denoiser, linear_projection=linear)
     )
     structure, params = folder.load_part(tiny_folder, config, part)
     folder.save_part(tmp_path, config, part, params)

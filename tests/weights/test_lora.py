@@ -41,7 +41,7 @@ def weights(tmp_path_factory):
         text_encoder=TextEncoderConfig(
             vocab_size=12, length=4, width=6, layers=2, heads=2, mlp_width=10
         ),
-        unet=UNetConfig(
+        denoiser=UNetConfig(
             block_out_channels=(4, 8),
             layers_per_block=1,
             attention=(True, False),
@@ -54,7 +54,7 @@ def weights(tmp_path_factory):
     draw = np.random.default_rng(0)
     opened = {}
     for part in ("unet", "text_encoder"):
-        _, like = folder.structure_of(config, part)
+        _, like = structure_of(config, part)
         random = {
             path: draw.standard_normal(leaf.shape, np.float32)
             for path, leaf in flatten_dict(like).items()

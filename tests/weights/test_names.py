@@ -8,7 +8,7 @@ from diffusion.weights.names import NAME_MAPS, from_file, theirs, to_file, today
 
 
 def names(config, part):
-    _, like = folder.structure_of(config, part)
+    _, like = structure_of(config, part)
     return [".".join(map(str, path)) for path in flatten_dict(like)]
 
 
@@ -31,7 +31,7 @@ def names(config, part):
     ],
 )
 def test_the_unet_is_called_as_in_official_files(ours, official):
-    assert theirs(ours, NAME_MAPS["unet"]) == official
+    assert theirs(ours, unet.NAMES) == official
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_text_encoder_and_vae_are_called_as_in_official_files(part, ours, offici
 
 
 @pytest.mark.parametrize("config", [garden(), sd_v1(), sd_v2()], ids=lambda config: config.name)
-@pytest.mark.parametrize("part", folder.PARTS)
+@pytest.mark.parametrize("part", SLOTS)
 def test_every_parameter_has_a_name_of_its_own(config, part):
     ours = names(config, part)
     assert len({theirs(name, NAME_MAPS[part]) for name in ours}) == len(ours) > 50
 
 
 def test_a_module_has_a_name_too():
-    assert theirs("bottleneck.transformer.norm", NAME_MAPS["unet"]) == "mid_block.attentions.0.norm"
+    assert theirs("bottleneck.transformer.norm", unet.NAMES) == "mid_block.attentions.0.norm"
     with pytest.raises(KeyError):
-        theirs("down.nothing.kernel", NAME_MAPS["unet"])
+        theirs("down.nothing.kernel", unet.NAMES)
 
 
 @pytest.mark.parametrize(
