@@ -58,7 +58,7 @@ def write(folder: Path, report: Report, main: Group, closest: Pictures | None) -
 
 
 def save(figure: Figure | Sheet, path: Path) -> None:
-    """Write a PNG of 256 colours, a third of the bytes; a sheet of pictures keeps its pixels.
+    """Write a PNG of 256 colours, a quarter of the bytes; a sheet of pictures keeps its pixels.
 
     Most colours of a sheet are sky: maximum coverage keeps a red roof among them red.
     """
