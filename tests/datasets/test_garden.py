@@ -136,11 +136,13 @@ def test_no_shape_reaches_beyond_the_rows_it_is_drawn_in(monkeypatch: pytest.Mon
     scene = sample(512, seed=9)
     extremes = np.random.default_rng(0).integers(0, 2, scene.layout.shape) * 0.999
     scene = scene._replace(layout=extremes.astype(np.float32))
+    # In eights, for which `render` is compiled only once.
+    eights = [Scene(*(field[i : i + 8] for field in scene)) for i in range(0, 512, 8)]
+    in_rows = [np.asarray(render(eight, 32)) for eight in eights]
     monkeypatch.setattr(renderer, "fill_rows", lambda drawing, top, bottom, draw: draw(drawing))
     whole = compiled_again(32)
-    for start in range(0, 512, 8):  # in eights, for which `render` is compiled already
-        eight = Scene(*(field[start : start + 8] for field in scene))
-        assert np.max(np.abs(np.asarray(render(eight, 32)) - np.asarray(whole(eight)))) < 0.01
+    for eight, pictures in zip(eights, in_rows, strict=True):
+        assert np.max(np.abs(np.asarray(whole(eight)) - pictures)) < 0.01
 
 
 def test_training_never_sees_a_held_out_combination():
