@@ -1,4 +1,4 @@
-"""Practice: what is hard comes more often, and nothing else changes."""
+"""The curriculum: what is hard comes more often, and nothing else changes."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_scenes_without_words_are_as_in_the_garden(monkeypatch):
 
 
 def test_one_candidate_each_is_the_garden_itself():
-    """The scenes of a training that knew no practice, in another order."""
+    """The scenes are those of the garden, in another order."""
     scenes, _ = practice(np.random.default_rng(5), 64, candidates=1)
     garden = sample_scenes(np.random.default_rng(5), 64)
     assert np.array_equal(np.sort(scenes.layout[:, 0]), np.sort(garden.layout[:, 0]))

@@ -53,7 +53,7 @@ def captions(
     Raises ValueError if a language is not in `LANGUAGES` or the shares make no sense.
     """
     for language in shares:
-        _check(language)
+        _check_language(language)
     if min(shares.values(), default=0.0) < 0.0 or not np.isclose(sum(shares.values()), 1.0):
         raise ValueError(f"shares is {dict(shares)}; give shares from 0 to 1 that add up to 1")
     if not 0.0 <= detailed_share <= 1.0:
@@ -79,17 +79,17 @@ def caption(
 
     Raises ValueError if `language` is not in `LANGUAGES`.
     """
-    _check(language)
+    _check_language(language)
     values = {name: value(scene, index, name) for name in ATTRIBUTES}
     chosen = _choose(values, rng, detailed)
     named = {name: values[name] for name in ATTRIBUTES if name in chosen}
     speech = LANGUAGES[language]
     keywords = rng.random() < _KEYWORD_SHARE
     parts = speech.describe(values, named, rng, keywords)
-    text = _list(parts, speech, rng) if keywords else speech.arrange(parts, rng)
+    text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
     if "light" in chosen and values["sky"] == "night":
         chosen |= {"sky"}  # whoever says moon says night
-    return Caption(_type(text, speech, rng), language, frozenset(chosen))
+    return Caption(_as_typed(text, speech, rng), language, frozenset(chosen))
 
 
 def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:
@@ -101,7 +101,7 @@ def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attr
     return np.stack(columns, axis=1).astype(np.int32)
 
 
-def _check(language: str) -> None:
+def _check_language(language: str) -> None:
     if language not in LANGUAGES:
         known = " or ".join(f'"{code}"' for code in LANGUAGES)
         raise ValueError(f"language is {language!r}; captions are written in {known}")
@@ -134,14 +134,14 @@ def _choose(values: Values, rng: np.random.Generator, detailed: bool) -> set[str
     return named
 
 
-def _list(parts: Parts, speech: Language, rng: np.random.Generator) -> str:
+def _list_keywords(parts: Parts, speech: Language, rng: np.random.Generator) -> str:
     """Keywords, as in "red house, two trees, night": the house first, the rest in any order."""
     rest = [*parts.features, parts.trees, parts.flowers, *parts.settings, parts.light]
     rest += [pick(speech.style[parts.style], rng)] if parts.style else []
     return ", ".join([parts.house, *shuffle([part for part in rest if part], rng)])
 
 
-def _type(text: str, speech: Language, rng: np.random.Generator) -> str:
+def _as_typed(text: str, speech: Language, rng: np.random.Generator) -> str:
     """As people type: with or without a capital, a full stop, the language's own letters."""
     if rng.random() < _CAPITAL_SHARE:
         text = speech.capitals.get(text[0], text[0].upper()) + text[1:]

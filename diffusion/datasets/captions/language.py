@@ -12,7 +12,7 @@ _DIGIT_SHARE = 0.06  # of the numbers: "2 pines"
 
 
 class Parts(NamedTuple):
-    """The parts of a sentence about a scene; those that are not said are empty."""
+    """The parts of a sentence about a scene; a part that is not said is empty."""
 
     house: str  # noun phrase: "a red house"
     features: list[str]  # what belongs to the house: "a blue roof", "a green door"
@@ -35,7 +35,7 @@ class Language(NamedTuple):
     """`arrange(parts, rng)` makes one sentence of them."""
 
     style: Words  # keywords for how a picture is painted
-    capitals: Mapping[str, str] = {}  # those that `str.upper` gets wrong
+    capitals: Mapping[str, str] = {}  # letter -> its capital, where `str.upper` is wrong
     plain: Mapping[int, str | int | None] | None = None
     """For `str.translate`: what people type who lack the language's own letters."""
 

@@ -112,7 +112,7 @@ def render_flowers(drawing: Drawing, view: View) -> Drawing:
 
     leaf = ellipse(x, y - 0.022, 0.038, 0.014)
     drawing = fill(drawing, leaf, tone(palette.LEAF_GREEN) * view.tint, shown, outline=0.5)
-    # Five petals: a circle with a radius that goes as cos 5a, by the multiple angle formula.
+    # Five petals: a circle whose radius swings with cos 5a, by the multiple angle formula.
     radius = jnp.sqrt(x**2 + y**2 + 1e-8)
     c = y / radius
     petals = radius - 0.0295 - 0.0045 * (16.0 * c**5 - 20.0 * c**3 + 5.0 * c)

@@ -45,7 +45,7 @@ HELD_OUT: tuple[Mapping[str, str], ...] = (
     {"trees": "three", "tree_kind": "apple", "season": "winter"},
 )
 """Combinations that training never sees. Four test whether a colour goes to the right object, two
-whether the model counts. A scene is held out if it matches all of any one combination."""
+whether the model counts. A scene is held out if it shows all values of one combination."""
 
 _Batch = Array | np.ndarray
 

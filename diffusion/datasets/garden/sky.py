@@ -30,7 +30,7 @@ def render_air(drawing: Drawing, view: View) -> Drawing:
 
 
 def _render_stars(drawing: Drawing, view: View) -> Drawing:
-    """In a clear night, at most one star in each cell of a grid."""
+    """On a clear night, at most one star in each cell of a grid."""
     x, y, seed = drawing.x, drawing.y, view.free["weather_seed"]
     column, row = jnp.floor(x * 7.0), jnp.floor(y * 8.0)
     across, down = cell_hash(column, row, seed), cell_hash(row + 31, column, seed)
@@ -44,7 +44,7 @@ def _render_stars(drawing: Drawing, view: View) -> Drawing:
 
 
 def render_sky(drawing: Drawing, view: View) -> Drawing:
-    """Sun or moon, then the clouds; they never hide it altogether."""
+    """Sun or moon, then the clouds, which never hide it altogether."""
     scene, free = view.scene, view.free
     dx, dy = drawing.x - view.light_x, drawing.y - view.light_y
     moon = jnp.maximum(
@@ -68,7 +68,7 @@ def render_sky(drawing: Drawing, view: View) -> Drawing:
         )
         for i in range(2)
     ]
-    veil = _cloud(dx - 0.05, dy - 0.075, 0.75 * size)  # a third cloud, low before the light
+    veil = _cloud(dx - 0.05, dy - 0.075, 0.75 * size)  # over the lower part of the light
     nearest = jnp.minimum(jnp.minimum(*clouds), veil)
     return fill(drawing, nearest, colour, scene.weather > 0)
 
