@@ -20,7 +20,7 @@ from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
 from diffusion.runtime.devices import described
 from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
 from diffusion.runtime.parameters import Params

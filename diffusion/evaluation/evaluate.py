@@ -33,7 +33,7 @@ from diffusion.evaluation.questions import (
 )
 from diffusion.images import to_uint8
 from diffusion.pipeline import Artist
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 from diffusion.runtime.parameters import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]

@@ -20,7 +20,7 @@ from diffusion.evaluation.evaluate import Group, Pictures, Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 
 SHOWN = 64  # captions of the contact sheet
 FAILURES = 12
