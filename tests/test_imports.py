@@ -18,7 +18,7 @@ LEVELS = (  # from the ground up; what stands in one line may not import one ano
     ("conditioning",),
     ("pipeline",),
     ("loading",),
-    ("training",),
+    ("training", "painting"),
     ("inspection", "evaluation"),
     ("course", "cli"),
     ("__init__", "__main__"),
