@@ -29,8 +29,8 @@ import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-from diffusion.course.lesson import FACTS
 from diffusion.atomic_write import atomic_write
+from diffusion.course.lesson import FACTS
 
 LESSONS, NOTEBOOKS, README = Path("lessons"), Path("notebooks"), Path("README.md")
 SETTINGS = LESSONS / "settings.toml"
