@@ -31,7 +31,7 @@ from diffusion.process import samplers, schedule
 from diffusion.process.samplers import Plan
 from diffusion.runtime.atomic_write import replacing
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes
-from diffusion.runtime.transformed_kernels import transformed, transformed_bytes
+from diffusion.runtime.transformed_kernels import transformed, transformed_bytes, worthwhile
 from diffusion.stages.noisy_latent import canvas, picture_keys
 from diffusion.stages.vae import Posterior
 from diffusion.text.tokenizer import Tokenizer
@@ -186,10 +186,12 @@ class UNetStages(Network):
         return sum(leaf.nbytes for leaf in self.leaves if id(leaf) not in kept)
 
     def _prepared(self, params: Params) -> Params:
-        needed = transformed_bytes(params, self.positions)
-        if not suits_a_cpu(jax.tree.leaves(params)[0]) or needed > free_memory() // 2:
+        if not suits_a_cpu(jax.tree.leaves(params)[0]):
             return params
-        return transformed(params, self.positions)
+        places = worthwhile(self.structure, params, self.positions)
+        if transformed_bytes(params, places) > free_memory() // 2:
+            return params
+        return transformed(params, places)
 
     def __call__(
         self,
