@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
+from diffusion.atomic_write import atomic_write
 from diffusion.datasets.captions import captions, said_by
 from diffusion.datasets.curriculum import practice
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, is_there, render, sample_scenes
@@ -33,7 +34,6 @@ from diffusion.evaluation.questions import (
 )
 from diffusion.images import to_uint8
 from diffusion.pipeline import Artist
-from diffusion.runtime.atomic_write import atomic_write
 from diffusion.runtime.parameters import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]

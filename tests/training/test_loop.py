@@ -20,10 +20,10 @@ from PIL import Image
 
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
+from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, loop
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
-from diffusion.runtime.parameters import Params
 
 REPOSITORY = Path(loop.__file__).parents[2]
 SLOPES = np.array([[1.0], [-2.0], [0.5]], np.float32)

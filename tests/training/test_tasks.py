@@ -14,10 +14,10 @@ from flax import nnx
 
 from diffusion.config import (
     ModelConfig,
-    VariancePreservingConfig,
     TextEncoderConfig,
     UNetConfig,
     VAEConfig,
+    VariancePreservingConfig,
 )
 from diffusion.datasets.captions import caption, captions, said_by
 from diffusion.datasets.curriculum import CAPTION_DROPOUT
@@ -30,6 +30,7 @@ from diffusion.datasets.garden import (
     sample_scenes,
 )
 from diffusion.process import schedule
+from diffusion.runtime.parameters import split
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.stages.vae import VAE
 from diffusion.text.tokenizer import Tokenizer
@@ -44,7 +45,6 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
-from diffusion.runtime.parameters import split
 
 HUES = ("house", "roof", "door")
 
