@@ -47,15 +47,14 @@ def load(
         LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
         for path, strength in (loras or {}).items()
     ]
-    prepares = {"denoiser": partial(prepare, positions=config.latent_size**2)}
 
     def network(slot: str) -> Network:
-        adjusts = [lora.adjust(slot) for lora in opened]
-        found = Network(
-            structure(getattr(config, slot))[0],
-            partial(weights[slot].read, dtype, adjusts),
-            *([prepares[slot]] if slot in prepares else []),
-        )
+        form, _ = structure(getattr(config, slot))
+        read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in opened])
+        if slot == "denoiser":  # it is called most often
+            found = Network(form, read, partial(prepare, form, positions=config.latent_size**2))
+        else:
+            found = Network(form, read)
         found.params  # noqa: B018 (what is wrong with the numbers should be known now)
         return found
 

@@ -1,6 +1,7 @@
-"""One convolution, several ways to compute it; `diffusion.layers.convolution` chooses.
+"""How the equations of `diffusion.layers` run fast.
 
-All take a map (b, h, w, c) and a kernel (3, 3, c, d), and give the map that a 3x3 convolution with
-a row of zeros on each side gives; `phases` repeats each position twice before it. `data_dependency`
-is a tool of theirs.
+Each module here gives the numbers of an equation in another order of work, and chooses the order
+by shape and device: `attention`, `convolution` (in the forms `plain`, `gathered`, `phases` and
+`winograd`), `normalisation` and `chunks`. Only these modules ask what the machine is good at
+(`device`). `gradients` and `data_dependency` hold tools.
 """

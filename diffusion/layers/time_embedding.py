@@ -24,6 +24,8 @@ def sinusoids(timesteps: Int[Array, " b"], width: int) -> Float[Array, "b {width
 class TimeEmbedding(nnx.Module):
     """Timestep -> sinusoids -> Linear -> SiLU -> Linear."""
 
+    traced = True
+
     def __init__(self, channels: int, width: int, *, rngs: nnx.Rngs):
         self.linear1 = nnx.Linear(channels, width, rngs=rngs)
         self.linear2 = nnx.Linear(width, width, rngs=rngs)

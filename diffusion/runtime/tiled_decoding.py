@@ -1,22 +1,26 @@
-"""5, where memory is short: the same picture as `VAE.decode`, painted tile by tile.
+"""5, where memory is short: the same picture as the VAE's `decode`, painted tile by tile.
 
 Tiles that are decoded apart from each other show their seams, for three reasons, and here none of
 the three is approximated:
 
 - A 3x3 convolution sees one position beyond the tile: so each tile comes with a halo of one.
 - A GroupNorm takes mean and variance over the whole picture: so one layer is finished in all tiles
-  before the next begins, and the statistics between them are those of all rows.
-- Attention looks everywhere: so each tile looks at one tile after the other, with a softmax that
-  keeps a running maximum and sum (Milakov & Gimelshein 2018; Rabe & Staats 2021).
+  before the next begins.
+- Attention looks everywhere: so what one tile says is merged with what the others say.
 
-What is between two layers waits in the memory of the host, as a list of rows. A layer takes rows
+What is between two layers waits in the memory of the host, as a list of bands. A layer takes bands
 away as it goes, so that there is little more than one map at any time, and the device holds
 nothing but the parameters and one tile.
+
+The layers and kernels are the decoder's own. What is written a second time is how a residual block
+and an image attention are put together: between their halves all tiles have to come together.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import jax
@@ -25,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.config import AutoencoderConfig, VAEConfig
+from diffusion.kernels.attention import Heard, answer, hear, merge
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
@@ -32,12 +37,12 @@ from diffusion.runtime.devices import free_memory
 from diffusion.runtime.programs import Network
 from diffusion.stages.vae import VAE, ImageAttention
 
-Row: TypeAlias = Float[np.ndarray, "_ _"]  # one row of a map: (width, channels)
-Window: TypeAlias = Float[Array, "h w c"]  # a tile and its halo of one; zero outside of the picture
-Inside: TypeAlias = Bool[Array, "h w 1"]  # which positions of a window are in the picture
-Affine: TypeAlias = tuple[Float[Array | np.ndarray, " c"], Float[Array | np.ndarray, " c"]]
-# Of each query: its highest logit so far, and the sums of its weights and of its weighted values.
-Heard: TypeAlias = tuple[Float[Array, "n 1"], Float[Array, "n 1"], Float[Array, "n c"]]
+Bands: TypeAlias = list[
+    Float[np.ndarray, "_ _ _"]
+]  # a map: `tile` rows each, the last what is left
+Window: TypeAlias = Float[Array, "1 h w c"]  # a tile and its halo of one; zero outside the picture
+Inside: TypeAlias = Bool[Array, "1 h w 1"]  # which positions of a window are in the picture
+Statistics: TypeAlias = tuple[Float[Array, "1 g"], Float[Array, "1 g"]]  # mean and variance
 
 
 def decode_in_tiles(
@@ -92,189 +97,142 @@ def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:
 
 
 def _decode(vae: VAE, latent: Float[np.ndarray, "h w z"], tile: int) -> Float[np.ndarray, "H W k"]:
-    decoder = vae.decoder
-    middle = decoder.middle
-    rows = _in_tiles(_enter, (vae.post_quant_conv, decoder.conv_in), list(latent), tile)
-    rows = _residual(middle.residual1, rows, tile)
-    rows = _attend(middle.attention, rows, tile)
-    rows = _residual(middle.residual2, rows, tile)
+    decoder, middle = vae.decoder, vae.decoder.middle
+    bands = _cut(latent, tile)
+    bands = _in_tiles(partial(_enter, vae.post_quant_conv, decoder.conv_in), bands, tile)
+    bands = _residual(middle.residual1, bands, tile)
+    bands = _attend(middle.attention, bands, tile)
+    bands = _residual(middle.residual2, bands, tile)
     for level in decoder.levels:
         for residual in level.residuals:
-            rows = _residual(residual, rows, tile)
+            bands = _residual(residual, bands, tile)
         if level.change is not None:
-            rows = _in_tiles(_upsample, (level.change,), rows, tile)
-    affine = _affine(decoder.norm_out, rows)
-    return np.stack(_in_tiles(_leave, (decoder.conv_out, affine), rows, tile))
+            bands = _in_tiles(partial(_convolve, level.change), bands, tile)
+    statistics = _statistics(decoder.norm_out, bands)
+    leave = partial(_activate, decoder.norm_out, decoder.conv_out, statistics)
+    return np.concatenate(_in_tiles(leave, bands, tile))
 
 
-def _residual(block: ResidualBlock, rows: list[Row], tile: int) -> list[Row]:
+def _residual(block: ResidualBlock, bands: Bands, tile: int) -> Bands:
     """A residual block; between its convolutions a map carries what will be added, too."""
-    rows = _in_tiles(_first_half, (block, _affine(block.norm1, rows)), rows, tile)
-    return _in_tiles(_second_half, (block, _affine(block.norm2, rows)), rows, tile)
+    bands = _in_tiles(partial(_first_half, block, _statistics(block.norm1, bands)), bands, tile)
+    return _in_tiles(partial(_second_half, block, _statistics(block.norm2, bands)), bands, tile)
 
 
-def _in_tiles(
-    layer: Callable[..., Array], arguments: tuple[Any, ...], rows: list[Row], tile: int
-) -> list[Row]:
-    """A map through `layer(*arguments, window, inside)`, which returns a tile without halo.
+def _statistics(norm: GroupNorm, bands: Bands) -> Statistics:
+    """Mean and variance of the groups of a map's first channels.
 
-    Takes the rows out of the list when they are no longer needed.
+    Summed in float64, where E[x^2] - E[x]^2 keeps all digits that float32 has.
     """
-    width, channels = rows[0].shape
-    padded = -(-width // tile) * tile + 2
-    done: list[Row] = []
-    above: list[Row] = []  # the last row of the band before, none at the top of the picture
-    while rows:
-        band = np.zeros((tile + 2, padded, channels), rows[0].dtype)
-        inside = np.zeros((tile + 2, padded, 1), bool)
-        first = 1 - len(above)
-        for i, row in enumerate(above + rows[: tile + 1], start=first):
-            band[i, 1 : width + 1] = row
-            inside[i, 1 : width + 1] = True
-        height = len(rows[:tile])
-        above = rows[tile - 1 : tile]
-        del rows[:tile]
-        for left in range(0, width, tile):
-            window = np.s_[:, left : left + tile + 2]
-            y = np.asarray(layer(*arguments, band[window], inside[window]))
+    channels = norm.scale.shape[0]
+    sums, count = np.zeros((2, channels)), 0
+    for row in itertools.chain(*bands):
+        x = row[:, :channels].astype(np.float64)
+        sums += x.sum(axis=0), np.square(x).sum(axis=0)
+        count += len(x)
+    mean, square = (sums / count).reshape(2, 1, norm.groups, -1).mean(axis=-1)
+    return jnp.asarray(mean, jnp.float32), jnp.asarray(square - mean**2, jnp.float32)
+
+
+def _cut(rows: Float[np.ndarray, "h w c"], tile: int) -> Bands:
+    return [rows[i : i + tile] for i in range(0, len(rows), tile)]
+
+
+def _in_tiles(layer: Callable[..., Array], bands: Bands, tile: int) -> Bands:
+    """A map through `layer(window, inside)`, which returns a tile without halo.
+
+    Takes the bands out of the list when they are no longer needed.
+    """
+    done: Bands = []
+    above = bands[0][:0]  # the last row of the band before, none at the top of the picture
+    while bands:
+        high, wide, _ = bands[0].shape
+        seen = [above, bands.pop(0), *(below[:1] for below in bands[:1])]
+        above = seen[1][-1:].copy()
+        missing = tile + 2 - sum(map(len, seen))
+        top = 1 - len(seen[0])
+        frame = (top, missing - top), (1, -wide % tile + 1), (0, 0)
+        inside = np.pad(np.ones((tile + 2 - missing, wide, 1), bool), frame)
+        window = np.pad(np.concatenate(seen), frame)
+        seen.clear()
+        for left in range(0, wide, tile):
+            part = np.s_[None, :, left : left + tile + 2]
+            y = np.asarray(layer(window[part], inside[part]))[0]
             scale = len(y) // tile
             if left == 0:
-                shape = (scale * width, y.shape[2])
-                done += [np.empty(shape, y.dtype) for _ in range(scale * height)]
-            for row, part in zip(done[-scale * height :], y, strict=False):
-                row[scale * left : scale * (left + tile)] = part[: scale * (width - left)]
+                whole = np.empty((scale * high, scale * wide, y.shape[2]), y.dtype)
+                done += _cut(whole, tile)
+            place = whole[:, scale * left : scale * (left + tile)]
+            place[:] = y[: place.shape[0], : place.shape[1]]
     return done
 
 
-def _affine(norm: GroupNorm, rows: list[Row]) -> Affine:
-    """A GroupNorm of the map's first channels as one scale and one shift a channel, in float64."""
-    scale = np.asarray(norm.scale, np.float64)
-    c = len(scale)
-    shape = (len(rows), norm.groups, c // norm.groups)
-    mean = np.stack([row[:, :c].mean(axis=0, dtype=np.float64) for row in rows]).reshape(shape)
-    variance = np.stack([row[:, :c].astype(np.float32).var(axis=0) for row in rows])
-    variance = variance.astype(np.float64).reshape(shape)
-
-    # Law of total variance: within the rows and channels of a group, and between their means.
-    group_mean = mean.mean(axis=(0, 2), keepdims=True)
-    group_variance = np.mean(variance + np.square(mean - group_mean), axis=(0, 2))
-    scale = scale * np.repeat((group_variance + norm.eps) ** -0.5, shape[2])
-    shift = np.asarray(norm.bias, np.float64) - np.repeat(group_mean.ravel(), shape[2]) * scale
-    return scale.astype(np.float32), shift.astype(np.float32)
-
-
-def _attend(attention: ImageAttention, rows: list[Row], tile: int) -> list[Row]:
+def _attend(attention: ImageAttention, bands: Bands, tile: int) -> Bands:
     """Attention of tile^2 positions at a time to tile^2 positions at a time."""
-    affine = _affine(attention.norm, rows)
-    width, channels = rows[0].shape
-    count = len(rows) * width
-    size = tile * tile
-    parts = -(-count // size)
-    positions = np.zeros((parts * size, channels), rows[0].dtype)
-    positions[:count] = np.concatenate(rows)
-    inside = np.arange(parts * size) < count
-    starts = [np.s_[start : start + size] for start in range(0, parts * size, size)]
-    for_all = []
-    for queries in starts:
-        query, heard = _ask(attention, affine, positions[queries])
-        for keys in starts:
-            heard = _listen(attention, affine, query, positions[keys], inside[keys], heard)
-        for_all.append(np.asarray(_answer(attention, positions[queries], heard)))
-    return list(np.concatenate(for_all)[:count].reshape(len(rows), width, channels))
+    statistics = _statistics(attention.norm, bands)
+    x = np.concatenate(bands)
+    count, channels, size = x.shape[0] * x.shape[1], x.shape[2], tile * tile
+    flat = np.pad(x.reshape(count, channels), ((0, -count % size), (0, 0)))
+    inside = (np.arange(len(flat)) < count).reshape(-1, 1, size)
+    parts = flat.reshape(-1, 1, 1, size, channels)
+    asked = [_ask(attention, statistics, part) for part in parts]
+    done = []
+    for part, (query, _, _) in zip(parts, asked, strict=True):
+        said = (_hear(query, k, v, some) for (_, k, v), some in zip(asked, inside, strict=True))
+        done.append(np.asarray(_answer(attention, part, reduce(_merge, said))))
+    return _cut(np.concatenate(done).reshape(-1, channels)[:count].reshape(x.shape), tile)
 
 
 # One program for each of these and each shape of its parameters; none depends on the picture.
 
 
-def _convolve(conv: Conv2d, x: Window) -> Float[Array, "h2 w2 d"]:
-    """A 3x3 convolution of a window; the halo goes, and with it what the padding has touched.
-
-    Without padding there is nothing to crop, but XLA's kernel for that is three times slower.
-    """
-    return conv(x[None])[0, 1:-1, 1:-1]
-
-
-def _norm_silu(affine: Affine, x: Window, inside: Inside) -> Window:
-    """The convolution's padding is zero after the norm, not before it."""
-    scale, shift = affine
-    normed = (x * scale[None, None] + shift[None, None]).astype(x.dtype)
-    return jnp.where(inside, jax.nn.silu(normed), 0.0)
+@jax.jit
+def _convolve(layer: Conv2d | Upsample, x: Window, inside: Inside) -> Array:
+    """A layer on a window; the halo goes, and with it what the padding has touched."""
+    y = layer(x)
+    halo = y.shape[1] // x.shape[1]
+    return y[:, halo:-halo, halo:-halo]
 
 
 @jax.jit
 def _enter(post_quant_conv: Conv2d, conv_in: Conv2d, x: Window, inside: Inside) -> Array:
-    return _convolve(conv_in, jnp.where(inside, post_quant_conv(x[None])[0], 0.0))
+    return _convolve(conv_in, jnp.where(inside, post_quant_conv(x), 0.0), inside)
 
 
 @jax.jit
-def _first_half(block: ResidualBlock, affine: Affine, x: Window, inside: Inside) -> Array:
-    """Up to the second norm, and beside it, in the channels that follow, what will be added."""
-    h = _convolve(block.conv1, _norm_silu(affine, x, inside))
-    x = x[1:-1, 1:-1]
-    kept = x if block.shortcut is None else block.shortcut(x[None])[0]
-    return jnp.concatenate([h, kept], axis=-1)
-
-
-@jax.jit
-def _second_half(
-    block: ResidualBlock, affine: Affine, x: Float[Array, "h w 2*c"], inside: Inside
+def _activate(
+    norm: GroupNorm, conv: Conv2d, statistics: Statistics, x: Window, inside: Inside
 ) -> Array:
+    """conv(silu(norm(x))); the convolution's padding is zero after the norm, not before it."""
+    normed = jnp.where(inside, norm.normalised(x, *statistics), 0.0)
+    return _convolve(conv, jax.nn.silu(normed), inside)
+
+
+@jax.jit
+def _first_half(block: ResidualBlock, statistics: Statistics, x: Window, inside: Inside) -> Array:
+    """Up to the second norm, and beside it, in the channels that follow, what will be added."""
+    h = _activate(block.norm1, block.conv1, statistics, x, inside)
+    kept = x[:, 1:-1, 1:-1]
+    return jnp.concatenate([h, kept if block.shortcut is None else block.shortcut(kept)], axis=-1)
+
+
+@jax.jit
+def _second_half(block: ResidualBlock, statistics: Statistics, x: Window, inside: Inside) -> Array:
     h, kept = jnp.split(x, 2, axis=-1)
-    return _convolve(block.conv2, _norm_silu(affine, h, inside)) + kept[1:-1, 1:-1]
+    return _activate(block.norm2, block.conv2, statistics, h, inside) + kept[:, 1:-1, 1:-1]
 
 
 @jax.jit
-def _upsample(upsample: Upsample, x: Window, inside: Inside) -> Array:
-    return upsample(x[None])[0, 2:-2, 2:-2]
+def _ask(attention: ImageAttention, statistics: Statistics, x: Window) -> tuple[Array, ...]:
+    """What some positions ask, what they are found by, and what they say."""
+    normed = attention.norm.normalised(x, *statistics)[:, 0]
+    inner = attention.attention
+    return inner.query(normed) * x.shape[-1] ** -0.5, inner.key(normed), inner.value(normed)
+
+
+_hear, _merge = jax.jit(hear), jax.jit(merge)
 
 
 @jax.jit
-def _leave(conv_out: Conv2d, affine: Affine, x: Window, inside: Inside) -> Array:
-    return _convolve(conv_out, _norm_silu(affine, x, inside))
-
-
-@jax.jit
-def _ask(
-    attention: ImageAttention, affine: Affine, x: Float[Array, "n c"]
-) -> tuple[Float[Array, "n c"], Heard]:
-    """The queries of a part, and that nothing has been heard yet."""
-    query = attention.attention.query(_normed(affine, x)) * x.shape[1] ** -0.5
-    total = jnp.zeros((len(x), 1), jnp.float32)
-    return query, (jnp.full_like(total, -jnp.inf), total, jnp.zeros(x.shape, jnp.float32))
-
-
-@jax.jit
-def _listen(
-    attention: ImageAttention,
-    affine: Affine,
-    query: Float[Array, "n c"],
-    x: Float[Array, "m c"],
-    inside: Bool[Array, " m"],
-    heard: Heard,
-) -> Heard:
-    """What was heard so far and what the positions of x say, weighed against the same maximum."""
-    highest, total, mixed = heard
-    normed = _normed(affine, x)
-    key, value = attention.attention.key(normed), attention.attention.value(normed)
-    logits = jnp.matmul(query, key.T, preferred_element_type=jnp.float32)
-    logits = jnp.where(inside[None], logits, -jnp.inf)
-    higher = jnp.maximum(highest, logits.max(axis=1, keepdims=True))
-    weights, fade = jnp.exp(logits - higher), jnp.exp(highest - higher)
-    total = total * fade + weights.sum(axis=1, keepdims=True)
-    weights = weights.astype(value.dtype)
-    return (
-        higher,
-        total,
-        mixed * fade + jnp.matmul(weights, value, preferred_element_type=jnp.float32),
-    )
-
-
-@jax.jit
-def _answer(attention: ImageAttention, x: Float[Array, "n c"], heard: Heard) -> Array:
-    _, total, mixed = heard
-    return x + attention.attention.out((mixed / total).astype(x.dtype))
-
-
-def _normed(affine: Affine, x: Float[Array, "n c"]) -> Float[Array, "n c"]:
-    scale, shift = affine
-    return (x * scale[None] + shift[None]).astype(x.dtype)
+def _answer(attention: ImageAttention, x: Window, heard: Heard) -> Array:
+    return x + attention.attention.out(answer(heard).astype(x.dtype))[:, None]

@@ -22,6 +22,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "g
 class TextLayer(nnx.Module):
     """Causal self-attention, then two Linear layers: each added to what was there."""
 
+    traced = True
+
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
         self.norm1 = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
         self.attention = Attention(config.width, config.heads, qkv_bias=True, rngs=rngs)
@@ -35,6 +37,17 @@ class TextLayer(nnx.Module):
         return x + self.linear2(self.activation(self.linear1(self.norm2(x))))
 
 
+class TokenEmbedding(nnx.Embed):
+    """A learnt vector for each token, in the precision of the weights."""
+
+    traced = True
+
+    def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
+        start = normal(0.02)
+        super().__init__(config.vocab_size, config.width, embedding_init=start, rngs=rngs)
+        self.dtype = None  # Flax fixes float32 here
+
+
 class TextEncoder(nnx.Module):
     """tokens (b, 77) -> context (b, 77, d): the last layer's states after the final LayerNorm.
 
@@ -46,10 +59,7 @@ class TextEncoder(nnx.Module):
         if config.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation {config.activation!r} is unknown; known: {known}")
-        self.token_embedding = nnx.Embed(
-            config.vocab_size, config.width, embedding_init=normal(0.02), rngs=rngs
-        )
-        self.token_embedding.dtype = None  # Flax fixes float32 here; that of the weights is meant
+        self.token_embedding = TokenEmbedding(config, rngs=rngs)
         self.position_embedding = nnx.Param(
             normal(0.01)(rngs.params(), (config.length, config.width), jnp.float32)
         )

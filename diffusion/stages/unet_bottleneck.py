@@ -6,27 +6,19 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffusion.config import UNetConfig
-from diffusion.layers.attention import SpatialTransformer
-from diffusion.layers.residual import ResidualBlock
-from diffusion.stages.unet_down import EPS
+from diffusion.stages.unet_blocks import residual, transformer
 
 
 class UNetBottleneck(nnx.Module):
     """Residual block, transformer, residual block; the shape stays."""
 
+    traced = True
+
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
-        channels = config.block_out_channels[-1]
-        groups = config.norm_groups
-        time_width = config.time_width
-        self.residual1 = ResidualBlock(
-            channels, channels, groups=groups, eps=EPS, time_width=time_width, rngs=rngs
-        )
-        self.transformer = SpatialTransformer(
-            channels, config.heads[-1], config.context_width, groups=groups, rngs=rngs
-        )
-        self.residual2 = ResidualBlock(
-            channels, channels, groups=groups, eps=EPS, time_width=time_width, rngs=rngs
-        )
+        level, channels = len(config.block_out_channels) - 1, config.block_out_channels[-1]
+        self.residual1 = residual(config, level, channels, rngs=rngs)
+        self.transformer = transformer(config, level, rngs=rngs)
+        self.residual2 = residual(config, level, channels, rngs=rngs)
 
     def __call__(
         self,

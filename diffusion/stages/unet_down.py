@@ -6,13 +6,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffusion.config import UNetConfig
-from diffusion.layers.attention import SpatialTransformer
 from diffusion.layers.convolution import Conv2d, Downsample
-from diffusion.layers.residual import ResidualBlock
-
-EPS = 1e-5  # of the normalisations in the U-Net's residual blocks
-
-Skips = tuple[Float[Array, "b _h _w _c"], ...]  # what the way up remembers of the way down
+from diffusion.stages.unet_blocks import Skips, pairs
 
 
 class DownBlock(nnx.Module):
@@ -21,29 +16,8 @@ class DownBlock(nnx.Module):
     def __init__(self, config: UNetConfig, level: int, in_channels: int, *, rngs: nnx.Rngs):
         channels = config.block_out_channels[level]
         widths = [in_channels] + [channels] * (config.layers_per_block - 1)
-        self.residuals = nnx.List(
-            ResidualBlock(
-                width,
-                channels,
-                groups=config.norm_groups,
-                eps=EPS,
-                time_width=config.time_width,
-                rngs=rngs,
-            )
-            for width in widths
-        )
-        self.transformers = nnx.List(
-            SpatialTransformer(
-                channels,
-                config.heads[level],
-                config.context_width,
-                groups=config.norm_groups,
-                rngs=rngs,
-            )
-            if config.attention[level]
-            else None
-            for _ in widths
-        )
+        residuals, transformers = pairs(config, level, widths, rngs=rngs)
+        self.residuals, self.transformers = nnx.List(residuals), nnx.List(transformers)
         last = level == len(config.block_out_channels) - 1
         self.downsample = None if last else Downsample(channels, rngs=rngs)
 
@@ -67,6 +41,8 @@ class DownBlock(nnx.Module):
 
 class UNetDown(nnx.Module):
     """z_t -> the coarsest feature map, and every map on the way for the way up."""
+
+    traced = True
 
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         widths = config.block_out_channels

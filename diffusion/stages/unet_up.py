@@ -9,11 +9,9 @@ from jax.nn.initializers import zeros
 from jaxtyping import Array, Float
 
 from diffusion.config import UNetConfig
-from diffusion.layers.attention import SpatialTransformer
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
-from diffusion.layers.residual import ResidualBlock
-from diffusion.stages.unet_down import EPS, Skips
+from diffusion.stages.unet_blocks import EPS, Skips, pairs
 
 
 class UpBlock(nnx.Module):
@@ -30,29 +28,9 @@ class UpBlock(nnx.Module):
     ):
         channels = config.block_out_channels[level]
         widths = [in_channels] + [channels] * (len(skip_channels) - 1)
-        self.residuals = nnx.List(
-            ResidualBlock(
-                width + skip,
-                channels,
-                groups=config.norm_groups,
-                eps=EPS,
-                time_width=config.time_width,
-                rngs=rngs,
-            )
-            for width, skip in zip(widths, skip_channels, strict=True)
-        )
-        self.transformers = nnx.List(
-            SpatialTransformer(
-                channels,
-                config.heads[level],
-                config.context_width,
-                groups=config.norm_groups,
-                rngs=rngs,
-            )
-            if config.attention[level]
-            else None
-            for _ in widths
-        )
+        inputs = [width + skip for width, skip in zip(widths, skip_channels, strict=True)]
+        residuals, transformers = pairs(config, level, inputs, rngs=rngs)
+        self.residuals, self.transformers = nnx.List(residuals), nnx.List(transformers)
         self.upsample = None if level == 0 else Upsample(channels, rngs=rngs)
 
     def __call__(

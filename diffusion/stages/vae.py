@@ -46,6 +46,8 @@ class Posterior(NamedTuple):
 class ImageAttention(nnx.Module):
     """Self-attention with one head as wide as the feature map."""
 
+    traced = True
+
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
         self.norm = GroupNorm(channels, groups, eps=EPS)
         self.attention = Attention(channels, heads=1, qkv_bias=True, rngs=rngs)
@@ -58,6 +60,8 @@ class ImageAttention(nnx.Module):
 class Middle(nnx.Module):
     """Residual block, attention, residual block at the coarsest level."""
 
+    traced = True
+
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs):
         self.residual1 = ResidualBlock(channels, channels, groups=groups, eps=EPS, rngs=rngs)
         self.attention = ImageAttention(channels, groups, rngs=rngs)
@@ -69,6 +73,8 @@ class Middle(nnx.Module):
 
 class Level(nnx.Module):
     """The residual blocks of one resolution, then the change to the next (none at the last)."""
+
+    traced = True
 
     def __init__(
         self,
