@@ -21,7 +21,6 @@ from benchmarks.roofline import flops
 from benchmarks.timing import Options, Row, Work, measure, ours, size
 from diffusion.config import sd_v1
 from diffusion.pipeline import UNetStages
-from diffusion.weights import folder
 
 
 def keras(options: Options) -> Iterator[Row]:

@@ -19,7 +19,6 @@ from diffusion.config import sd_v1
 from diffusion.picture_files import Settings
 from diffusion.pipeline import Artist, Network, Program, Start
 from diffusion.process.samplers import Plan
-from diffusion.weights import folder
 
 PROMPT = "a red house with two old trees and yellow flowers"
 CALLS = 1000  # of a function that does nothing, for one measurement

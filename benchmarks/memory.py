@@ -31,8 +31,8 @@ import psutil
 import diffusion
 from diffusion.config import ModelConfig, sd_v1
 from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
-from diffusion.weights import folder
 from diffusion.runtime.parameters import Params
+from diffusion.weights import folder
 from parity.full_size import synthetic_tokenizer
 
 MEBIBYTE = 2**20

@@ -20,8 +20,8 @@ from benchmarks.timing import BOUND_HALF, Options, Row, Work, measure, ours, siz
 from diffusion.config import sd_v1, sd_v2
 from diffusion.layers.attention import attention as our_attention
 from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
-from diffusion.weights import folder
 from diffusion.runtime.parameters import Params
+from diffusion.weights import folder
 from parity import reference
 
 TITLES = {"sd1": "SD 1.5", "sd2": "SD 2.1"}

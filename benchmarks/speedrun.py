@@ -13,17 +13,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
-from diffusion.runtime.devices import described
 from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.runtime.devices import described
+from diffusion.runtime.parameters import Params
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
-from diffusion.runtime.parameters import Params
 
 PICTURES = 4  # of each caption
 STAGES: dict[str, Any] = {"text_encoder": TextEncoderStage, "vae": VAEStages}

@@ -23,10 +23,10 @@ from benchmarks.timing import Options, Row, Work, leaves, measure, size
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.pipeline import Artist, Network
 from diffusion.process.schedule import alpha_bars, target
+from diffusion.runtime.parameters import Params
 from diffusion.stages.noisy_latent import noisy_latent
 from diffusion.training import autoencoder, denoiser
 from diffusion.training.loop import Batch, Metrics, TrainConfig, init_state, make_step
-from diffusion.runtime.parameters import Params
 from diffusion.weights.folder import find
 from parity import reference
 

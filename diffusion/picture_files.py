@@ -16,8 +16,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import LARGEST_SIDE, from_dict
-from diffusion.runtime.atomic_write import atomic_write
 from diffusion.settings import PictureSettings
 
 KEY = "diffusion"  # of the text chunk in the PNG file

@@ -14,6 +14,7 @@ import psutil
 from jaxtyping import Bool, UInt8
 
 from diffusion.config import LARGEST_GUIDANCE, LARGEST_SIDE, ModelConfig
+from diffusion.process.samplers import SAMPLERS
 
 STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
 SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
@@ -58,9 +59,7 @@ class Settings:
         "(the model's own)",
         "S",
     )
-    sampler: str = option(
-        "dpm++2m", "one of ddpm, ddim, euler, euler_a, heun, dpm++2m (dpm++2m)", "NAME"
-    )
+    sampler: str = option("dpm++2m", f"one of {', '.join(SAMPLERS)} (dpm++2m)", "NAME")
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as in ddpm")
     # Pixels, multiples of the model's `unit`.
     height: int | None = option(None, "(the model's own, or that of --from)", "PIXELS")

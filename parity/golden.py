@@ -17,7 +17,6 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from diffusion.weights import folder
 from parity import pipeline, reference, samplers, tokenizer
 from parity.blocks import save_record
 

@@ -7,8 +7,8 @@ import pytest
 
 from diffusion.config import (
     ModelConfig,
-    VariancePreservingConfig,
     UNetConfig,
+    VariancePreservingConfig,
     from_dict,
     garden,
     names,

@@ -29,8 +29,8 @@ import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from diffusion.atomic_write import atomic_write
 from diffusion.course.lesson import FACTS
-from diffusion.runtime.atomic_write import atomic_write
 
 LESSONS, NOTEBOOKS, README = Path("lessons"), Path("notebooks"), Path("README.md")
 SETTINGS = LESSONS / "settings.toml"

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
+from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES, Scene, render
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.questions import Question
 from diffusion.images import to_uint8
 from diffusion.pipeline import Artist
-from diffusion.runtime.atomic_write import atomic_write
 from diffusion.runtime.parameters import fingerprint
 
 Pictures = UInt8[np.ndarray, "captions pictures h w 3"]

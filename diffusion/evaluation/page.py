@@ -15,13 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES, GROWS
 from diffusion.evaluation.answers import Group, Pictures
 from diffusion.evaluation.evaluate import Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
-from diffusion.runtime.atomic_write import atomic_write
 
 SHOWN = 64  # captions of the contact sheet
 FAILURES = 12

@@ -160,7 +160,7 @@ def trace(artist: Artist, prompt: str | Settings, **settings: Any) -> Trace:
         )
     asked = prompt if isinstance(prompt, Settings) else Settings(prompt, **settings)
     resolved, _ = artist.resolve(asked)
-    return Trace(artist, asked, resolved.guidance, list(artist.sample(resolved)))
+    return Trace(artist, asked, resolved.guidance, list(artist.sample(asked)))
 
 
 def _watched(

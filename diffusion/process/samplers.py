@@ -48,9 +48,6 @@ class SamplerTable(NamedTuple):
     def row(self, call: int) -> SamplerTable:
         return SamplerTable(*(column[call] for column in self))
 
-    def rows(self, chosen: Array | np.ndarray) -> SamplerTable:
-        return SamplerTable(*(column[chosen] for column in self))
-
 
 def ddpm(process: Process, steps: int) -> SamplerTable:
     """Ancestral sampling: draw from q(x_{t-1} | x_t, x0) (Ho et al. 2020, eq. 6 and 7).
@@ -222,24 +219,19 @@ def table(
 def update(
     row: SamplerTable, z: Latents, x0: Latents, memory: Latents, noise: Latents
 ) -> tuple[Latents, Latents]:
-    """Apply one row of a table: the only step that any sampler takes.
+    """One row of a table applied: the only step that any sampler takes.
 
     Args:
-        row: one row of a table, each field a scalar.
-        z: the latent that the denoiser was shown.
-        x0: the clean latent that it saw in z.
+        row: each field a scalar.
+        z: x_t, the latent that the denoiser was shown.
+        x0: the clean latent that it saw in it.
         memory: what the previous call left behind; zeros at the first call.
         noise: fresh standard normal noise.
 
-    Returns:
-        z and memory for the next call; after the last call, z is the finished latent.
+    Returns x_t and memory for the next call; after the last call, the finished latent.
     """
-    next_z = (
-        z * row.z_from_z
-        + x0 * row.z_from_x0
-        + memory * row.z_from_memory
-        + noise * row.z_from_noise
-    )
+    pulled = z * row.z_from_z + x0 * row.z_from_x0
+    next_z = pulled + memory * row.z_from_memory + noise * row.z_from_noise
     return next_z, z * row.memory_from_z + x0 * row.memory_from_x0
 
 
@@ -269,7 +261,7 @@ def _last_part(table: SamplerTable, steps: int, strength: float) -> SamplerTable
             f"strength {strength} of {steps} steps is less than one step; choose a strength of "
             f"{np.ceil(1000 / steps) / 1000} or more, or more steps"
         )
-    table = table.rows(table.step >= steps - kept)
+    table = SamplerTable(*(column[table.step >= steps - kept] for column in table))
     # Nothing is remembered at the start. The first x0 takes the place of the one before it, which
     # makes the first step of DPM-Solver++(2M) one of first order.
     table.z_from_x0[0] += table.z_from_memory[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 from diffusion.text.characters import BOS, EOS, WORD_END
 
 Pair = tuple[str, str]

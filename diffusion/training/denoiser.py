@@ -85,7 +85,8 @@ class DenoiserTask:
 
     def _frozen(self, frozen: Params) -> tuple[Any, Any]:
         """Text encoder and autoencoder."""
-        text, autoencoder = (nnx.merge(self.structures[slot], frozen[slot]) for slot in frozen)
+        slots = ("text_encoder", "autoencoder")
+        text, autoencoder = (nnx.merge(self.structures[slot], frozen[slot]) for slot in slots)
         return text, autoencoder
 
     def init(self, seed: int) -> Params:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from tqdm import tqdm
 
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 from diffusion.runtime.parameters import Params
 from diffusion.weights.files import read_json
 from diffusion.weights.folder import write_json

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, PRACTISED
-from diffusion.runtime.atomic_write import atomic_write
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffusion.runtime.atomic_write import atomic_write
+from diffusion.atomic_write import atomic_write
 from diffusion.runtime.parameters import Params
 from diffusion.weights.names import IGNORED, NameMap, from_file, theirs, to_file, today
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from flax import nnx
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig
-from diffusion.runtime.atomic_write import atomic_write
 from diffusion.runtime.parameters import Params
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.weights import configs, files

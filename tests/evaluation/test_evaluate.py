@@ -33,8 +33,8 @@ from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
 from diffusion.evaluation.page import plain, said, seen_of, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.pipeline import Artist
-from diffusion.training.denoiser import DenoiserTask
 from diffusion.runtime.parameters import split
+from diffusion.training.denoiser import DenoiserTask
 
 # The small tokenizer of the tests has no room for long captions.
 pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")

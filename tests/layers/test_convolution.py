@@ -12,9 +12,9 @@ from diffusion.kernels.phases import upsampled
 from diffusion.kernels.winograd import winograd
 from diffusion.layers import convolution
 from diffusion.layers.convolution import Conv2d, Downsample, Upsample, convolve, learnt
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
-from diffusion.runtime.parameters import SameKey
 
 NINE = np.arange(1.0, 10.0, dtype=np.float32).reshape(3, 3)  # each tap has a number of its own
 

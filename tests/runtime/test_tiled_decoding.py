@@ -8,10 +8,10 @@ from flax import nnx
 
 from diffusion.config import garden, sd_v1
 from diffusion.runtime import tiled_decoding
+from diffusion.runtime.parameters import SameKey
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes
 from diffusion.stages.vae import VAE
 from diffusion.weights import folder
-from diffusion.runtime.parameters import SameKey
 
 LEVEL = 2 / 255  # of the 256 in a picture of 8 bits
 

@@ -10,10 +10,9 @@ import pytest
 from diffusion import pipeline
 from diffusion.config import sd_v1
 from diffusion.pipeline import UNetStages
+from diffusion.runtime.parameters import SameKey, shapes
 from diffusion.runtime.transformed_kernels import transformed, transformed_bytes
 from diffusion.stages.unet import UNet
-from diffusion.weights import folder
-from diffusion.runtime.parameters import SameKey, shapes
 
 SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
 

@@ -8,8 +8,8 @@ from flax import nnx
 
 from diffusion.config import UNetConfig, sd_v1
 from diffusion.layers.normalisation import GroupNorm
-from diffusion.stages.unet import UNet
 from diffusion.runtime.parameters import SameKey
+from diffusion.stages.unet import UNet
 
 
 @pytest.fixture(scope="module")

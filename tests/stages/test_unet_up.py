@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.stages.unet_up import UNetUp
 from diffusion.runtime.parameters import SameKey
+from diffusion.stages.unet_up import UNetUp
 
 SKIPS = [*[(8, 8, 8)] * 3, (4, 4, 8), *[(4, 4, 12)] * 2, (2, 2, 12), *[(2, 2, 16)] * 2]
 

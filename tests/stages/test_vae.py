@@ -7,8 +7,8 @@ from flax import nnx
 from diffusion.config import sd_v1
 from diffusion.layers.convolution import Downsample
 from diffusion.layers.normalisation import GroupNorm
-from diffusion.stages.vae import VAE, Posterior
 from diffusion.runtime.parameters import SameKey
+from diffusion.stages.vae import VAE, Posterior
 
 
 @pytest.fixture(scope="module")

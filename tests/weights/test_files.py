@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from diffusion.weights import files
 from diffusion.runtime.parameters import shapes, split
+from diffusion.weights import files
 from diffusion.weights.files import Weights, save_params
 
 NAMES = {"first": "one", "layers.*": "blocks.*.proj", "conv": "conv", "table": "table.weight"}

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from diffusion.config import ModelConfig, TextEncoderConfig, UNetConfig
-from diffusion.weights import files, folder
+from diffusion.weights import files
 from diffusion.weights.lora import LoRA
 from diffusion.weights.names import NAME_MAPS, theirs, to_file
 

@@ -3,7 +3,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from diffusion.config import garden, sd_v1, sd_v2
-from diffusion.weights import folder
 from diffusion.weights.names import NAME_MAPS, from_file, theirs, to_file, today
 
 
