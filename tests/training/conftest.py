@@ -1,5 +1,8 @@
 """What the tests of training share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -15,10 +18,17 @@ def stripes(scenes: Scene, size: int) -> jax.Array:
     return jnp.sin(frequencies * places)
 
 
-@pytest.fixture(scope="module")
-def quick_pictures():
+@contextmanager
+def striped() -> Iterator[None]:
     """Stripes in place of gardens: the renderer has tests of its own and takes long to compile."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (autoencoder, denoiser, text_encoder):
             patch.setattr(module, "render", stripes)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_pictures() -> Iterator[None]:
+    """See `striped`."""
+    with striped():
         yield

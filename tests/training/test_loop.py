@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -22,10 +22,10 @@ from PIL import Image
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
 from diffusion.runtime.parameters import Params
-from diffusion.training import autoencoder, loop
+from diffusion.training import loop
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
-from tests.training.conftest import stripes
+from tests.training.conftest import striped
 
 REPOSITORY = Path(loop.__file__).parents[2]
 SLOPES = np.array([[1.0], [-2.0], [0.5]], np.float32)
@@ -33,6 +33,7 @@ CONFIG = TrainConfig(
     steps=10, batch_size=8, learning_rate=0.1, warmup=2, ema=0.9, seed=3,
     log_every=2, picture_every=4, checkpoint_every=3,
 )  # fmt: skip
+NETWORK_CONFIG = TrainConfig(4, 8, 1e-3, warmup=1, ema=0.9, log_every=1, checkpoint_every=2)
 
 
 class Line:
@@ -194,21 +195,30 @@ def assert_resumed_like(
     assert log_of(folder) == log_of(expected_folder)
 
 
-def test_a_real_network_goes_on_bit_for_bit(tmp_path, quick_pictures, monkeypatch):
-    task, batch = Network(), AutoencoderTask.batch
-    config = TrainConfig(4, 4, 1e-3, warmup=1, ema=0.9, log_every=1, checkpoint_every=2)
-    expected = train(task, config, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def network(
+    quick_pictures: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Network, Path, Params]:
+    """A VAE that was trained for four steps on one device."""
+    task, folder = Network(), tmp_path_factory.mktemp("network")
+    return task, folder, train(task, NETWORK_CONFIG, folder)
+
+
+@pytest.mark.slow  # test_recipe.py goes on with real networks; here all is the same, bit for bit
+def test_a_real_network_goes_on_bit_for_bit(network, tmp_path, monkeypatch):
+    task, folder, expected = network
+    batch = AutoencoderTask.batch
 
     def stopped(self: AutoencoderTask, rng: np.random.Generator, size: int) -> Scene:
-        if rng.bit_generator.seed_seq.entropy == [config.seed, 3]:
+        if rng.bit_generator.seed_seq.entropy == [NETWORK_CONFIG.seed, 3]:
             raise KeyboardInterrupt
         return batch(self, rng, size)
 
     monkeypatch.setattr(AutoencoderTask, "batch", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train(task, config, tmp_path / "broken")
+        train(task, NETWORK_CONFIG, tmp_path)
     monkeypatch.setattr(AutoencoderTask, "batch", batch)
-    assert_resumed_like((tmp_path / "whole", expected), tmp_path / "broken", task, config)
+    assert_resumed_like((folder, expected), tmp_path, task, NETWORK_CONFIG)
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed, tmp_path):
@@ -389,7 +399,8 @@ def test_weight_decay_leaves_biases_and_scales_alone():
     config = dataclasses.replace(CONFIG, weight_decay=0.5, warmup=0, learning_rate=0.1)
     params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0), "scale": jnp.array(3.0)}
     rule = optimizer(config)
-    changes, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    changes, _ = jax.jit(rule.update)(still, rule.init(params), params)
     np.testing.assert_allclose(changes["kernel"], np.full((2, 2), -0.1 * 0.5 * 3.0), rtol=1e-6)
     np.testing.assert_array_equal(changes["bias"], np.zeros(2))
     np.testing.assert_array_equal(changes["scale"], 0.0)
@@ -402,9 +413,9 @@ def test_gradients_are_clipped_and_the_rate_rises_and_falls():
     def changes(scale: float) -> list[float]:
         """Adam's step under a constant gradient is the learning rate itself."""
         rule = optimizer(config)
-        state, found = rule.init(params), []
+        state, found, update = rule.init(params), [], jax.jit(rule.update)
         for _ in range(100):
-            change, state = rule.update({"w": jnp.full((1, 1), scale)}, state, params)
+            change, state = update({"w": jnp.full((1, 1), scale)}, state, params)
             found.append(-float(change["w"][0, 0]))
         return found
 
@@ -420,23 +431,27 @@ def test_gradients_are_clipped_and_the_rate_rises_and_falls():
     np.testing.assert_allclose(first_moment, [[0.1]], rtol=1e-5)  # (1 - b1) * the clipped gradient
 
 
-def test_eight_devices_share_a_batch_and_learn_the_same(tmp_path, quick_pictures):
+@pytest.mark.parametrize("kind", ["line", pytest.param("network", marks=pytest.mark.slow)])
+def test_eight_devices_share_a_batch_and_learn_the_same(kind, request, tmp_path):
     child = start(
-        tmp_path / "eight",
-        "devices",
+        tmp_path,
+        kind,
         XLA_FLAGS="--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
     )
     said, _ = child.communicate()
     assert child.returncode == 0, said
-    report = json.loads((tmp_path / "eight" / "report.json").read_text())
-    assert report == {"devices": 8, "scenes": 8, "scenes_on_each": [1] * 8}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == {"devices": 8, "examples": 8, "on_each": [1] * 8}
 
-    task, config = Network(), shared_config()
-    one = train(task, config, tmp_path / "one")
-    begin = jax.tree.leaves(task.init(config.seed))
+    if kind == "line":
+        one, begin = request.getfixturevalue("undisturbed")[1], Line().init(CONFIG.seed)
+    else:
+        task, _, one = request.getfixturevalue("network")
+        begin = task.init(NETWORK_CONFIG.seed)
     moved, apart = [], []
-    with np.load(tmp_path / "eight" / "params.npz") as eight:
-        for a, b, c in zip(jax.tree.leaves(one), eight.values(), begin, strict=True):
+    with np.load(tmp_path / "params.npz") as eight:
+        leaves = jax.tree.leaves(one), eight.values(), jax.tree.leaves(begin)
+        for a, b, c in zip(*leaves, strict=True):
             moved.append((a - c).ravel())
             apart.append((a - b).ravel())
     moved, apart = np.concatenate(moved), np.concatenate(apart)
@@ -446,34 +461,33 @@ def test_eight_devices_share_a_batch_and_learn_the_same(tmp_path, quick_pictures
     assert np.linalg.norm(apart) < 0.05 * np.linalg.norm(moved)
 
 
-def shared_config() -> TrainConfig:
-    return TrainConfig(3, 8, 1e-3, warmup=0, log_every=1, checkpoint_every=100)
-
-
-def train_on_all_devices(folder: Path) -> None:
-    """Train a VAE, and write down how its batch lay on the devices."""
+def train_on_all_devices(kind: type[Line | Network], config: TrainConfig, folder: Path) -> None:
+    """Train, and write down how a batch lay on the devices."""
     report = {}
 
-    class Watched(Network):
+    class Watched(kind):
         def loss(self, params, frozen, batch, key):
-            def note(sharding: jax.sharding.Sharding) -> None:
-                places = sharding.devices_indices_map(batch.house.shape)
-                each = [len(range(*index[0].indices(8))) for index in places.values()]
-                report.update(devices=len(places), scenes=len(batch.house), scenes_on_each=each)
+            one = jax.tree.leaves(batch)[0]
 
-            jax.debug.inspect_array_sharding(batch.house, callback=note)
+            def note(sharding: jax.sharding.Sharding) -> None:
+                places = sharding.devices_indices_map(one.shape)
+                each = [len(range(*index[0].indices(8))) for index in places.values()]
+                report.update(devices=len(places), examples=len(one), on_each=each)
+
+            jax.debug.inspect_array_sharding(one, callback=note)
             return super().loss(params, frozen, batch, key)
 
-    autoencoder.render = stripes
-    params = train(Watched(), shared_config(), folder)
+    params = train(Watched(), config, folder)
     (folder / "report.json").write_text(json.dumps(report))
     np.savez(folder / "params.npz", *jax.tree.leaves(params))
 
 
 MODES: dict[str, Callable[[Path], object]] = {
     "kill": train_and_be_killed,
-    "devices": train_on_all_devices,
+    "line": partial(train_on_all_devices, Line, CONFIG),
+    "network": partial(train_on_all_devices, Network, NETWORK_CONFIG),
 }
 
 if __name__ == "__main__":
-    MODES[sys.argv[2]](Path(sys.argv[1]))
+    with striped():
+        MODES[sys.argv[2]](Path(sys.argv[1]))
