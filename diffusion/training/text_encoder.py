@@ -6,7 +6,7 @@ house with a blue roof from a blue house with a red roof is hardly ever needed t
 pictures drawn at random. Half of each batch are therefore near twins of the other half: the same
 scene and sentence but for one thing that is named (see `twin`; one in five is the very same).
 
-By finding alone, words become alike and the U-Net cannot tell them apart (docs/speedrun.md). So
+By finding alone, words become alike and the U-Net cannot tell them apart (docs/training.md). So
 there are two more questions. Reading: what does the caption say of each attribute, or does it leave
 it open? Every token from the end mark on must know, because the U-Net listens to all of them.
 Spelling: each token must still tell which one it is.
