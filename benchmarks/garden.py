@@ -1,90 +1,79 @@
-"""The shipped model paints latents: `Artist.glances` beside the same network of diffusers."""
+"""The shipped model paints latents: `Artist.sample` beside the same network of diffusers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler
 
 import diffusion
-from benchmarks.apart import Call, apart
-from benchmarks.peers import FORMS, as_theirs, formed, forms, outputs, prepare
-from benchmarks.roofline import flops
-from benchmarks.timing import Options, Row, Work, leaves, measure, size
+from benchmarks.peers import as_theirs, device, formed, network, pair
+from benchmarks.roofline import counted
+from benchmarks.timing import Call, Options, Work
+from diffusion.pipeline import Artist
+from diffusion.settings import Settings
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.weights.folder import find
-from parity import reference
 
-PROMPT = "a red house with two old trees and yellow flowers"
+ASKED = Settings("a red house with two old trees and yellow flowers")
 
 
-def garden(options: Options) -> Iterator[Row]:
-    """From the canvas to the finished latents; the words are a context beforehand."""
-    artist = diffusion.load("garden", dtype="float32")
+def garden(options: Options) -> Iterator[Work]:
+    """From noise to the finished latents; the words are a context beforehand."""
+    config = load().config
+    side, text, channels = config.latent_size, config.text_encoder, config.denoiser.in_channels
     for count in (1, 8):
-        plan, start = artist.plan(PROMPT), artist._start(PROMPT)
-        name = f"garden, {len(plan.timestep)} steps, batch {count}"
+        name = f"garden, {ASKED.steps} steps, batch {count}"
         if not options.wants(name):
             continue
-        once = flops(
-            artist.unet.whole.function,
-            artist.unet.params,
-            np.zeros((2 * count, *start.given.latents.shape[1:]), np.float32),
-            np.zeros(2 * count, np.int32),
-            np.repeat(start.context, count, axis=0),
-        )
-        with ExitStack() as stack:
-            contenders = [stack.enter_context(apart("ours", ours, count, compiles=True))]
-            for form in forms(options):
-                compiles = form != FORMS[0]
-                theirs = apart(form, sampling, count, form, peer=True, compiles=compiles)
-                contenders.append(stack.enter_context(theirs))
-            products = len(plan.timestep) * once
-            work = Work(name, contenders, products, size(artist.unet.params))
-            yield from measure(work, options.repeats)
+        b = 2 * count  # both branches of guidance
+        shapes = (b, side, side, channels), (b,), (b, text.length, text.width)
+        facts = counted(config.denoiser, "__call__", *map(jnp.zeros, shapes))
+        facts["flops"] *= ASKED.steps
+        yield Work(name, pair(ours, theirs, count, options=options), **facts)
 
 
-def ours(count: int) -> Call:
-    """The loop of `Artist.glances` after its words; returns the finished latents."""
-    artist = diffusion.load("garden", dtype="float32")
-    plan, start = artist.plan(PROMPT), artist._start(PROMPT)
-
-    def call() -> list[np.ndarray]:
-        *_, last = artist._turn(plan, start, 0, count)
-        return leaves(last.latents)
-
-    return call
+def load() -> Artist:
+    return diffusion.load("garden", dtype="float32")
 
 
-def sampling(count: int, form: str) -> Call:
+def ours(count: int) -> dict[str, Call]:
+    """The loop of `Artist.sample` after its words."""
+    artist = load()
+    asked, rows = artist.resolve(ASKED)
+    given = artist._condition(asked, None, None)
+
+    def call() -> jax.Array:
+        *_, last = artist._sample(rows, given, 0, count)
+        return last.x_next
+
+    return {"ours": call}
+
+
+def theirs(count: int, form: str) -> Call:
     """The same of diffusers, with a loop as in its pipelines."""
-    reference.quiet()
-    device = prepare()
-    artist = diffusion.load("garden", dtype="float32")
-    plan, start = artist.plan(PROMPT), artist._start(PROMPT)
-    shape = start.given.latents.shape[1:]
-    _, canvas = artist._canvas(start.seed, np.arange(count, dtype=np.uint32), shape)
-    place = find("garden")
-    network = UNet2DConditionModel.from_pretrained(place, subfolder="unet")
-    network = network.float().eval().to(device)
-    predict = formed(network, form)
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(place, subfolder="scheduler")
-    z = as_theirs(canvas).to(device)
-    words, none = as_theirs(start.context).to(device)
+    artist = load()
+    guidance, side = artist.config.guidance, artist.config.latent_size
+    keys = picture_keys(ASKED.seed, np.arange(count, dtype=np.uint32))
+    noise = as_theirs(initial_noise(keys, (side, side, artist.config.denoiser.latent_channels)))
+    words, none = as_theirs(artist.text_encoder(artist.tokenizer([ASKED.prompt, ""])))
     context = torch.stack([none] * count + [words] * count)
-    guidance = float(start.guidance)
+    predict = formed(network(find("garden"), "unet", form), form)
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(find("garden"), subfolder="scheduler")
 
     @torch.inference_mode()
-    def call() -> list[np.ndarray]:
-        scheduler.set_timesteps(len(plan.timestep), device=device)
-        latents = z
+    def call() -> torch.Tensor:
+        scheduler.set_timesteps(ASKED.steps, device=device())
+        latents = noise
         for timestep in scheduler.timesteps:
             both = predict(torch.cat([latents, latents]), timestep, context).sample
             unconditional, conditional = both.chunk(2)
             prediction = unconditional + guidance * (conditional - unconditional)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
-        return outputs(latents)
+        return latents
 
     return call

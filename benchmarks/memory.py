@@ -12,14 +12,15 @@ import argparse
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,36 +31,68 @@ import psutil
 
 import diffusion
 from diffusion.config import ModelConfig, sd_v1
-from diffusion.pipeline import TextEncoderStage, UNetStages, VAEStages
+from diffusion.runtime.parameters import Params
+from diffusion.runtime.programs import Network
+from diffusion.runtime.tiled_decoding import decode_in_tiles
 from diffusion.weights import folder
-from diffusion.weights.files import Params
+from diffusion.weights.architectures import SLOTS, structure
 from parity.full_size import synthetic_tokenizer
 
 MEBIBYTE = 2**20
-READING, LOADING = "reading all bytes, nothing else", "loading the model"
 REPEATS = 5  # of reading and loading, in turns; the median is shown
+Line = tuple[float, float, float]  # parameters and scratch in MiB, seconds
 
 
-def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Any, Callable[[Any], Any]]]:
-    """What is measured: part of the model, class of its stages, and a call of it."""
-    h, z = size // config.vae.downscale, config.unet.latent_channels
-    n, d = config.text_encoder.length, config.text_encoder.width
+def stages(config: ModelConfig, size: int) -> dict[str, tuple[str, Callable[[Network], Any]]]:
+    """What is measured: the slot of a network, and a call of it."""
+    h, z = size // config.autoencoder.downscale, config.denoiser.latent_channels
+    text = config.text_encoder
     both = (
-        jnp.zeros((2, h, h, config.unet.in_channels)),
+        jnp.zeros((2, h, h, config.denoiser.in_channels)),
         jnp.full(2, 500),
-        jnp.zeros((2, n, d)),
+        jnp.zeros((2, text.length, text.width)),
     )
+    words = jnp.zeros((2, text.length), jnp.int32)
     image, latents = jnp.zeros((1, size, size, 3)), jnp.zeros((1, h, h, z))
     return {
-        "text encoder, two prompts": (
-            "text_encoder", TextEncoderStage, lambda stage: stage(jnp.zeros((2, n), jnp.int32))
+        "text encoder, two prompts": ("text_encoder", lambda network: network(words)),
+        "U-Net, both branches of guidance": ("denoiser", lambda network: network(*both)),
+        "VAE encoder": ("autoencoder", lambda network: network.encode(image)),
+        "VAE decoder": ("autoencoder", lambda network: network.decode(latents)),
+        "VAE decoder in tiles": (
+            "autoencoder",
+            lambda network: decode_in_tiles(network.module, latents.astype(network.dtype)),
         ),
-        "U-Net, both branches of guidance": ("unet", UNetStages, lambda stage: stage(*both)),
-        "VAE encoder": ("vae", VAEStages, lambda stage: stage.encode(image)),
-        "VAE decoder": ("vae", VAEStages, lambda stage: stage.decode(latents)),
-        "VAE decoder in tiles": ("vae", VAEStages, lambda stage: stage.decode_in_tiles(latents)),
+    }
 
-    }  # fmt: skip
+
+def stage(model: Path, dtype: str, name: str, size: int) -> Line:
+    """One stage; the seconds are those of a second call."""
+    config = folder.load_config(model)
+    slot, call = stages(config, size)[name]
+    weights = folder.open_part(model, config, slot)
+    network = Network(structure(getattr(config, slot))[0], partial(weights.read, dtype))
+    parameters, before = size_of(network), resident()
+    jax.block_until_ready(call(network))
+    began = time.perf_counter()
+    jax.block_until_ready(call(network))
+    return parameters, peak() - before, time.perf_counter() - began
+
+
+def loading(model: Path, dtype: str) -> Line:
+    before, began = resident(), time.perf_counter()
+    artist = diffusion.load(model, dtype=dtype)
+    seconds = time.perf_counter() - began
+    size = sum(size_of(getattr(artist, slot)) for slot in SLOTS)
+    return size, peak() - before - size, seconds
+
+
+def reading(model: Path, dtype: str) -> Line:
+    """All bytes of the weights into memory, and nothing else."""
+    began = time.perf_counter()
+    contents = [path.read_bytes() for path in sorted(model.glob("*/*.safetensors"))]
+    seconds = time.perf_counter() - began
+    return sum(map(len, contents)) / MEBIBYTE, 0.0, seconds
 
 
 def resident() -> float:
@@ -79,111 +112,63 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
 
 
-def size_of(params: Params) -> float:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / MEBIBYTE
-
-
-def random_params(like: Params) -> Params:
-    """Parameters of the shapes of `like`, each so that what passes it keeps its size."""
-    draw = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: (
-            draw.standard_normal(leaf.shape, np.float32)
-            * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
-        ),
-        like,
-    )
+def size_of(network: Network) -> float:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(network.params)) / MEBIBYTE
 
 
 def write_random_model(place: Path, config: ModelConfig) -> None:
     """A folder like an official one: every parameter random, a vocabulary of the right size."""
-    for part in folder.PARTS:
-        params = random_params(folder.structure_of(config, part)[1])
-        folder.save_part(place, config, part, params)
+    draw = np.random.default_rng(0)
+
+    def parameter(like: Any) -> np.ndarray:
+        """What passes it keeps its size."""
+        scale = np.float32(np.prod(like.shape[:-1]) ** -0.5)
+        return draw.standard_normal(like.shape, np.float32) * scale
+
+    for slot in SLOTS:
+        params: Params = jax.tree.map(parameter, structure(getattr(config, slot))[1])
+        folder.save_part(place, config, slot, params)
     text = config.text_encoder
     synthetic_tokenizer(text.vocab_size, text.length).save(place / "tokenizer")
     folder.save_config(place, config)
 
 
-def measure_stage(model: Path, dtype: str, name: str, size: int) -> None:
-    """Print parameters and scratch of one stage in MiB, and the seconds of a second call."""
-    config = folder.load_config(model)
-    part, kind, call = stages(config, size)[name]
-    structure, like = folder.structure_of(config, part)
-    weights = folder.open_part(model, part, like)
-    stage = kind(structure, partial(weights.read, dtype))
-    parameters = size_of(stage.params)
-    before = resident()
-    jax.block_until_ready(call(stage))
-    began = time.perf_counter()
-    jax.block_until_ready(call(stage))
-    print(parameters, peak() - before, time.perf_counter() - began)
+def alone(measure: Callable[..., Line], *arguments: Any) -> Line:
+    """A line of the table from a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
-def measure_loading(model: Path, dtype: str) -> None:
-    """Print the parameters and what loading needs beyond them in MiB, and its seconds."""
-    before = resident()
-    began = time.perf_counter()
-    artist = diffusion.load(model, dtype=dtype)
-    seconds = time.perf_counter() - began
-    size = sum(
-        size_of(network.params) for network in (artist.text_encoder, artist.unet, artist.vae)
-    )
-    print(size, peak() - before - size, seconds)
-
-
-def measure_reading(model: Path) -> None:
-    """Print the size of all weights in MiB, 0, and the seconds to read their bytes into memory."""
-    began = time.perf_counter()
-    contents = [path.read_bytes() for path in sorted(model.glob("*/*.safetensors"))]
-    seconds = time.perf_counter() - began
-    print(sum(map(len, contents)) / MEBIBYTE, 0, seconds)
+def show(dtype: str, name: str, line: Any) -> None:
+    print(f"{dtype:10}{name:34}{line[0]:8.0f} MiB{line[1]:8.0f} MiB{line[2]:9.2f}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--only", nargs=2, metavar=("DTYPE", "STAGE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.only:
-        dtype, name = arguments.only
-        if name == READING:
-            measure_reading(arguments.model)
-        elif name == LOADING:
-            measure_loading(arguments.model, dtype)
-        else:
-            measure_stage(arguments.model, dtype, name, arguments.size)
-        return
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {arguments.size} pixels")
+    given = parser.parse_args()
+    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {given.size} pixels")
     print(", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy")))
     with tempfile.TemporaryDirectory() as temporary:
-        model = arguments.model or Path(temporary) / "sd-v1"
-        if arguments.model is None:
+        model = given.model or Path(temporary) / "sd-v1"
+        if given.model is None:
             write_random_model(model, sd_v1())
         print(f"{'':44}{'parameters':>12}{'scratch':>12}{'seconds':>9}")
-        names = stages(folder.load_config(model), arguments.size)
-        for dtype in arguments.dtypes:
+        names = stages(folder.load_config(model), given.size)
+        for dtype in given.dtypes:
             both = [
-                [run(model, dtype, name) for name in (READING, LOADING)] for _ in range(REPEATS)
+                [alone(one, model, dtype) for one in (reading, loading)] for _ in range(REPEATS)
             ]
-            for name, runs in zip((READING, LOADING), zip(*both, strict=True), strict=True):
-                show(dtype, name, np.median(runs, axis=0))
+            for name, median in zip(
+                ("reading all bytes, nothing else", "loading the model"),
+                np.median(both, axis=0),
+                strict=True,
+            ):
+                show(dtype, name, median)
             for name in names:
-                show(dtype, name, run(model, dtype, name, arguments.size))
-
-
-def run(model: Path, dtype: str, name: str, size: int = 512) -> np.ndarray:
-    """One line of the table, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--model", str(model)]
-    command += ["--size", str(size), "--only", dtype, name]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return np.array(output.split(), float)
-
-
-def show(dtype: str, name: str, line: np.ndarray) -> None:
-    print(f"{dtype:10}{name:34}{line[0]:8.0f} MiB{line[1]:8.0f} MiB{line[2]:9.2f}", flush=True)
+                show(dtype, name, alone(stage, model, dtype, name, given.size))
 
 
 if __name__ == "__main__":

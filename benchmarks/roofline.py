@@ -9,27 +9,52 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from benchmarks.timing import Options, Row, Work, measure, ours
-from diffusion.kernels import device
+from benchmarks.timing import Call, Options, Side, Work
+from diffusion.weights.architectures import structure
 
 PRODUCTS = ((2048, 2048, 2048), (4096, 1280, 5120))  # n, m, k: (n, m) = (n, k) (k, m)
 ON_GPU = ((8192, 8192, 8192),)  # fills one
 
 
-def peak(options: Options) -> Iterator[Row]:
-    """Rows of the products whose fastest is taken for the peak of the machine."""
-    dtype = jnp.bfloat16 if options.half else jnp.float32
-    for n, m, k in PRODUCTS if jax.default_backend() == "cpu" else ON_GPU:
-        draw = jax.random.split(jax.random.key(0))
-        one = jax.random.normal(draw[0], (n, k), dtype)
-        other = jax.random.normal(draw[1], (k, m), dtype)
-        contender = ours("JAX", jax.jit(jnp.matmul), one, other)
-        work = Work(
-            f"{dtype.__name__} product, {n} x {k} x {m}", [contender], flops=2.0 * n * m * k
-        )
-        yield from measure(work, options.repeats)
+def peak(options: Options) -> Iterator[Work]:
+    """The products whose fastest is taken for the peak of the machine."""
+    dtype = "bfloat16" if options.half else "float32"
+    for n, m, k in ON_GPU if options.gpu else PRODUCTS:
+        sides = [Side(product, (n, m, k, dtype))]
+        yield Work(f"{dtype} product, {n} x {k} x {m}", sides, flops=2.0 * n * m * k)
+
+
+def product(n: int, m: int, k: int, dtype: str) -> dict[str, Call]:
+    draw = jax.random.split(jax.random.key(0))
+    one, other = (
+        jax.random.normal(draw[0], (n, k), dtype),
+        jax.random.normal(draw[1], (k, m), dtype),
+    )
+    multiply = jax.jit(jnp.matmul)
+    return {"JAX": lambda: multiply(one, other)}
+
+
+def counted(config: Any, method: str, *inputs: Any) -> dict[str, Any]:
+    """Operations of a network's method and bytes of its parameters in float32, as of a `Work`.
+
+    Args:
+        config: of the network.
+        inputs: of the method, or their shapes.
+    """
+    form, like = structure(config)
+
+    def apply(params: Any, *inputs: Any) -> Any:
+        return getattr(nnx.merge(form, params), method)(*inputs)
+
+    return {"flops": flops(apply, like, *inputs), "weights": size(like)}
+
+
+def size(params: Any) -> int:
+    """Bytes of parameters, or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def flops(function: Callable[..., Any], *inputs: Any) -> float:
@@ -39,10 +64,7 @@ def flops(function: Callable[..., Any], *inputs: Any) -> float:
     convolutions have their plain form. Two for each product, those with the zeros of a padding
     included.
     """
-    with (
-        mock.patch.object(jax, "default_backend", return_value="tpu"),
-        mock.patch.object(device, "_is_ampere", return_value=False),  # its kernels say nothing
-    ):
+    with mock.patch.object(jax, "default_backend", return_value="tpu"):
         return _flops(jax.make_jaxpr(function)(*inputs).jaxpr)
 
 

@@ -9,24 +9,24 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from diffusion.cli import keep_compilations
+from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
-from diffusion.kernels.device import described
-from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
-from diffusion.runtime.atomic_write import replacing
+from diffusion.pipeline import Artist
+from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.runtime.devices import described
+from diffusion.runtime.parameters import Params
+from diffusion.runtime.programs import Network
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
-from diffusion.weights.files import Params
+from diffusion.weights.architectures import SLOTS, structure
 
 PICTURES = 4  # of each caption
-STAGES: dict[str, Any] = {"text_encoder": TextEncoderStage, "vae": VAEStages}
 
 
 class Examiner:
@@ -49,7 +49,7 @@ class Examiner:
         group = joined([answered(asked, self.judge, paint) for asked in self.asked])
         found = marks(group.asked, group.values)
         self.params = {}
-        artist.unet.release()  # training goes on with their memory
+        artist.denoiser.release()  # training goes on with their memory
         minutes = before(self.output) + seconds / 60
         shares = {name: found[name].share for name in ("mean", "all at once", *ATTRIBUTES)}
         captions = sum(map(len, self.asked))
@@ -61,24 +61,19 @@ class Examiner:
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         # What came after the last checkpoint is lived through again.
         kept = [text for text in lines if json.loads(text)["step"] < step]
-        with replacing(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text("\n".join([*kept, json.dumps(line)]) + "\n", "utf-8")
 
     def _artist(self) -> Artist:
         config = folder.load_config(self.output)
 
-        def stage(part: str) -> Any:
-            structure, _ = folder.structure_of(config, part)
-            params = folder.load_part(self.output, config, part)[1]
-            return STAGES[part](structure, lambda: params)
+        def network(slot: str) -> Network:
+            if slot == "denoiser":
+                return Network(structure(config.denoiser)[0], lambda: self.params)
+            form, params = folder.load_part(self.output, config, slot)
+            return Network(form, lambda: params)
 
-        return Artist(
-            config,
-            folder.load_tokenizer(self.output),
-            stage("text_encoder"),
-            UNetStages(folder.structure_of(config, "unet")[0], lambda: self.params),
-            stage("vae"),
-        )
+        return Artist(config, folder.load_tokenizer(self.output), *map(network, SLOTS))
 
 
 def before(output: Path) -> float:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
 import dacite
 
@@ -27,6 +27,8 @@ C = TypeVar("C", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
+    """The text tower of CLIP."""
+
     vocab_size: int = 49408
     length: int = 77  # tokens of a prompt, beginning and end marks included
     width: int = 768  # channels of a token, the "D" of the context
@@ -35,6 +37,26 @@ class TextEncoderConfig:
     mlp_width: int = 3072
     activation: str = "quick_gelu"  # SD 1.x; SD 2.x uses the exact "gelu"
     eps: float = 1e-5
+
+
+@runtime_checkable
+class DenoiserConfig(Hashable, Protocol):
+    """What a model has to know of its denoiser, whatever the architecture."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of what it predicts."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of what it sees: more than the latent's in inpainting models."""
+
+    @property
+    def context_width(self) -> int: ...
+
+    @property
+    def multiple(self) -> int:
+        """The sides of a latent must be multiples of this."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +71,38 @@ class UNetConfig:
     norm_groups: int = 32
     linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        first = self.block_out_channels[0]
+        if first % 2:
+            raise ValueError(
+                f"block_out_channels begins with {first}; give an even number, as each frequency "
+                "of the timestep has a cosine and a sine"
+            )
+        levels = len(self.block_out_channels)
+        for name in ("attention", "heads"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"{name} needs one entry a level: {levels}")
+
     @property
     def time_width(self) -> int:
         return 4 * self.block_out_channels[0]
+
+    @property
+    def multiple(self) -> int:
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+@runtime_checkable
+class AutoencoderConfig(Hashable, Protocol):
+    """What a model has to know of its autoencoder, whatever the architecture."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def downscale(self) -> int:
+        """Image pixels along the side of one latent position."""
 
 
 @dataclass(frozen=True)
@@ -65,68 +116,79 @@ class VAEConfig:
         0.18215  # latents times this have unit variance; measured after training
     )
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
     @property
     def downscale(self) -> int:
-        """Image pixels along the side of one latent position."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+@runtime_checkable
+class ProcessConfig(Hashable, Protocol):
+    """How pictures become noise; `diffusion.process` makes a process of it."""
+
+    @property
+    def train_steps(self) -> int: ...
+
+    @property
+    def prediction(self) -> str: ...
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class VariancePreservingConfig:
     train_steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
-    prediction: str = "epsilon"  # what the U-Net says: one of `PREDICTIONS`
+    prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(
+                f"prediction is {self.prediction!r}; choose one of {', '.join(PREDICTIONS)}"
+            )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """A model: four slots, and what belongs to all of them."""
+
     name: str = "sd-v1"
     image_size: int = 512  # pixels along the side of the pictures that the model was trained on
     guidance: float = 7.5  # the default guidance scale of `paint`
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    vae: VAEConfig = field(default_factory=VAEConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    denoiser: DenoiserConfig = field(default_factory=UNetConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=VAEConfig)
+    process: ProcessConfig = field(default_factory=VariancePreservingConfig)
 
     def __post_init__(self) -> None:
         _check_sizes(self)
-        if self.schedule.prediction not in PREDICTIONS:
-            raise ValueError(
-                f"schedule.prediction is {self.schedule.prediction!r}; choose one of "
-                + ", ".join(PREDICTIONS)
-            )
-        first, levels = self.unet.block_out_channels[0], len(self.unet.block_out_channels)
-        if first % 2:
-            raise ValueError(
-                f"unet.block_out_channels begins with {first}; give an even number, as each "
-                "frequency of the timestep has a cosine and a sine"
-            )
-        for name in ("attention", "heads"):
-            if len(getattr(self.unet, name)) != levels:
-                raise ValueError(f"unet.{name} needs one entry a level: {levels}")
-        if self.unet.context_width != self.text_encoder.width:
-            raise ValueError("unet.context_width must equal text_encoder.width")
-        if self.unet.latent_channels != self.vae.latent_channels:
-            raise ValueError("unet.latent_channels must equal vae.latent_channels")
-        if self.unet.in_channels not in (z := self.unet.latent_channels, 2 * z + 1):
-            raise ValueError(f"unet.in_channels must be {z}, or {2 * z + 1} for inpainting")
+        if self.denoiser.context_width != self.text_encoder.width:
+            raise ValueError("denoiser.context_width must equal text_encoder.width")
+        z = self.denoiser.latent_channels
+        if z != self.autoencoder.latent_channels:
+            raise ValueError("denoiser.latent_channels must equal autoencoder.latent_channels")
+        if self.denoiser.in_channels not in (z, 2 * z + 1):
+            raise ValueError(f"denoiser.in_channels must be {z}, or {2 * z + 1} for inpainting")
         if self.image_size % self.unit:
-            raise ValueError("image_size must be divisible by every downsampling of VAE and U-Net")
+            raise ValueError(
+                "image_size must be divisible by every downsampling of autoencoder and denoiser"
+            )
 
     @property
     def latent_size(self) -> int:
-        return self.image_size // self.vae.downscale
+        return self.image_size // self.autoencoder.downscale
 
     @property
     def unit(self) -> int:
-        """Pixels along the side of one position on the U-Net's coarsest map."""
-        return int(self.vae.downscale * 2 ** (len(self.unet.block_out_channels) - 1))
+        """The sides of a picture must be multiples of this, in pixels."""
+        return self.autoencoder.downscale * self.denoiser.multiple
 
     @property
     def inpaints(self) -> bool:
-        """Was the U-Net trained to see a mask and the picture around it?"""
-        return self.unet.in_channels != self.unet.latent_channels
+        """Was the denoiser trained to see a mask and the picture around it?"""
+        return self.denoiser.in_channels != self.denoiser.latent_channels
 
 
 def _check_sizes(config: Any, prefix: str = "") -> None:
@@ -150,7 +212,7 @@ def garden() -> ModelConfig:
         text_encoder=TextEncoderConfig(
             vocab_size=1024, width=128, layers=3, heads=4, mlp_width=512
         ),
-        unet=UNetConfig(
+        denoiser=UNetConfig(
             block_out_channels=(32, 64, 128),
             layers_per_block=1,
             attention=(True, True, False),
@@ -159,10 +221,10 @@ def garden() -> ModelConfig:
             norm_groups=16,
             linear_projection=True,
         ),
-        vae=VAEConfig(
+        autoencoder=VAEConfig(
             block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
         ),
-        schedule=ScheduleConfig(prediction="v"),
+        process=VariancePreservingConfig(prediction="v"),
     )
 
 
@@ -178,19 +240,19 @@ def sd_v2_base() -> ModelConfig:
         text_encoder=TextEncoderConfig(
             width=1024, layers=23, heads=16, mlp_width=4096, activation="gelu"
         ),
-        unet=UNetConfig(heads=(5, 10, 20, 20), context_width=1024, linear_projection=True),
+        denoiser=UNetConfig(heads=(5, 10, 20, 20), context_width=1024, linear_projection=True),
     )
 
 
 def sd_v2() -> ModelConfig:
     """Stable Diffusion 2.0 and 2.1: as the base model, but 768x768 and predicting v."""
     return dataclasses.replace(
-        sd_v2_base(), name="sd-v2", image_size=768, schedule=ScheduleConfig(prediction="v")
+        sd_v2_base(), name="sd-v2", image_size=768, process=VariancePreservingConfig(prediction="v")
     )
 
 
 def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
-    """The dataclass `cls` from nested plain data; `dataclasses.asdict` is the way back.
+    """The dataclass `cls` from plain data; `dataclasses.asdict` is the way back.
 
     Raises ValueError that names an unknown, missing or mistyped entry.
     """
@@ -211,29 +273,47 @@ def override(config: C, settings: Sequence[str]) -> C:
     """A copy of a configuration with some entries replaced.
 
     Args:
-        settings: texts `name=value`, a nested name with dots: `unet.norm_groups=8`, `steps=100`,
-            `unet.heads=(2,4,6)`.
+        settings: texts `name=value`, a nested name with dots: `denoiser.norm_groups=8`,
+            `steps=100`, `denoiser.heads=(2,4,6)`.
 
     Raises ValueError that names the setting, where it is unknown or of another type.
     """
-    data = dataclasses.asdict(config)
+    known = names(config)
+    values: dict[str, str] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
-        *parents, leaf = name.strip().split(".")
-        place: Any = data
-        for parent in parents:
-            place = place.get(parent) if isinstance(place, dict) else None
-        # No whole part either: it would lose the entries that it does not name.
-        if not equals or not isinstance(place, dict) or isinstance(place.get(leaf, {}), dict):
-            raise ValueError(
-                f"setting {setting!r}: write NAME=VALUE, with NAME one of {names(config)}"
-            )
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
-            value = text.strip()
-        place[leaf] = float(value) if type(place[leaf]) is float and type(value) is int else value
-    return from_dict(type(config), data)
+        if not equals or name.strip() not in known.split(", "):
+            raise ValueError(f"setting {setting!r}: write NAME=VALUE, with NAME one of {known}")
+        values[name.strip()] = text.strip()
+    return _replaced(config, values)
+
+
+def _replaced(config: C, values: Mapping[str, str]) -> C:
+    changes: dict[str, Any] = {}
+    for entry in dataclasses.fields(config):
+        now, prefix = getattr(config, entry.name), entry.name + "."
+        inner = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+        if inner:
+            try:
+                changes[entry.name] = _replaced(now, inner)
+            except ValueError as error:
+                raise ValueError(prefix + str(error)) from error
+        elif entry.name in values:
+            kind = get_type_hints(type(config))[entry.name]
+            alone = dataclasses.make_dataclass(type(config).__name__, [(entry.name, kind)])
+            value = {entry.name: _value(values[entry.name], now)}
+            from_dict(alone, value)  # says what is wrong with its type
+            changes |= value
+    return dataclasses.replace(config, **changes)
+
+
+def _value(text: str, now: Any) -> Any:
+    """The Python value that a text spells, or the text itself."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return float(value) if type(now) is float and type(value) is int else value
 
 
 def names(config: DataclassInstance, prefix: str = "") -> str:
@@ -241,7 +321,7 @@ def names(config: DataclassInstance, prefix: str = "") -> str:
     entries = []
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        nested = dataclasses.is_dataclass(value)
+        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         dotted = prefix + entry.name
         entries.append(names(value, dotted + ".") if nested else dotted)
     return ", ".join(entries)

@@ -9,7 +9,6 @@ import json
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,76 +16,42 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import LARGEST_SIDE, from_dict
-from diffusion.runtime.atomic_write import replacing
+from diffusion.settings import PictureSettings
 
 KEY = "diffusion"  # of the text chunk in the PNG file
-LARGEST_ZOOM = 64
 UNREADABLE = (
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All that decides a picture.
-
-    Raises ValueError where the zoom or the index is out of range; the artist checks the others.
-    """
-
-    prompt: str
-    model: str = "garden"
-    negative: str = ""
-    seed: int = 0
-    count: int = 4
-    steps: int = 25
-    guidance: float = 3.0
-    sampler: str = "dpm++2m"
-    eta: float = 0.0
-    height: int | None = None  # pixels before the zoom; None: the model's own, or the source's
-    width: int | None = None
-    source: str | None = None  # a picture file to begin with
-    mask: str | None = None  # a picture file, white where the source is to be painted anew
-    strength: float | None = None
-    loras: dict[str, float] = field(default_factory=dict)  # files, each with its strength
-    dtype: str = "float32"
-    digest: str | None = None  # SHA-256 of source, mask and LoRA files, to know them again
-    zoom: int = 4  # pixels of the file along the side of a painted pixel
-    strip: bool = False  # the canvas at some of the steps, instead of the pictures
-    index: int | None = None  # which picture of the series this file holds; None: a sheet of all
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.zoom <= LARGEST_ZOOM:
-            raise ValueError(f"zoom is {self.zoom}; give 1 to {LARGEST_ZOOM}")
-        if self.index is not None and not 0 <= self.index < self.count:
-            raise ValueError(f"index is {self.index}, of a series of {self.count}")
-
-
-def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: Settings) -> None:
+def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: PictureSettings) -> None:
     """Write a PNG with its settings inside; the file appears whole or not at all.
 
     Raises OSError where the place cannot be written.
     """
-    enlarged = image.repeat(settings.zoom, axis=0).repeat(settings.zoom, axis=1)
+    zoom = settings.zoom or 1
+    enlarged = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings)))  # ASCII: any prompt fits in
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         Image.fromarray(enlarged).save(draft, format="PNG", pnginfo=info)
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> PictureSettings:
     """How a picture was painted. Raises ValueError where the file does not say."""
     with _opened(path) as image:
         text = getattr(image, "text", {}).get(KEY)
     if text is None:
         raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
     try:
-        return from_dict(Settings, json.loads(text))
+        return from_dict(PictureSettings, json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds settings that make no sense ({error})") from error
 
 
-def digest(settings: Settings) -> str | None:
+def digest(settings: PictureSettings) -> str | None:
     """SHA-256 of the content of all files that a painting starts from; None where there is none.
 
     Raises ValueError that names a file that cannot be read.
@@ -122,12 +87,12 @@ def read_source(
         image = _on_paper(image, "white").convert("RGB")
     made = read_settings(path) if ours else None
     if made is not None:
-        if made.strip or (made.index is None and made.count > 1):
+        if made.strip or (made.index is None and (made.count or 1) > 1):
             raise ValueError(
                 f"{path} shows several pictures side by side; paint them into a folder, --output "
                 "FOLDER, and begin with one of its files"
             )
-        image = _without_zoom(image, made.zoom)
+        image = _without_zoom(image, made.zoom or 1)
     scale = side / min(image.size)
     if height is not None or width is not None:
         scale = (height or 0) / image.height or (width or 0) / image.width

@@ -238,7 +238,7 @@ def _randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ..
 
 
 def inputs(model: Model, part: str, seed: int) -> tuple[torch.Tensor, ...]:
-    """Random inputs of a part; of the VAE, a picture to encode and latents to decode."""
+    """Random inputs of a part; of the VAE, a picture to encode and latents to decode, unscaled."""
     draw = torch.Generator().manual_seed(seed)
     b = model.batch
     if part == "text_encoder":

@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
-# Without the front door (pipeline, cli, config, tokenizer, weights.folder): to refuse what has a
+# Without the front door (pipeline, cli, config, settings, text, weights): to refuse what has a
 # wrong type, in words that a user understands, is its own work, and has tests of its own.
 install_import_hook(
     [
@@ -19,8 +19,7 @@ install_import_hook(
         "diffusion.images",
         "diffusion.kernels",
         "diffusion.layers",
-        "diffusion.process.samplers",
-        "diffusion.process.schedule",
+        "diffusion.process",
         "diffusion.stages",
         "diffusion.training",
     ],
@@ -34,17 +33,20 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
 
-from diffusion import cli  # noqa: E402
 from diffusion.config import (  # noqa: E402
     ModelConfig,
-    ScheduleConfig,
     TextEncoderConfig,
     UNetConfig,
     VAEConfig,
+    VariancePreservingConfig,
 )
-from diffusion.pipeline import Artist, load  # noqa: E402
+from diffusion.loading import load  # noqa: E402
+from diffusion.pipeline import Artist  # noqa: E402
+from diffusion.runtime import compilation_cache, parameters  # noqa: E402
+from diffusion.runtime.parameters import Params  # noqa: E402
 from diffusion.text.tokenizer import Tokenizer  # noqa: E402
-from diffusion.weights import files, folder  # noqa: E402
+from diffusion.weights import folder  # noqa: E402
+from diffusion.weights.architectures import SLOTS, structure  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
@@ -56,8 +58,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     cache = tmp_path_factory.getbasetemp() / "cache"
     (cache / "jax").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli.platformdirs, "user_cache_path", lambda name: cache)
-        cli.keep_compilations()
+        patch.setattr(compilation_cache.platformdirs, "user_cache_path", lambda name: cache)
+        compilation_cache.keep_compilations()
         yield
 
 
@@ -81,7 +83,7 @@ def tiny() -> ModelConfig:
         text_encoder=TextEncoderConfig(
             vocab_size=600, length=16, width=8, layers=2, heads=2, mlp_width=16
         ),
-        unet=UNetConfig(
+        denoiser=UNetConfig(
             block_out_channels=(8, 12, 16),
             layers_per_block=2,
             attention=(True, True, False),
@@ -89,12 +91,12 @@ def tiny() -> ModelConfig:
             context_width=8,
             norm_groups=4,
         ),
-        vae=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
-        schedule=ScheduleConfig(prediction="v"),
+        autoencoder=VAEConfig(block_out_channels=(4, 8), layers_per_block=1, norm_groups=2),
+        process=VariancePreservingConfig(prediction="v"),
     )
 
 
-def random_params(like: files.Params, seed: int) -> files.Params:
+def random_params(like: Params, seed: int) -> Params:
     """Random parameters of the given shapes, none of them special.
 
     Layers that begin at zero, scales of one and biases of nothing hide what a test looks for.
@@ -115,7 +117,7 @@ def build() -> Callable[..., Any]:
     """`build(lambda: UNet(config, rngs=nnx.Rngs(0)))` is that module with `random_params`."""
 
     def build(create: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
-        structure, like = files.shapes(create)
+        structure, like = parameters.shapes(create)
         return nnx.merge(structure, random_params(like, seed))
 
     return build
@@ -133,9 +135,9 @@ def write_model() -> Callable[..., Path]:
         config = dataclasses.replace(config, text_encoder=text)
         folder.save_config(place, config)
         tokenizer.save(place / "tokenizer")
-        for seed, part in enumerate(folder.PARTS):
-            _, like = folder.structure_of(config, part)
-            folder.save_part(place, config, part, random_params(like, seed))
+        for seed, slot in enumerate(SLOTS):
+            _, like = structure(getattr(config, slot))
+            folder.save_part(place, config, slot, random_params(like, seed))
         return place
 
     return write_model

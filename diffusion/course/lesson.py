@@ -7,12 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusion.cli import keep_compilations
 from diffusion.course.exercise import Report, check
 from diffusion.course.exercises import EXERCISES
 from diffusion.course.words import Words
-from diffusion.kernels.device import described
-from diffusion.pipeline import Artist, load
+from diffusion.loading import load
+from diffusion.pipeline import Artist
+from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.runtime.devices import described
 
 FACTS = Path(__file__).with_name("facts.json")  # written by `make lessons`: title, seconds, GiB
 

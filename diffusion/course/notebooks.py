@@ -29,8 +29,8 @@ import yaml
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from diffusion.atomic_write import atomic_write
 from diffusion.course.lesson import FACTS
-from diffusion.runtime.atomic_write import replacing
 
 LESSONS, NOTEBOOKS, README = Path("lessons"), Path("notebooks"), Path("README.md")
 SETTINGS = LESSONS / "settings.toml"
@@ -257,7 +257,7 @@ def main() -> int:
             if arguments.check:
                 continue
             stored(source, solved).parent.mkdir(parents=True, exist_ok=True)
-            with replacing(stored(source, solved)) as draft:
+            with atomic_write(stored(source, solved)) as draft:
                 nbformat.write(made, draft)
             if not solved:
                 found_out = {"seconds": round(seconds), "memory": round(memory, 1)}
@@ -274,7 +274,7 @@ def main() -> int:
 
 
 def _write_facts(facts: dict[str, Any]) -> None:
-    with replacing(FACTS) as draft:  # a notebook may be reading it
+    with atomic_write(FACTS) as draft:  # a notebook may be reading it
         text = json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True)
         draft.write_text(text + "\n", "utf-8")
 

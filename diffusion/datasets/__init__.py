@@ -1,1 +1,1 @@
-"""Pictures with captions: the garden, drawn by code."""
+"""Pictures with captions, made by code: the garden."""

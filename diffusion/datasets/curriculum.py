@@ -1,8 +1,8 @@
-"""What the U-Net practises: scenes and their captions, those that are hard more often than others.
+"""What the denoiser practises: scenes with captions, and the hard captions more often.
 
-Only by what a caption says is it chosen. So all pictures of one caption are as likely as they are
-in the garden, and so are those that come without words; but of a hundred captions, sixty-four in
-place of seventeen ask for a few flowers.
+Captions are chosen by what they say, never by their pictures. So the pictures of one caption are as
+likely as in the garden, and so are the pictures without words. But a few flowers are asked for in
+64 of a hundred captions, not in 17.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from diffusion.datasets.garden import Scene, sample_scenes, value
 
 CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, section 3.2)
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
-CANDIDATES = 8  # as many times the examples of a step are drawn, and some of them taken
+CANDIDATES = 8  # scenes drawn for each example that is taken
 Weights = Mapping[str, Mapping[str, float]]  # attribute -> value -> weight
-PRACTISED: Weights = {  # what failed most; see docs/speedrun.md
+PRACTISED: Weights = {  # what failed most; see docs/log.md
     "flower_amount": {"few": 9.0},
     "flowers": {"purple": 8.0, "red": 4.5, "yellow": 3.0, "white": 2.5, "blue": 3.0},
     "tree_kind": {"apple": 2.0},
     "weather": {"snow": 2.0},
 }
-"""The weight of a caption that names this, where others have 1, when a few of the candidates are
-drawn; a product, if it names several. (Shares grow by less: nothing is drawn twice.)"""
+"""How much likelier a caption that names this value is to be taken; several values multiply. Shares
+grow by less than that, because no candidate is taken twice."""
 
 
 def practice(
@@ -35,14 +35,15 @@ def practice(
     candidates: int = CANDIDATES,
     practised: Weights = PRACTISED,
 ) -> tuple[Scene, list[str]]:
-    """`size` scenes and what is said of each, nothing at all in `CAPTION_DROPOUT` of them.
+    """Sample `size` scenes with a caption each; in a share of `CAPTION_DROPOUT` the text is empty.
 
-    They come in random order: the place in a batch may decide how noisy an example is seen.
+    The examples are in random order, because the place in a batch may decide how much noise an
+    example gets.
 
     Args:
-        candidates: how many are drawn for each example. With 1, nothing comes more often than in
-            the garden.
-        practised: in place of `PRACTISED`.
+        candidates: how many scenes are drawn for each example that is taken. With 1, nothing comes
+            more often than in the garden.
+        practised: the weights of values, as in `PRACTISED`.
 
     Raises ValueError if `candidates` is below 1.
     """
@@ -50,11 +51,11 @@ def practice(
         raise ValueError(f"candidates is {candidates}; draw 1 or more for each example")
     scenes = sample_scenes(rng, size * candidates)
     said = captions(scenes, rng, detailed_share=DETAILED_SHARE)
-    silent = rng.binomial(size, CAPTION_DROPOUT)  # the first are taken as they come
+    silent = rng.binomial(size, CAPTION_DROPOUT)  # examples without words: the first, unweighted
     spoken = list(range(silent, len(said)))
     weight = np.array([_weight(said[i], scenes, i, practised) for i in spoken])
     taken = np.arange(silent)
-    if spoken:  # not so where a batch of one has no words
+    if spoken:  # there are none if a batch of one, with one candidate, has no words
         chosen = rng.choice(spoken, size - silent, replace=False, p=weight / weight.sum())
         taken = np.concatenate([taken, chosen])
     taken = rng.permutation(taken)

@@ -1,8 +1,8 @@
 """The judge: looks at a picture and says of every attribute of the garden which value it has.
 
-A small residual network with one classifier an attribute, trained on pictures that the renderer
-drew (`diffusion.evaluation.judge_training`) and on nothing that a generator painted. What it sees before it
-answers, `features`, is also what distances between pictures are measured in.
+A small residual network with one classifier an attribute. It is trained on pictures that the
+renderer drew (`diffusion.evaluation.judge_training`) and on nothing that a generator painted. What
+it sees before it answers, `features`, is also what distances between pictures are measured in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from diffusion.images import from_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
-from diffusion.weights.files import Params, SameKey, Weights, regular, save_params, shapes
+from diffusion.runtime.parameters import Params, SameKey, shapes
+from diffusion.weights.files import Weights, regular, save_params
 from diffusion.weights.folder import shipped
 from diffusion.weights.names import RESIDUAL, NameMap, under
 

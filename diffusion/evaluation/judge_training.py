@@ -8,8 +8,10 @@ judge must know what nobody was shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +21,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_there, render, sample_scenes
-from diffusion.evaluation.judge import SIZE, Judge
+from diffusion.evaluation.judge import SIZE, Judge, save
 from diffusion.images import sheet, to_uint8
-from diffusion.training.loop import Metrics, TrainConfig
-from diffusion.weights.files import Params, shapes, split
+from diffusion.runtime.parameters import Params, shapes, split
+from diffusion.training.loop import Metrics, TrainConfig, Watch
+from diffusion.training.recipe import DTYPE, Order, run_task
 
 HELD_OUT_SHARE = 0.1
 WORN_SHARE = 0.5
@@ -75,6 +78,7 @@ class JudgeTask:
     def __post_init__(self) -> None:
         self.create = lambda seed: Judge(rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
+        self.frozen: Params = {}
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
@@ -82,7 +86,9 @@ class JudgeTask:
     def batch(self, rng: np.random.Generator, size: int) -> Scene:
         return draw(rng, size)
 
-    def loss(self, params: Params, batch: Scene, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, params: Params, frozen: Params, batch: Scene, key: Array
+    ) -> tuple[Array, Metrics]:
         """Cross-entropy, summed over the attributes."""
         images = worn(render(batch, SIZE), key)
         loss, wrong = jnp.zeros(()), jnp.zeros(())
@@ -113,3 +119,9 @@ def preset() -> TrainConfig:
     return TrainConfig(
         steps=900, batch_size=64, learning_rate=2e-3, weight_decay=0.05, ema=0.995, seed=1_000_003
     )
+
+
+def train_judge(output: Path, settings: Sequence[str] = (), watch: Watch | None = None) -> None:
+    """Train a judge into the folder `output`; see `diffusion.training.recipe.train_part`."""
+    order = Order("judge", output, settings, watch)
+    save(output, run_task(JudgeTask(), preset(), order), DTYPE)

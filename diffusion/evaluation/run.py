@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from diffusion import pipeline
 from diffusion.evaluation import judge
-from diffusion.evaluation.evaluate import SMALL, Settings, evaluate, forget
+from diffusion.evaluation.answers import forget
+from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
 from diffusion.evaluation.page import LINES, said, write
-from diffusion.kernels.device import described
+from diffusion.evaluation.scores import SMALL
+from diffusion.loading import load
 from diffusion.picture_files import check_writable
+from diffusion.runtime.devices import described
 from diffusion.weights import folder
+from diffusion.weights.architectures import architecture
 
 LARGEST = 256  # pixels along the side of a picture
 
@@ -37,7 +40,7 @@ def run(
         raise ValueError(f"seed is {seed}; give 0 or more")
     if pictures < 2:
         raise ValueError(f"pictures is {pictures}; ask for 2 or more of each caption")
-    artist = pipeline.load(model)
+    artist = load(model)
     if artist.config.image_size > LARGEST:
         raise ValueError(
             f"model {model!r} paints {artist.config.image_size} pixels a side; the judge knows "
@@ -50,7 +53,7 @@ def run(
         )
     trained = judge.load(judge_folder)
     check_writable(output)
-    settings = Settings(
+    settings = EvaluationConfig(
         captions=captions, combinations=max(2, captions // 4), pictures=pictures, seed=seed
     )
     root = folder.find(model)
@@ -58,7 +61,7 @@ def run(
         {name: training[name] for name in ("steps", "batch_size", "seed")}
         # Older trainings took what was drawn.
         | {"candidates": training.get("candidates", 1), "practised": training.get("practised", {})}
-        for training in folder.trainings(root, "unet")
+        for training in folder.trainings(root, architecture(artist.config.denoiser).folder)
     ]
     kept = output / "unfinished"  # what is painted, until the page is written
     report, main, neighbours = evaluate(artist, trained, settings, seen, kept)

@@ -1,13 +1,14 @@
 """The look inside: the tensors of a real run, each by the name of the module that made it.
 
     run = trace(diffusion.load("garden"), "a red house with two old trees")
-    run.glances[0].canvas                      # (1, 16, 16, 4), what the network saw first
-    look = run.look(12)                        # the U-Net at the thirteenth glance
-    look.tensors["down.blocks.0.residuals.0"]  # (2, 16, 16, c): with the prompt, and without
-    look.attention["up.blocks.2.transformers.0.block.cross_attention"]  # (2, heads, 256, 77)
+    run.steps[0].x_t                                  # (1, 16, 16, 4), what the denoiser saw first
+    inside = run.activations(12)                      # the denoiser at the thirteenth step
+    inside.tensors["down.blocks.0.residuals.0"]       # (2, 16, 16, c): with the prompt, and without
+    inside.attention["up.blocks.2.transformers.0.block.cross_attention"]  # (2, heads, 256, 77)
 
-Nothing is computed by a copy: the modules of the artist run, and what they return is kept. The
-names are those of the parameters, so a tensor leads to the line of code that made it.
+Nothing is computed by a copy: the modules of the artist run, and what they return is kept. A module
+is kept if its class says `traced = True`. The names are those of the parameters, so a tensor leads
+to the line of code that made it.
 """
 
 from __future__ import annotations
@@ -22,29 +23,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
-from diffusion.layers.attention import (
-    Attention,
-    FeedForward,
-    SpatialTransformer,
-    TransformerBlock,
-    attention_weights,
-)
-from diffusion.layers.convolution import Conv2d, Downsample, Upsample
-from diffusion.layers.residual import ResidualBlock
-from diffusion.layers.time_embedding import TimeEmbedding
-from diffusion.pipeline import Artist, Glance, Latents
-from diffusion.stages.text_encoder import TextLayer
-from diffusion.stages.unet_bottleneck import UNetBottleneck
-from diffusion.stages.unet_down import UNetDown
-from diffusion.stages.vae import VAE, ImageAttention, Level, Middle
+from diffusion.pipeline import Artist, Latents
+from diffusion.process.sampling import Step
+from diffusion.settings import Settings
 
-WATCHED = (
-    Attention, Conv2d, Downsample, FeedForward, ImageAttention, Level, Middle, nnx.Embed,
-    ResidualBlock, SpatialTransformer, TextLayer, TimeEmbedding, TransformerBlock, UNetBottleneck,
-    UNetDown, Upsample,
-)  # fmt: skip
 LARGEST = 2**25  # values of an attention's weights; what looks at more positions keeps none
-LOOKS = 4  # how many a trace remembers, the latest: one of Stable Diffusion has gigabytes
+KEPT = 4  # steps whose activations a trace remembers, the latest: those of SD have gigabytes
+WEIGHTS = ".weights"  # ends the name of an attention's weights
 
 Tensors = Mapping[str, Float[Array, "..."]]
 
@@ -57,30 +42,27 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
-    """Inside the U-Net at one glance. The first axis is b pictures told the prompt, then the same
-    b told the negative prompt: the two branches of guidance."""
+class Activations:
+    """Inside the denoiser at one step. The first axis is b pictures with the prompt, then the same
+    b with the negative prompt: the two branches of guidance."""
 
-    glance: Glance
-    tensors: Tensors  # what each of `WATCHED` returned; "down.skips.0", ... as they were made
+    step: Step
+    tensors: Tensors  # what each traced module returned; "down.skips.0", ... as they were made
     attention: Tensors  # (2b, heads, positions, tokens or positions); rows sum to 1
-    told: Latents  # the prediction with the prompt: the conditional branch
-    untold: Latents  # with the negative prompt, usually empty: the unconditional one
+    conditional: Latents  # the prediction with the prompt
+    unconditional: Latents  # with the negative prompt, usually empty
 
 
 class Trace:
     """One run of the art class, with everything that happened in it; made by `trace`."""
 
-    def __init__(
-        self, artist: Artist, prompt: str, negative: str, guidance: float, glances: list[Glance]
-    ):
+    def __init__(self, artist: Artist, settings: Settings, guidance: float, steps: list[Step]):
         self.artist = artist
-        self.prompt = prompt
+        self.prompt = settings.prompt
         self.guidance = guidance
-        self.glances = glances
-        self.tokens: Int[np.ndarray, "2 n"] = artist.tokenizer([prompt, negative])
-        self._looks: dict[int, Look] = {}
-        self._inside = artist.unet.compiled_once(_look)
+        self.steps = steps
+        self.tokens: Int[np.ndarray, "2 n"] = artist.tokenizer([settings.prompt, settings.negative])
+        self._activations: dict[int, Activations] = {}
 
     @property
     def words(self) -> list[Word]:
@@ -106,92 +88,82 @@ class Trace:
         return self.artist.tokenizer.tokens(self.prompt)[: self.tokens.shape[1] - 2]
 
     @cached_property
-    def story(self) -> Tensors:
+    def text_activations(self) -> Tensors:
         """Inside the text encoder: "token_embedding", "layers.0", ..., and "context", its end."""
         tokens = jnp.asarray(self.tokens)
-        context, tensors = self.artist.text_encoder.compiled_once(_look)(tokens)
+        context, tensors = self.artist.text_encoder.compiled(_watched)(tokens)
         return tensors | {"context": context}
 
     @property
     def context(self) -> Float[Array, "2 n d"]:
-        """What the U-Net listens to: of the prompt, and of the negative prompt."""
-        return self.story["context"]
+        """What the denoiser listens to: of the prompt, and of the negative prompt."""
+        return self.text_activations["context"]
 
     @property
     def marked(self) -> int:
         """How many rows of the context are those of marks and words: the filling is left out."""
         return len(self._told) + 2
 
-    def look(self, index: int) -> Look:
-        """Inside the U-Net at glance `index`, counted as in a list; computed when asked for.
+    def activations(self, index: int) -> Activations:
+        """Inside the denoiser at step `index`, counted as in a list; computed when asked for.
 
-        Raises IndexError where there is no such glance.
+        Raises IndexError where there is no such step.
         """
-        glance = self.glances[index]
-        index = index % len(self.glances)
-        if index not in self._looks:
-            while len(self._looks) >= LOOKS:
-                del self._looks[next(iter(self._looks))]
-            b = len(glance.canvas)
-            both, tensors = self._inside(
-                jnp.concatenate([glance.canvas, glance.canvas]),
-                jnp.full(2 * b, glance.timestep),
+        step = self.steps[index]
+        index = index % len(self.steps)
+        if index not in self._activations:
+            while len(self._activations) >= KEPT:
+                del self._activations[next(iter(self._activations))]
+            b = len(step.x_t)
+            both, tensors = self.artist.denoiser.compiled(_watched)(
+                jnp.concatenate([step.x_t, step.x_t]),
+                jnp.full(2 * b, step.t),
                 jnp.repeat(self.context, b, axis=0),
             )
             weights = {name: x for name, x in tensors.items() if name.endswith(WEIGHTS)}
-            self._looks[index] = Look(
-                glance,
+            self._activations[index] = Activations(
+                step,
                 {name: x for name, x in tensors.items() if name not in weights},
                 {name.removesuffix(WEIGHTS): x for name, x in weights.items()},
                 both[:b],
                 both[b:],
             )
-        return self._looks[index]
+        return self._activations[index]
 
     @cached_property
-    def exhibition(self) -> Tensors:
-        """Inside the VAE's decoder, with the finished latent; "picture" is about [-1, 1]."""
-        latents = self.glances[-1].latents / self.artist.config.vae.scaling_factor
-        picture, tensors = self.artist.vae.compiled_once(_look_decoding)(latents)
+    def decoder_activations(self) -> Tensors:
+        """Inside the decoder, with the finished latent; "picture" is about [-1, 1]."""
+        program = self.artist.autoencoder.compiled(_watched_decoding)
+        picture, tensors = program(self.steps[-1].x_next)
         return tensors | {"picture": picture}
 
     @cached_property
     def pictures(self) -> UInt8[np.ndarray, "b H W 3"]:
         """The finished pictures, the same that `Artist.paint` gives."""
-        return self.artist.hang(self.glances[-1].latents)
+        return self.artist.decode(self.steps[-1].x_next)
 
 
-def trace(
-    artist: Artist,
-    prompt: str,
-    *,
-    negative: str = "",
-    guidance: float | None = None,
-    **settings: Any,
-) -> Trace:
+def trace(artist: Artist, prompt: str | Settings, **settings: Any) -> Trace:
     """Paint a prompt and keep what happened.
 
     Args:
-        settings: `seed`, `count`, `steps`, `sampler` and the others of `Artist.glances`, but for an
-            image to begin with.
+        prompt: a text, or settings; nothing but an image to begin with is left out.
+        settings: of `Settings`, beside a text: seed, count, steps, sampler, ...
 
-    Raises ValueError as `Artist.glances` does, for an image, and for an inpainting model, which
-    sees one beside its canvas.
+    Raises ValueError as `Artist.sample` does, for an image, and for an inpainting model, which sees
+    one beside its canvas.
     """
     if artist.config.inpaints or settings.get("image") is not None:
         raise ValueError(
             "trace begins with pure noise; leave image and mask out, and take a model "
             "that is not for inpainting"
         )
-    guidance = artist.config.guidance if guidance is None else guidance
-    glances = artist.glances(prompt, negative=negative, guidance=guidance, **settings)
-    return Trace(artist, prompt, negative, guidance, list(glances))
+    asked = prompt if isinstance(prompt, Settings) else Settings(prompt, **settings)
+    resolved, _ = artist.resolve(asked)
+    return Trace(artist, asked, resolved.guidance, list(artist.sample(asked)))
 
 
-WEIGHTS = ".weights"
-
-
-def _look(
+def _watched(
     module: nnx.Module, *inputs: Array, method: str = "__call__"
 ) -> tuple[Any, dict[str, Array]]:
     """What the module returns, and what those in it do."""
@@ -201,19 +173,19 @@ def _look(
     return outputs, kept
 
 
-def _look_decoding(vae: VAE, latents: Latents) -> tuple[Any, dict[str, Array]]:
-    return _look(vae, latents, method="decode")
+def _watched_decoding(autoencoder: Any, latents: Latents) -> tuple[Any, dict[str, Array]]:
+    return _watched(autoencoder, latents, method="decode")
 
 
 def _watch(module: nnx.Module) -> dict[str, Array]:
-    """From now on, everything that a module of `WATCHED` inside returns is kept here.
+    """From now on, everything that a traced module inside returns is kept here.
 
     Each becomes one of a class of its own that remembers. (`nnx.capture` remembers every method of
     every module, and fails for those inside of a `jax.checkpoint` or a loop.)
     """
     seen: dict[str, Array] = {}
     for path, inner in list(nnx.iter_modules(module)):
-        if isinstance(inner, WATCHED):
+        if getattr(inner, "traced", False):
             inner.__class__ = _remembering(type(inner), ".".join(map(str, path)), seen)
     return seen
 
@@ -224,11 +196,10 @@ def _remembering(kind: Any, name: str, seen: dict[str, Array]) -> Any:
         seen[name], *skips = outputs if isinstance(outputs, tuple) else (outputs,)
         for i, skip in enumerate(skips[0] if skips else ()):
             seen[f"{name}.skips.{i}"] = skip
-        if isinstance(self, Attention):
-            query, key = self.query(inputs[0]), self.key(inputs[-1])
-            if query.shape[0] * self.heads * query.shape[1] * key.shape[1] <= LARGEST:
-                mask = named.get("mask")
-                seen[name + WEIGHTS] = attention_weights(query, key, self.heads, mask)
+        if hasattr(kind, "weights"):
+            count = self.heads * inputs[0].shape[0] * inputs[0].shape[1] * inputs[-1].shape[1]
+            if count <= LARGEST:
+                seen[name + WEIGHTS] = self.weights(*inputs, **named)
         return outputs
 
     return type(kind)(kind.__name__, (kind,), {"__call__": call})

@@ -38,6 +38,15 @@ def one_by_one(part: Callable[[Array], Array], count: int, axis: int, after: Arr
     )
 
 
+def rounded(product: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """A product that is rounded before anything is added to it.
+
+    A compiler may round product and sum together (one instruction does both). Here the sum that it
+    finds is with a zero which it does not know.
+    """
+    return product + _zero(product).astype(product.dtype)
+
+
 def _zero(x: Array) -> Array:
     """False: nothing is greater than infinity. But XLA does not know that, and waits for x."""
     return x[(0,) * x.ndim] > jnp.inf

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -31,9 +28,3 @@ def has_flash_attention(x: Array, width: int) -> bool:
 def _is_ampere() -> bool:
     version = getattr(jax.devices()[0], "compute_capability", "")  # "8.0", or "gfx90a" from AMD
     return version[:1].isdigit() and float(version) >= 8.0
-
-
-def described() -> str:
-    """The devices and the host, in words, for cards and reports."""
-    kind = jax.devices()[0].device_kind
-    return f"{jax.device_count()} x {kind} ({os.cpu_count()} cores, {platform.machine()})"

@@ -1,1 +1,61 @@
-"""How a picture becomes noise, and how noise becomes a picture again: schedules, samplers, one loop."""
+"""How a picture becomes noise and noise a picture: processes, samplers, one loop.
+
+A process mixes a clean latent with noise, x_t = alpha(t) x0 + sigma(t) noise, and says what a
+denoiser predicts of the two. Pipeline, samplers and training know no more of it than `Process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffusion.config import ProcessConfig, VariancePreservingConfig
+from diffusion.process.schedule import VariancePreserving
+
+__all__ = ["PROCESSES", "Process", "VariancePreserving", "process"]
+
+Latents = Float[Array, "b h w c"]
+Level = Float[Array, " b"]
+Timesteps = Int[Array, " b"]
+
+
+@runtime_checkable
+class Process(Protocol):
+    """What everybody may know of a process; `t` is a timestep a picture."""
+
+    train_steps: int
+    prediction: str
+
+    def alpha(self, t: Timesteps) -> Level: ...
+
+    def sigma(self, t: Timesteps) -> Level: ...
+
+    def snr(self, t: Timesteps) -> Level:
+        """alpha^2 / sigma^2."""
+
+    def levels(self, t: Any) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and sigma in float64, for tables."""
+
+    def timesteps(self, steps: int) -> Int[np.ndarray, " steps"]:
+        """`steps` of the timesteps, from noisy to clean. Raises ValueError beyond `train_steps`."""
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...
+
+    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """What the denoiser is trained to predict."""
+
+    def to_x0(self, prediction: Latents, x_t: Latents, t: Timesteps) -> Latents:
+        """The clean latent that a prediction amounts to."""
+
+
+PROCESSES: dict[type[Any], Callable[[Any], Process]] = {
+    VariancePreservingConfig: VariancePreserving,
+}
+
+
+def process(config: ProcessConfig) -> Process:
+    """The process of a configuration. Raises KeyError where there is none."""
+    return PROCESSES[type(config)](config)

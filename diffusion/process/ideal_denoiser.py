@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.process.schedule import velocity
+from diffusion.process import Process
 
 Latents = Float[Array, "b h w c"]
 
@@ -45,16 +45,15 @@ def posterior_mean(
     return jnp.einsum("bn,nhwc->bhwc", weights, pictures)
 
 
-def network_of(
-    pictures: Float[Array, "n h w c"], alpha_bars: Float[Array, " t"]
+def ideal_denoiser(
+    process: Process, pictures: Float[Array, "n h w c"]
 ) -> Callable[[Latents, Int[Array, " b"]], Latents]:
-    """A "network" that predicts v as well as can be, for `diffusion.process.samplers.sample`."""
+    """A "network" that predicts as well as can be, for `diffusion.process.sampling.stepper`."""
 
-    def predict(z: Latents, timesteps: Int[Array, " b"]) -> Latents:
-        alpha_bar = alpha_bars[timesteps]
-        x0 = posterior_mean(z, alpha_bar, pictures)
-        ab = alpha_bar[:, None, None, None]
-        noise = (z - jnp.sqrt(ab) * x0) / jnp.sqrt(1.0 - ab)
-        return velocity(x0, noise, alpha_bar)
+    def predict(x_t: Latents, t: Int[Array, " b"]) -> Latents:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        x0 = posterior_mean(x_t, jnp.square(alpha), pictures)
+        noise = (x_t - alpha[:, None, None, None] * x0) / sigma[:, None, None, None]
+        return process.target(x0, noise, t)
 
     return predict

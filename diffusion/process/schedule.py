@@ -6,20 +6,28 @@ A clean latent x0 and standard normal noise e mix into the noisy latent that the
 
 with alpha_bar falling from nearly 1 (t = 0, the picture) to nearly 0 (t = T - 1, the noise). The
 squares of the two weights add up to 1, so z keeps unit variance: the "variance preserving" scale.
+
+The functions state the equations in alpha_bar. `VariancePreserving` offers them by timestep, as
+every process does: that is all that pipeline, samplers and training know of it.
 """
+
+from __future__ import annotations
+
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.config import PREDICTIONS, ScheduleConfig
+from diffusion.config import PREDICTIONS, VariancePreservingConfig
 
 OFFSET = 1  # of the timesteps: the reference sets it, whatever a model's scheduler says
 Latents = Float[Array, "b h w c"]
 AlphaBar = Float[Array, " b"]
+Timesteps = Int[Array, " b"]
 
 
-def betas(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
+def betas(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
     """Return the variance added at each of the T training timesteps, in float64.
 
     The "scaled linear" rule of Rombach et al. 2022: the square roots are evenly spaced.
@@ -27,7 +35,7 @@ def betas(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
     return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_steps) ** 2
 
 
-def alpha_bars(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
+def alpha_bars(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
     """Return the share of the signal's variance left at each timestep, in float64.
 
     The running product of 1 - beta (Ho et al. 2020, above eq. 4). In float64 the differences that
@@ -36,7 +44,7 @@ def alpha_bars(config: ScheduleConfig) -> Float[np.ndarray, " t"]:
     return np.cumprod(1.0 - betas(config))
 
 
-def alpha_bar_table(config: ScheduleConfig) -> Float[Array, " t"]:
+def alpha_bar_table(config: VariancePreservingConfig) -> Float[Array, " t"]:
     """Return `alpha_bars` in float32 on the device, to be indexed with timesteps there."""
     return jnp.asarray(alpha_bars(config), jnp.float32)
 
@@ -93,7 +101,7 @@ def to_epsilon(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) 
     return signal * prediction + spread * z
 
 
-def check_steps(config: ScheduleConfig, steps: int) -> None:
+def check_steps(config: VariancePreservingConfig, steps: int) -> None:
     """Raise a ValueError unless `steps` is between 1 and the number of training timesteps."""
     if not 1 <= steps <= config.train_steps:
         raise ValueError(
@@ -101,7 +109,7 @@ def check_steps(config: ScheduleConfig, steps: int) -> None:
         )
 
 
-def timesteps(config: ScheduleConfig, steps: int) -> Int[np.ndarray, " steps"]:
+def timesteps(config: VariancePreservingConfig, steps: int) -> Int[np.ndarray, " steps"]:
     """Choose `steps` of the training timesteps, from noisy to clean, as int32.
 
     The "leading" spacing of Stable Diffusion, i * (T // steps) + offset (Lin et al. 2024, table 2).
@@ -115,6 +123,61 @@ def timesteps(config: ScheduleConfig, steps: int) -> Int[np.ndarray, " steps"]:
     grid = np.arange(steps)[::-1] * (config.train_steps // steps)
     room = config.train_steps - 1 - int(grid[0])
     return (grid + min(OFFSET, room)).astype(np.int32)
+
+
+class VariancePreserving:
+    """x_t = alpha(t) x0 + sigma(t) noise; alpha^2 is alpha_bar, sigma^2 the rest.
+
+    Args:
+        config: the betas, and what the denoiser predicts.
+    """
+
+    def __init__(self, config: VariancePreservingConfig):
+        self.config = config
+        self.train_steps = config.train_steps
+        self.prediction = config.prediction
+
+    @cached_property
+    def alpha_bars(self) -> Float[np.ndarray, " t"]:
+        """In float64, for tables."""
+        return alpha_bars(self.config)
+
+    def alpha_bar(self, t: Timesteps) -> AlphaBar:
+        """At each timestep, in float32."""
+        return jnp.asarray(self.alpha_bars, jnp.float32)[t]
+
+    def alpha(self, t: Timesteps) -> AlphaBar:
+        """The weight of the clean latent at each timestep."""
+        return jnp.sqrt(self.alpha_bar(t))
+
+    def sigma(self, t: Timesteps) -> AlphaBar:
+        """The weight of the noise at each timestep."""
+        return jnp.sqrt(1.0 - self.alpha_bar(t))
+
+    def snr(self, t: Timesteps) -> AlphaBar:
+        """The signal-to-noise ratio at each timestep."""
+        return jnp.asarray(snr(self.alpha_bar(t)))
+
+    def levels(
+        self, t: Int[np.ndarray, " n"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """alpha and sigma in float64, for the tables of samplers."""
+        return np.sqrt(self.alpha_bars[t]), np.sqrt(1.0 - self.alpha_bars[t])
+
+    def timesteps(self, steps: int) -> Int[np.ndarray, " steps"]:
+        """From noisy to clean; see `timesteps`."""
+        return timesteps(self.config, steps)
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        return add_noise(x0, noise, self.alpha_bar(t))
+
+    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """What the denoiser is trained to predict."""
+        return target(x0, noise, self.alpha_bar(t), self.prediction)
+
+    def to_x0(self, prediction: Latents, x_t: Latents, t: Timesteps) -> Latents:
+        """The clean latent that a prediction amounts to."""
+        return to_x0(prediction, x_t, self.alpha_bar(t), self.prediction)
 
 
 def _weights(alpha_bar: AlphaBar) -> tuple[Float[Array, "b 1 1 1"], Float[Array, "b 1 1 1"]]:

@@ -21,18 +21,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffusion.config import VAEConfig
+from diffusion.config import AutoencoderConfig, VAEConfig
 from diffusion.kernels.attention import Heard, answer, hear, merge
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
+from diffusion.runtime.devices import free_memory
+from diffusion.runtime.programs import Network
 from diffusion.stages.vae import VAE, ImageAttention
 
 Bands: TypeAlias = list[Float[np.ndarray, "_ _ _"]]  # a map, `tile` rows each but for the last
@@ -44,7 +46,7 @@ Statistics: TypeAlias = tuple[Float[Array, "1 g"], Float[Array, "1 g"]]  # mean 
 def decode_in_tiles(
     vae: VAE, latents: Float[Array | np.ndarray, "b h w z"], tile: int = 32
 ) -> Float[np.ndarray, "b H W k"]:
-    """`vae.decode(latents)` in less memory: unscaled latents (b, h, w, 4) -> (b, f h, f w, 3).
+    """`vae.decode(latents)` in less memory: latents (b, h, w, 4) -> (b, f h, f w, 3).
 
     It differs from the whole decode by what float32 rounds, measured 5e-6. How many programs
     are compiled, and what they need, depends on `tile` and not on the picture; docs/memory.md has
@@ -58,7 +60,27 @@ def decode_in_tiles(
     """
     if tile < 1:
         raise ValueError(f"tile is {tile}; give 1 position or more, such as 32")
-    return np.stack([_decode(vae, np.asarray(picture), tile) for picture in latents])
+    unscaled = np.asarray(latents) / vae.scaling_factor
+    return np.stack([_decode(vae, latent, tile) for latent in unscaled])
+
+
+def decoder(
+    config: AutoencoderConfig, autoencoder: Network, count: int, height: int, width: int
+) -> Callable[[Any], Any]:
+    """How an autoencoder decodes `count` latents of height x width pixels: whole, or in tiles.
+
+    Tiles are for a VAE whose whole decode would take more than half of the free memory.
+    """
+    if not isinstance(config, VAEConfig):
+        return autoencoder.decode
+    if count * whole_decode_bytes(config, height, width) <= free_memory() // 2:
+        return autoencoder.decode
+
+    def in_tiles(latents: Any) -> Float[np.ndarray, "b H W k"]:
+        latents = np.asarray(latents, autoencoder.dtype)
+        return decode_in_tiles(autoencoder.module, latents).astype(np.float32)
+
+    return in_tiles
 
 
 def whole_decode_bytes(config: VAEConfig, height: int, width: int) -> int:

@@ -20,12 +20,27 @@ import numpy as np
 from flax import nnx
 
 from diffusion.kernels.convolution import MEDIUM
+from diffusion.kernels.device import suits_a_cpu
 from diffusion.kernels.winograd import SIDE, kernel_at_points
 from diffusion.layers.convolution import Conv2d
-from diffusion.weights.files import Params
+from diffusion.runtime.devices import free_memory
+from diffusion.runtime.parameters import Params
 
 POSITIONS = 16 * 16, 32 * 32  # of the smallest and the largest map for which it pays
 Place: TypeAlias = tuple[Any, ...]  # of a convolution in the parameters: the keys on the way
+
+
+def prepare(structure: nnx.GraphDef[Any], params: Params, positions: int) -> Params:
+    """The parameters of a denoiser in the form that is fastest where it runs.
+
+    Kernels for which it pays are transformed, if half of the free memory is enough for them.
+    """
+    if not suits_a_cpu(jax.tree.leaves(params)[0]):
+        return params
+    places = worthwhile(structure, params, positions)
+    if transformed_bytes(params, places) > free_memory() // 2:
+        return params
+    return transformed(params, places)
 
 
 def worthwhile(structure: nnx.GraphDef[Any], params: Params, positions: int) -> list[Place]:

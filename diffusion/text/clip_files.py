@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.runtime.atomic_write import replacing
+from diffusion.atomic_write import atomic_write
 from diffusion.text.characters import BOS, EOS, WORD_END
 
 Pair = tuple[str, str]
@@ -214,5 +214,5 @@ def _read_one_file(path: Path) -> tuple[dict[str, int], list[Pair], list[dict[st
 
 
 def _write(path: Path, text: str) -> None:
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8", newline="\n")

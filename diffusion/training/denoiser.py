@@ -1,10 +1,10 @@
-"""Training the U-Net: show it a latent under noise and a caption, ask what the noise was."""
+"""Training a denoiser: show it a latent under noise and a caption, ask what the noise was."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +16,20 @@ from diffusion.config import ModelConfig
 from diffusion.datasets.curriculum import practice
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import sheet, to_uint8
-from diffusion.process.samplers import guide, plan, sample
-from diffusion.process.schedule import alpha_bar_table, snr, target
-from diffusion.stages.noisy_latent import canvas, noisy_latent, picture_keys
-from diffusion.stages.text_encoder import TextEncoder
-from diffusion.stages.unet import UNet
-from diffusion.stages.vae import VAE
+from diffusion.process import process
+from diffusion.process.samplers import SamplerTable, guide, table
+from diffusion.process.sampling import finished, one_step, sample
+from diffusion.runtime.parameters import Params, split
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
-from diffusion.weights.files import Params, shapes, split
+from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
-LOOKS = 4  # at each picture, under as many noises, as drawing, encoding and reading cost, too
+VIEWS = 4  # of each picture, under as many noises, as drawing, encoding and reading cost, too
 GAMMA = 5.0  # the largest weight of a squared error of x0
-TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the looks, of the schedule: half
+TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the views, of the schedule: half
 # as many again from the middle, where small things that words name, such as flowers, are decided
-SHOWN = (  # what the sample sheets ask for, four pictures each
+PREVIEWED = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
     "a white house with a blue domed roof at night, the moon on the left",
     "karlı bir günde turuncu ev, üç çam",
@@ -43,22 +42,21 @@ class Captioned(NamedTuple):
     scenes: Scene
 
 
-def weight(alpha_bar: Float[Array, " b"], kind: str) -> Float[Array, " b"]:
-    """How much the squared error of a prediction counts at a noise level.
+def weight(ratio: Float[Array | np.ndarray, " b"], kind: str) -> Float[Array, " b"]:
+    """How much the squared error of a prediction counts at a signal-to-noise ratio.
 
     The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
     what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what
     happens where the noise has nearly gone (min-SNR, Hang et al. 2023). The squared error of
     epsilon is SNR times, that of v SNR + 1 times the one of x0.
     """
-    ratio = snr(alpha_bar)
     return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))
 
 
 def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " count"]:
     """One timestep from each of `count` equally likely parts of the schedule, least noise first.
 
-    Less variance than `count` free draws have, and the same mean. So each of a picture's looks is
+    Less variance than `count` free draws have, and the same mean. So each of a picture's views is
     from another part, and none of them sees it twice. More of them are from the middle (`TIMES`),
     as Esser et al. 2024, section 3.1, draw theirs.
     """
@@ -68,73 +66,80 @@ def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " cou
 
 
 @dataclass
-class UNetTask:
+class DenoiserTask:
+    """Trains whatever fills the slot: it is called with x_t, timesteps and context."""
+
     model: ModelConfig  # with the measured scaling factor
     tokenizer: Tokenizer
     text_encoder: Params  # trained; stays as it is
-    vae: Params  # trained; stays as it is
-    name: str = "unet"
+    autoencoder: Params  # trained; stays as it is
 
     def __post_init__(self) -> None:
-        rngs = partial(nnx.Rngs, 0)
-        self.structure, _ = shapes(lambda: UNet(self.model.unet, rngs=rngs()))
-        self.text_structure, _ = shapes(lambda: TextEncoder(self.model.text_encoder, rngs=rngs()))
-        self.vae_structure, _ = shapes(lambda: VAE(self.model.vae, rngs=rngs()))
-        self.alpha_bars = alpha_bar_table(self.model.schedule)
-        self.show = jax.jit(self._show)
+        self.name = architecture(self.model.denoiser).folder
+        self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
+        self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
+        self.process = process(self.model.process)
+        self.advance = jax.jit(self._advance)
+        self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
+        self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))
+
+    def _frozen(self, frozen: Params) -> tuple[Any, Any]:
+        """Text encoder and autoencoder."""
+        slots = ("text_encoder", "autoencoder")
+        text, autoencoder = (nnx.merge(self.structures[slot], frozen[slot]) for slot in slots)
+        return text, autoencoder
 
     def init(self, seed: int) -> Params:
-        return split(UNet(self.model.unet, rngs=nnx.Rngs(seed)))[1]
+        return split(create(self.model.denoiser, nnx.Rngs(seed)))[1]
 
     def batch(self, rng: np.random.Generator, size: int) -> Captioned:
         scenes, texts = practice(rng, size)
         return Captioned(self.tokenizer(texts), scenes)
 
-    def loss(self, params: Params, batch: Captioned, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, params: Params, frozen: Params, batch: Captioned, key: Array
+    ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""
-        kind = self.model.schedule.prediction
         posterior_key, noise_key, time_key = jax.random.split(key, 3)
-        vae = nnx.merge(self.vae_structure, self.vae)
-        images = render(batch.scenes, self.model.image_size)
-        latents = vae.encode(images).sample(posterior_key) * self.model.vae.scaling_factor
-        context = nnx.merge(self.text_structure, self.text_encoder)(jnp.asarray(batch.tokens))
-        latents, context = (jnp.concatenate([x] * LOOKS) for x in (latents, context))
+        text_encoder, autoencoder = self._frozen(frozen)
+        latents = autoencoder.encode(render(batch.scenes, self.model.image_size), posterior_key)
+        context = text_encoder(jnp.asarray(batch.tokens))
+        latents, context = (jnp.concatenate([x] * VIEWS) for x in (latents, context))
 
         b = len(latents)
-        timesteps = draw_timesteps(time_key, b, self.model.schedule.train_steps)
+        t = draw_timesteps(time_key, b, self.process.train_steps)
         noise = jax.random.normal(noise_key, latents.shape)
-        z = noisy_latent(latents, noise, timesteps, self.alpha_bars)
-        alpha_bar = self.alpha_bars[timesteps]
-
-        prediction = nnx.merge(self.structure, params)(z, timesteps, context)
-        error = jnp.square(prediction - target(latents, noise, alpha_bar, kind)).mean((1, 2, 3))
-        loss = jnp.mean(weight(alpha_bar, kind) * error)
+        x_t = self.process.add_noise(latents, noise, t)
+        prediction = nnx.merge(self.structures["denoiser"], params)(x_t, t, context)
+        truth = self.process.target(latents, noise, t)
+        error = jnp.square(prediction - truth).mean((1, 2, 3))
+        loss = jnp.mean(weight(self.process.snr(t), self.process.prediction) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[b // 2 :].mean()}
 
     def picture(self, params: Params) -> np.ndarray:
-        """Four pictures for each of the sentences in `SHOWN`."""
-        return sheet(to_uint8(self.show(params)), columns=len(SHOWN) * 2)
-
-    def _show(self, params: Params) -> Float[Array, "b h w c"]:
+        """Four pictures for each of the sentences in `PREVIEWED`."""
+        texts = [text for text in PREVIEWED for _ in range(4)]
+        context = self.encode_text(self.frozen, self.tokenizer(texts + [""] * len(texts)))
+        keys = picture_keys(0, jnp.arange(len(texts)))
         size = self.model.latent_size
-        texts = [text for text in SHOWN for _ in range(4)]
-        words = jnp.asarray(self.tokenizer(texts + [""] * len(texts)))
-        context = nnx.merge(self.text_structure, self.text_encoder)(words)
-        unet = nnx.merge(self.structure, params)
+        x_t = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
+        rows = table("dpm++2m", self.process, 20)
+        latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
+        return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
 
-        def predict(z: Array, timesteps: Array) -> Array:
-            twice = jnp.concatenate([z, z])
-            conditional, unconditional = jnp.split(
-                unet(twice, jnp.concatenate([timesteps, timesteps]), context), 2
-            )
+    def _advance(
+        self, params: Params, context: Array, keys: Array, x_t: Array, memory: Array,
+        row: SamplerTable, call: Array,
+    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+        """One step of a preview; see `diffusion.process.sampling.sample`."""
+        denoiser = nnx.merge(self.structures["denoiser"], params)
+
+        def predict(x_t: Array, t: Array) -> Array:
+            both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), context)
+            conditional, unconditional = jnp.split(both, 2)
             return guide(unconditional, conditional, self.model.guidance)
 
-        keys = picture_keys(0, jnp.arange(len(texts)))
-        z = canvas(keys, (size, size, self.model.unet.latent_channels))
-        steps = plan("dpm++2m", self.model.schedule, 20)
-        z = sample(predict, z, steps, keys, self.model.schedule.prediction)
-        vae = nnx.merge(self.vae_structure, self.vae)
-        return vae.decode(z / self.model.vae.scaling_factor)
+        return one_step(self.process, predict, x_t, memory, row, call, keys)
 
 
 def preset() -> TrainConfig:

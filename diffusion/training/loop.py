@@ -25,8 +25,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from tqdm import tqdm
 
-from diffusion.runtime.atomic_write import replacing
-from diffusion.weights.files import Params, read_json
+from diffusion.atomic_write import atomic_write
+from diffusion.runtime.parameters import Params
+from diffusion.weights.files import read_json
 from diffusion.weights.folder import write_json
 
 Batch = Any  # a pytree of arrays with the batch as first axis
@@ -68,13 +69,16 @@ class Task(Protocol):
     """What is learnt: everything that the loop does not know."""
 
     name: str
+    frozen: Params  # what the loss needs and does not train: an argument of the compiled step
 
     def init(self, seed: int) -> Params: ...
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Draw the data of one step as host arrays."""
 
-    def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]: ...
+    def loss(
+        self, params: Params, frozen: Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]: ...
 
     def picture(self, params: Params) -> np.ndarray:
         """uint8 (H, W, 3): what the network can do now."""
@@ -112,14 +116,16 @@ def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> 
     return jax.tree.map(lambda a, p: kept * a + (1.0 - kept) * p, average, params)
 
 
-def make_step(task: Task, config: TrainConfig) -> Callable[[State, Batch], tuple[State, Metrics]]:
+def make_step(
+    task: Task, config: TrainConfig
+) -> Callable[[State, Params, Batch], tuple[State, Metrics]]:
     """The jitted training step. It gives up its input state's memory to the output state."""
     update = optimizer(config).update
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            state.params, batch, key
+            state.params, frozen, batch, key
         )
         changes, optimizer_state = update(gradients, state.optimizer, state.params)
         params: Params = optax.apply_updates(state.params, changes)
@@ -172,6 +178,7 @@ def train(
         folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {})
     )
     state = jax.device_put(init_state(task, config, given), everywhere)
+    frozen = jax.device_put(task.frozen, everywhere)
     manager = ocp.CheckpointManager(
         folder.absolute() / "checkpoints",
         options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
@@ -193,7 +200,7 @@ def train(
         for i in range(start, config.steps):
             data = jax.device_put(following.result(), shared_out)
             following = reader.submit(batch, i + 1)
-            state, metrics = step(state, data)
+            state, metrics = step(state, frozen, data)
             window.append(metrics)
             done = i + 1
             progress.update()
@@ -266,7 +273,7 @@ class Log:
         self.rows.append({"step": step, "seconds": seconds} | metrics)
 
     def flush(self) -> None:
-        with replacing(self.path) as draft:
+        with atomic_write(self.path) as draft:
             draft.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def plot(self, path: Path, title: str) -> None:

@@ -1,7 +1,4 @@
-"""The whole art school in order: tokenizer, text encoder, VAE, U-Net, into one model folder.
-
-And its judge, who belongs to no model.
-"""
+"""The art school in order, into one folder: tokenizer, text encoder, autoencoder, denoiser."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, PRACTISED
-from diffusion.evaluation import judge_training
-from diffusion.evaluation.judge import save
-from diffusion.kernels.device import described
-from diffusion.runtime.atomic_write import replacing
+from diffusion.runtime.devices import described
+from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import autoencoder, denoiser, text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
+from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
-from diffusion.weights.files import fingerprint
 
 PARTS = ("tokenizer", "text", "vae", "unet")
+SLOTS_OF = {"text": "text_encoder", "vae": "autoencoder", "unet": "denoiser"}
 STARTED = ("vae", "unet")  # whose files hold all that was trained, so that training can go on
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
@@ -41,6 +38,7 @@ DTYPE = "float16"  # of the files: half the size, and no picture that could be t
 class Order:
     """What was asked for; see `train_part`."""
 
+    part: str
     output: Path
     settings: Sequence[str]
     watch: Watch | None
@@ -53,6 +51,7 @@ def train_part(
     settings: Sequence[str] = (),
     watch: Watch | None = None,
     start: Path | None = None,
+    new: ModelConfig | None = None,
 ) -> None:
     """Train one part, or all of them in order, into the model folder `output`.
 
@@ -60,25 +59,20 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `PARTS`, or "all" of them, or "judge".
+        part: one of `PARTS`, or "all" of them.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
-            `model.`, of `ModelConfig` (`model.unet.norm_groups=8`; only in a new folder).
+            `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
         start: a model whose weights of "vae" or "unet" training begins with, in place of random
             ones. A new `output` begins as its copy.
+        new: the model of a new `output`; the garden's own if it is None.
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
     """
-    if part not in (*PARTS, "all", "judge"):
+    if part not in (*PARTS, "all"):
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}, all, judge")
     if start is not None and part not in STARTED:
         raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
-    if part == "judge":
-        params = _run(
-            judge_training.JudgeTask(), judge_training.preset(), Order(output, settings, watch)
-        )
-        save(output, params, DTYPE)
-        return
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
     override(TrainConfig(1, 1, 1.0), train_settings)  # says what is wrong before a folder is made
@@ -88,9 +82,9 @@ def train_part(
         if part == "unet":
             _check_trainable(folder.load_config(start))
         _copy(start, output, model_settings)
-    config = _model_config(output, model_settings)
+    config = _model_config(output, model_settings, new or garden())
     for name in PARTS if part == "all" else (part,):
-        TRAINERS[name](Order(output, train_settings, watch, start), config)
+        TRAINERS[name](Order(name, output, train_settings, watch, start), config)
         config = folder.load_config(output)
 
 
@@ -108,23 +102,24 @@ def _copy(start: Path, output: Path, settings: Sequence[str]) -> None:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is no model and not empty; name a new --output")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as draft:
+    with atomic_write(output) as draft:
         draft.mkdir()
         for name in (INDEX, folder.CARD):
             if (start / name).exists():
                 shutil.copy(start / name, draft)
-        for name in (*folder.PARTS, "tokenizer", "scheduler"):
+        networks = [architecture(getattr(config, slot)).folder for slot in SLOTS]
+        for name in (*networks, "tokenizer", "scheduler"):
             shutil.copytree(start / name, draft / name)
 
 
 def _frame(config: ModelConfig) -> dict[str, Any]:
     """A configuration without what training finds out."""
     settings = dataclasses.asdict(config)
-    settings["vae"].pop("scaling_factor")
+    settings["autoencoder"].pop("scaling_factor", None)
     return settings
 
 
-def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
+def _model_config(output: Path, settings: Sequence[str], new: ModelConfig) -> ModelConfig:
     """The configuration that the folder remembers, or a new one."""
     if (output / INDEX).exists():
         config = folder.load_config(output)
@@ -133,10 +128,10 @@ def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
                 f"{output} holds a model with another configuration; name another --output"
             )
         return config
-    config = override(garden(), settings)
+    config = override(new, settings)
     _check_trainable(config)
-    for part in folder.PARTS:
-        folder.structure_of(config, part)  # raises now, not after hours, if it cannot be built
+    for slot in SLOTS:
+        structure(getattr(config, slot))  # raises now, not after hours, if it cannot be built
     configs.read(configs.write(config), config.name)  # or if nobody could read it afterwards
     folder.save_config(output, config)
     return config
@@ -145,8 +140,8 @@ def _model_config(output: Path, settings: Sequence[str]) -> ModelConfig:
 def _check_trainable(config: ModelConfig) -> None:
     if config.inpaints:
         raise ValueError(
-            f"model.unet.in_channels is {config.unet.in_channels}; a U-Net that inpaints is not "
-            f"trained here: take one with {config.unet.latent_channels}"
+            f"model.denoiser.in_channels is {config.denoiser.in_channels}; a denoiser that "
+            f"inpaints is not trained here: take one with {config.denoiser.latent_channels}"
         )
 
 
@@ -164,14 +159,14 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
             f"--set model.text_encoder.vocab_size={tokenizer.vocab_size} in a new --output"
         )
     place = order.output / "tokenizer"
-    learnt = folder.part_file(order.output, "text_encoder").exists() and place.exists()
+    learnt = folder.part_file(order.output, config, "text_encoder").exists() and place.exists()
     if learnt and _spelling(folder.load_tokenizer(order.output)) != _spelling(tokenizer):
         raise ValueError(
             f"the text encoder of {order.output} has learnt another tokenizer's tokens; name "
             "another --output"
         )
     tokenizer.save(place)
-    _record(order, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
+    record(order, "tokenizer", {"seed": seed, "vocab_size": tokenizer.vocab_size})
 
 
 def _train_text(order: Order, config: ModelConfig) -> None:
@@ -180,28 +175,33 @@ def _train_text(order: Order, config: ModelConfig) -> None:
     tokenizer = folder.load_tokenizer(output)
     task = text_encoder.TextTask(config, tokenizer)
     spelling = {"tokenizer": _spelling(tokenizer)}
-    params = _run(task, text_encoder.preset(), order, {"learns_with": spelling})
+    params = run_task(task, text_encoder.preset(), order, {"learns_with": spelling})
     folder.save_part(output, config, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
 
 
-def _train_vae(order: Order, config: ModelConfig) -> None:
+def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     output = order.output
-    params = _run(autoencoder.VAETask(config), autoencoder.preset(), order)
-    file = folder.part_file(output, "vae")
+    params = run_task(autoencoder.AutoencoderTask(config), autoencoder.preset(), order)
+    file = folder.part_file(output, config, "autoencoder")
     before = file.read_bytes() if file.exists() else b""
-    folder.save_part(output, config, "vae", params, DTYPE)
-    scale = autoencoder.measure_scale(config, folder.load_part(output, config, "vae")[1])
-    scaled = dataclasses.replace(config.vae, scaling_factor=round(scale, 5))
-    folder.save_config(output, dataclasses.replace(config, vae=scaled))
-    if folder.part_file(output, "unet").exists() and file.read_bytes() != before:
+    folder.save_part(output, config, "autoencoder", params, DTYPE)
+    if hasattr(config.autoencoder, "scaling_factor"):
+        stored = folder.load_part(output, config, "autoencoder")[1]
+        scale = round(autoencoder.measure_scale(config, stored), 5)
+        network: Any = config.autoencoder
+        scaled = dataclasses.replace(network, scaling_factor=scale)
+        folder.save_config(output, dataclasses.replace(config, autoencoder=scaled))
+    denoiser_file = folder.part_file(output, config, "denoiser")
+    if denoiser_file.exists() and file.read_bytes() != before:
+        name = denoiser_file.parent.name
         warnings.warn(
-            f"the U-Net of {output} learnt to paint for another VAE; let it go on with this one: "
-            f"diffusion train unet --start {output} --output NEW",
+            f"the {name} of {output} learnt to paint for another {file.parent.name}; let it go on "
+            f"with this one: diffusion train {name} --start {output} --output NEW",
             stacklevel=1,
         )
 
 
-def _train_unet(order: Order, config: ModelConfig) -> None:
+def _train_denoiser(order: Order, config: ModelConfig) -> None:
     output = order.output
     _check_trainable(config)
     _require(
@@ -209,26 +209,25 @@ def _train_unet(order: Order, config: ModelConfig) -> None:
         "unet",
         tokenizer="tokenizer/*.json",
         text="text_encoder/*.safetensors*",
-        vae="vae/*.safetensors*",
+        vae=f"{architecture(config.autoencoder).folder}/*.safetensors*",
     )
-    text, vae_ = (folder.load_part(output, config, part)[1] for part in ("text_encoder", "vae"))
-    tokenizer = folder.load_tokenizer(output)
-    task = denoiser.UNetTask(config, tokenizer, text, vae_)
-    heard = {
-        "tokenizer": _spelling(tokenizer),
-        "text_encoder": fingerprint(text),
-        "vae": fingerprint(vae_),
+    frozen = {
+        slot: folder.load_part(output, config, slot)[1] for slot in ("text_encoder", "autoencoder")
     }
+    tokenizer = folder.load_tokenizer(output)
+    task = denoiser.DenoiserTask(config, tokenizer, **frozen)
+    heard = {"tokenizer": _spelling(tokenizer)}
+    heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     data = {"candidates": CANDIDATES, "practised": PRACTISED}
-    params = _run(task, denoiser.preset(), order, {"learns_with": heard}, data)
-    folder.save_part(output, config, "unet", params, DTYPE)
+    params = run_task(task, denoiser.preset(), order, {"learns_with": heard}, data)
+    folder.save_part(output, config, "denoiser", params, DTYPE)
 
 
 TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
-    "vae": _train_vae,
-    "unet": _train_unet,
+    "vae": _train_autoencoder,
+    "unet": _train_denoiser,
 }
 
 
@@ -242,7 +241,7 @@ def _require(output: Path, part: str, **needed: str) -> None:
             )
 
 
-def _run(
+def run_task(
     task: Any,
     preset: TrainConfig,
     order: Order,
@@ -262,7 +261,7 @@ def _run(
         decides["model"] = _frame(task.model)
     given, origin = None, {}
     if order.start is not None:
-        given = folder.load_part(order.start, task.model, task.name)[1]
+        given = folder.load_part(order.start, task.model, SLOTS_OF[order.part])[1]
         before = folder.load_card(order.start).get(task.name, {})
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
             # The same seed would show it once more what it has seen.
@@ -275,7 +274,7 @@ def _run(
     last = rows[-10:]
     for name in rows[-1].keys() - {"step", "seconds"}:
         summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
-    _record(order, task.name, summary | dict(data) | origin)
+    record(order, task.name, summary | dict(data) | origin)
     return params
 
 
@@ -285,7 +284,7 @@ def _spelling(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _record(order: Order, part: str, summary: dict[str, Any]) -> None:
+def record(order: Order, part: str, summary: dict[str, Any]) -> None:
     """Add how a part was trained to training.json, the machine's half of the model's card."""
     card = folder.load_card(order.output)
     if summary.items() <= card.get(part, {}).items():

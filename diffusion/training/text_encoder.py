@@ -6,7 +6,7 @@ house with a blue roof from a blue house with a red roof is hardly ever needed t
 pictures drawn at random. Half of each batch are therefore near twins of the other half: the same
 scene and sentence but for one thing that is named (see `twin`; one in five is the very same).
 
-By finding alone, words become alike and the U-Net cannot tell them apart (docs/speedrun.md). So
+By finding alone, words become alike and the U-Net cannot tell them apart (docs/training.md). So
 there are two more questions. Reading: what does the caption say of each attribute, or does it leave
 it open? Every token from the end mark on must know, because the U-Net listens to all of them.
 Spelling: each token must still tell which one it is.
@@ -36,10 +36,10 @@ from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
+from diffusion.runtime.parameters import Params, shapes, split
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
-from diffusion.weights.files import Params, shapes, split
 
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 IMAGE_WIDTHS = (24, 48, 96, 128)  # channels of the image tower, finest level first
@@ -166,6 +166,7 @@ class TextTask:
     def __post_init__(self) -> None:
         self.create = lambda seed: Pupil(self.model.text_encoder, rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
+        self.frozen: Params = {}
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
@@ -187,7 +188,9 @@ class TextTask:
             ]  # fmt: skip
         return Pairs(self.tokenizer([one.text for one in said]), scenes, said_by(said, scenes))
 
-    def loss(self, params: Params, batch: Pairs, key: Array) -> tuple[Array, Metrics]:
+    def loss(
+        self, params: Params, frozen: Params, batch: Pairs, key: Array
+    ) -> tuple[Array, Metrics]:
         pupil = nnx.merge(self.structure, params)
         tokens = jnp.asarray(batch.tokens)
         states = pupil.text(tokens)

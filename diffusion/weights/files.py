@@ -7,7 +7,6 @@ name leads out of the folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +18,14 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from diffusion.runtime.atomic_write import replacing
+from diffusion.atomic_write import atomic_write
+from diffusion.runtime.parameters import Params
 from diffusion.weights.names import IGNORED, NameMap, from_file, theirs, to_file, today
-
-# Nested plain dicts of arrays: the fastest thing to hand to a jitted function.
-Params = dict[str, Any]
 
 DTYPES: Mapping[str, Any] = {
     "float32": np.float32,
@@ -45,36 +41,6 @@ AGAIN = "copy the model folder again"
 
 Stamp = tuple[int, ...]  # size, time of the last change and number of a file
 Adjust = Callable[[str, np.ndarray], np.ndarray]  # official name and value -> value
-
-
-class SameKey(nnx.Rngs):
-    """One random key for every parameter: enough for `shapes`, and ten times as fast to trace.
-
-    `nnx.Rngs` counts the keys that it gives out, and each count takes longer than the one before.
-    """
-
-    def params(self) -> Array:
-        return jax.random.key(0)
-
-
-def fingerprint(params: Any) -> str:
-    """Tells these weights, in whatever nested containers, from any others."""
-    found = hashlib.sha256()
-    for value in jax.tree.leaves(params):
-        found.update(np.asarray(value).tobytes())
-    return found.hexdigest()
-
-
-def shapes(create: Any) -> tuple[nnx.GraphDef[Any], Params]:
-    """Structure and parameter shapes of the module that `create()` makes, without making it."""
-    structure, state = nnx.split(nnx.eval_shape(create))
-    return structure, nnx.to_pure_dict(state)
-
-
-def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], Params]:
-    """A module as its structure and its parameters, the latter as plain nested dicts."""
-    structure, state = nnx.split(module)
-    return structure, nnx.to_pure_dict(state)
 
 
 def regular(root: Path, path: Path) -> Path:
@@ -298,7 +264,7 @@ def save_params(
                 raise ValueError(f"{name} holds values that are not finite in {dtype}")
         flat[prefix + theirs(name, names)] = np.ascontiguousarray(laid)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.touch()
         mode = draft.stat().st_mode
         save_file(flat, draft, metadata={"format": "pt"})

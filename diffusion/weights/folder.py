@@ -14,23 +14,20 @@ Other folders (safety_checker, feature_extractor) are not read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
+from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig
-from diffusion.runtime.atomic_write import replacing
-from diffusion.stages.text_encoder import TextEncoder
-from diffusion.stages.unet import UNet
-from diffusion.stages.vae import VAE
+from diffusion.runtime.parameters import Params
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.weights import configs, files
-from diffusion.weights.files import Params, SameKey, Weights, save_params, shapes
-from diffusion.weights.names import NAME_MAPS
+from diffusion.weights.architectures import architecture, structure
+from diffusion.weights.files import Weights, save_params
+from diffusion.weights.options import naming
 
 CARD = "training.json"
 SHELVES = (  # of what ships: in a wheel, and in a clone
@@ -42,24 +39,6 @@ WAY_OUT = (
     "single file becomes such a folder by `StableDiffusionPipeline.from_single_file(FILE)"
     ".save_pretrained(FOLDER)` of diffusers"
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One network: how to make it, and how its file and the names in it begin."""
-
-    create: Callable[[ModelConfig], nnx.Module]
-    stem: str
-    prefix: str = ""
-
-
-PARTS: dict[str, Part] = {
-    "text_encoder": Part(
-        lambda c: TextEncoder(c.text_encoder, rngs=SameKey(0)), "model", "text_model."
-    ),
-    "unet": Part(lambda c: UNet(c.unet, rngs=SameKey(0)), "diffusion_pytorch_model"),
-    "vae": Part(lambda c: VAE(c.vae, rngs=SameKey(0)), "diffusion_pytorch_model"),
-}
 
 
 def find(model: str | Path) -> Path:
@@ -90,7 +69,7 @@ def shipped(name: str) -> Path:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """The file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -101,7 +80,7 @@ def load_config(root: Path) -> ModelConfig:
     try:
         index = files.read_json(root / configs.INDEX, root)
         configs.check_index(index)
-        parts = {path: files.read_json(root / path, root) for path in configs.FILES.values()}
+        parts = {path: files.read_json(root / path, root) for path in configs.paths(index)}
         return configs.read({configs.INDEX: index, **parts}, root.resolve().name)
     except ValueError as error:
         raise ValueError(f"model {root}: {error}") from error
@@ -137,39 +116,65 @@ def load_tokenizer(root: Path) -> Tokenizer:
     return Tokenizer.load(root / "tokenizer")
 
 
-@lru_cache(maxsize=16)  # Flax takes a second to trace the modules of a model
-def structure_of(config: ModelConfig, part: str) -> tuple[nnx.GraphDef[Any], Params]:
-    """One of `PARTS` without its numbers: its structure, and the shapes of its parameters."""
-    return shapes(lambda: PARTS[part].create(config))
-
-
-def open_part(root: Path, part: str, like: Params) -> Weights:
-    """The checked files of one of `PARTS`. Raises as `files.find` and `Weights.open`."""
-    return Weights.open(files.find(root, part, PARTS[part].stem), like, NAME_MAPS[part])
+def open_part(root: Path, config: ModelConfig, slot: str) -> Weights:
+    """The checked files of the network in a slot. Raises as `files.find` and `Weights.open`."""
+    network = getattr(config, slot)
+    one = architecture(network)
+    with naming(root / one.config_file):
+        _, like = structure(network)
+    return Weights.open(files.find(root, one.folder, one.stem), like, one.names)
 
 
 def load_part(
-    root: Path, config: ModelConfig, part: str, dtype: str = "float32"
+    root: Path, config: ModelConfig, slot: str, dtype: str = "float32"
 ) -> tuple[nnx.GraphDef[Any], Params]:
-    """Structure and parameters of one of `PARTS`. Raises as `open_part` and `Weights.read`."""
-    structure, like = structure_of(config, part)
-    return structure, open_part(root, part, like).read(dtype)
+    """Structure and parameters of a slot's network. Raises as `open_part` and `Weights.read`."""
+    opened = open_part(root, config, slot)
+    return structure(getattr(config, slot))[0], opened.read(dtype)
 
 
 def save_part(
-    root: Path, config: ModelConfig, part: str, params: Params, dtype: str | None = None
+    root: Path, config: ModelConfig, slot: str, params: Params, dtype: str | None = None
 ) -> None:
-    """Write one of `PARTS`; see `files.save_params`."""
+    """Write the parameters of a slot's network; see `files.save_params`."""
+    network = getattr(config, slot)
+    one = architecture(network)
     save_params(
-        part_file(root, part),
+        part_file(root, config, slot),
         params,
-        NAME_MAPS[part],
+        one.names,
         dtype=dtype,
-        linear_projection=config.unet.linear_projection,
-        prefix=PARTS[part].prefix,
+        linear_projection=getattr(network, "linear_projection", True),
+        prefix=one.prefix,
     )
 
 
-def part_file(root: Path, part: str) -> Path:
-    """Where we write one of `PARTS`."""
-    return root / part / f"{PARTS[part].stem}.safetensors"
+def part_file(root: Path, config: ModelConfig, slot: str) -> Path:
+    """Where we write the network in a slot."""
+    one = architecture(getattr(config, slot))
+    return root / one.folder / f"{one.stem}.safetensors"
+
+
+def save_model(
+    place: Path,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    params: Mapping[str, Callable[[], Params]],
+    dtype: str | None,
+) -> None:
+    """Write a whole model into a new or empty folder, which appears whole or not at all.
+
+    Args:
+        params: of each slot.
+        dtype: see `files.save_params`.
+
+    Raises ValueError where the folder is not empty, OSError where it cannot be written.
+    """
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ValueError(f"{place} is not empty; save to a new folder")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(place) as draft:
+        tokenizer.save(draft / "tokenizer")
+        for slot, give in params.items():
+            save_part(draft, config, slot, give(), dtype)
+        save_config(draft, config)

@@ -35,6 +35,9 @@ def under(ours: str, theirs: str, brick: NameMap) -> dict[str, str]:
     return {f"{ours}.{name}": f"{theirs}.{other}" for name, other in brick.items()}
 
 
+# In any config.json, and no matter to a network.
+ANYWHERE = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"}
+
 ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 RESIDUAL = {
@@ -58,65 +61,6 @@ TRANSFORMER = {
     "block.feed_forward.linear2": "transformer_blocks.0.ff.net.2",
     "project_out": "proj_out",
 }
-
-TEXT_ENCODER: NameMap = {
-    "token_embedding": "embeddings.token_embedding",
-    "position_embedding": "embeddings.position_embedding.weight",
-    "layers.*.norm1": "encoder.layers.*.layer_norm1",
-    "layers.*.attention.query": "encoder.layers.*.self_attn.q_proj",
-    "layers.*.attention.key": "encoder.layers.*.self_attn.k_proj",
-    "layers.*.attention.value": "encoder.layers.*.self_attn.v_proj",
-    "layers.*.attention.out": "encoder.layers.*.self_attn.out_proj",
-    "layers.*.norm2": "encoder.layers.*.layer_norm2",
-    "layers.*.linear1": "encoder.layers.*.mlp.fc1",
-    "layers.*.linear2": "encoder.layers.*.mlp.fc2",
-    "final_norm": "final_layer_norm",
-}
-
-UNET: NameMap = {
-    "time_embedding.linear1": "time_embedding.linear_1",
-    "time_embedding.linear2": "time_embedding.linear_2",
-    "down.conv_in": "conv_in",
-    **under("down.blocks.*.residuals.*", "down_blocks.*.resnets.*", RESIDUAL),
-    **under("down.blocks.*.transformers.*", "down_blocks.*.attentions.*", TRANSFORMER),
-    "down.blocks.*.downsample.conv": "down_blocks.*.downsamplers.0.conv",
-    **under("bottleneck.residual1", "mid_block.resnets.0", RESIDUAL),
-    **under("bottleneck.transformer", "mid_block.attentions.0", TRANSFORMER),
-    **under("bottleneck.residual2", "mid_block.resnets.1", RESIDUAL),
-    **under("up.blocks.*.residuals.*", "up_blocks.*.resnets.*", RESIDUAL),
-    **under("up.blocks.*.transformers.*", "up_blocks.*.attentions.*", TRANSFORMER),
-    "up.blocks.*.upsample.conv": "up_blocks.*.upsamplers.0.conv",
-    "up.norm_out": "conv_norm_out",
-    "up.conv_out": "conv_out",
-}
-
-MIDDLE = {
-    **under("residual1", "resnets.0", RESIDUAL),
-    "attention.norm": "attentions.0.group_norm",
-    **under("attention.attention", "attentions.0", ATTENTION),
-    **under("residual2", "resnets.1", RESIDUAL),
-}
-
-VAE: NameMap = {
-    "encoder.conv_in": "encoder.conv_in",
-    **under("encoder.levels.*.residuals.*", "encoder.down_blocks.*.resnets.*", RESIDUAL),
-    "encoder.levels.*.change.conv": "encoder.down_blocks.*.downsamplers.0.conv",
-    **under("encoder.middle", "encoder.mid_block", MIDDLE),
-    "encoder.norm_out": "encoder.conv_norm_out",
-    "encoder.conv_out": "encoder.conv_out",
-    "quant_conv": "quant_conv",
-    "post_quant_conv": "post_quant_conv",
-    "decoder.conv_in": "decoder.conv_in",
-    **under("decoder.middle", "decoder.mid_block", MIDDLE),
-    **under("decoder.levels.*.residuals.*", "decoder.up_blocks.*.resnets.*", RESIDUAL),
-    "decoder.levels.*.change.conv": "decoder.up_blocks.*.upsamplers.0.conv",
-    "decoder.norm_out": "decoder.conv_norm_out",
-    "decoder.conv_out": "decoder.conv_out",
-}
-
-NAME_MAPS: Mapping[str, NameMap] = MappingProxyType(
-    {"text_encoder": TEXT_ENCODER, "unet": UNET, "vae": VAE}
-)
 
 
 def theirs(name: str, names: NameMap) -> str:

@@ -13,14 +13,15 @@ from diffusion.cli import main
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
 from diffusion.evaluation import judge as judges
-from diffusion.evaluation.evaluate import (
-    Settings,
+from diffusion.evaluation.answers import drawn, forget
+from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
+from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
+from diffusion.evaluation.page import plain, said, seen_of, write
+from diffusion.evaluation.questions import others, questions
+from diffusion.evaluation.scores import (
     binding,
     confusion,
     counting,
-    drawn,
-    evaluate,
-    forget,
     freedom,
     marks,
     novelty,
@@ -29,16 +30,13 @@ from diffusion.evaluation.evaluate import (
     ridge,
     seen_scenes,
 )
-from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
-from diffusion.evaluation.page import plain, said, seen_of, write
-from diffusion.evaluation.questions import others, questions
 from diffusion.pipeline import Artist
-from diffusion.training.denoiser import UNetTask
-from diffusion.weights.files import split
+from diffusion.runtime.parameters import split
+from diffusion.training.denoiser import DenoiserTask
 
 # The small tokenizer of the tests has no room for long captions.
 pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
-FEW = Settings(captions=3, combinations=2, pictures=2, training=40, rounds=3)
+FEW = EvaluationConfig(captions=3, combinations=2, pictures=2, training=40, rounds=3)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +128,9 @@ def test_a_copy_is_not_new():
 
 
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
-    task = UNetTask(artist.config, artist.tokenizer, artist.text_encoder.params, artist.vae.params)
+    task = DenoiserTask(
+        artist.config, artist.tokenizer, artist.text_encoder.params, artist.autoencoder.params
+    )
     run = {"steps": 9, "batch_size": 5, "candidates": CANDIDATES}
     seen, total = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
     assert (len(seen.layout), total) == (20, 90)
@@ -247,7 +247,7 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
     (model / "training.json").write_text(json.dumps(card))
     judges.save(tmp_path, judge.params)
     monkeypatch.setattr(
-        "diffusion.evaluation.run.Settings",
+        "diffusion.evaluation.run.EvaluationConfig",
         lambda **asked: dataclasses.replace(FEW, **(asked | {"combinations": 2})),
     )
     output = tmp_path / "out"

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
-from diffusion.evaluation.evaluate import own_accuracy
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
 from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset, worn
+from diffusion.evaluation.scores import own_accuracy
 from diffusion.images import to_uint8
-from diffusion.weights.files import split
+from diffusion.runtime.parameters import split
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +75,13 @@ def test_what_does_not_grow_is_not_asked_for():
     params, key = task.init(0), jax.random.key(0)
     scenes = sample_scenes(np.random.default_rng(0), 16)
     loss = jax.jit(task.loss)
-    told = loss(params, scenes, key)[0]
+    told = loss(params, {}, scenes, key)[0]
     for name, amount in (("tree_kind", "trees"), ("flowers", "flower_amount")):
         there = getattr(scenes, amount) > 0
         changed = (getattr(scenes, name) + 1) % 4
         nowhere = np.where(there, getattr(scenes, name), changed)
-        assert loss(params, scenes._replace(**{name: nowhere}), key)[0] == told
-        assert loss(params, scenes._replace(**{name: changed}), key)[0] != told
+        assert loss(params, {}, scenes._replace(**{name: nowhere}), key)[0] == told
+        assert loss(params, {}, scenes._replace(**{name: changed}), key)[0] != told
 
 
 def test_blur_keeps_the_mean_and_softens_as_a_gaussian_does():
@@ -112,7 +112,7 @@ def test_the_task_learns_a_batch_by_heart():
     @jax.jit
     def step(params, state):
         (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            params, batch, jax.random.key(0)
+            params, task.frozen, batch, jax.random.key(0)
         )
         changes, state = rule.update(gradients, state)
         return optax.apply_updates(params, changes), state, loss, metrics

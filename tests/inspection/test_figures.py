@@ -60,20 +60,23 @@ def test_three_directions_show_a_share_of_the_variance():
 def test_film_shows_canvas_and_estimate_of_every_moment(run):
     figure = sampling.film(run, moments=3)
     for i in (0, 2, 3):
-        glance = run.glances[i]
-        assert holds(figure, run.artist.hang(glance.canvas)[0])
-        assert holds(figure, run.artist.hang(glance.x0)[0])
+        step = run.steps[i]
+        assert holds(figure, run.artist.decode(step.x_t)[0])
+        assert holds(figure, run.artist.decode(step.x0)[0])
     assert [axis.get_title() for axis in figure.axes[:3]] == [
-        f"t = {run.glances[i].timestep}" for i in (0, 2, 3)
+        f"t = {run.steps[i].t}" for i in (0, 2, 3)
     ]
     assert sampling.spread(4, 9) == [0, 1, 2, 3]
 
 
 def test_branches_show_both_answers_and_their_guided_sum(run):
     figure = sampling.branches(run, moments=2)
-    looks = [run.look(0), run.look(3)]
-    guided = [guide(look.untold, look.told, run.guidance) for look in looks]
-    every = [x[0] for x in (*(k.told for k in looks), *(k.untold for k in looks), *guided)]
+    seen = [run.activations(0), run.activations(3)]
+    guided = [guide(one.unconditional, one.conditional, run.guidance) for one in seen]
+    every = [
+        x[0]
+        for x in (*(one.conditional for one in seen), *(one.unconditional for one in seen), *guided)
+    ]
     pictures = shown(figure)
     assert len(pictures) == 8
     for i, expected in enumerate(alike(every)):
@@ -99,7 +102,7 @@ def test_channels_are_those_that_there_are():
 
 
 def test_a_wide_canvas_and_no_words(artist):
-    wide = trace(artist, PROMPT, steps=1, height=16, width=32).look(0)
+    wide = trace(artist, PROMPT, steps=1, height=16, width=32).activations(0)
     assert words.sizes(wide) == [8, 4, 2]
     house = next(word for word in trace(artist, PROMPT, steps=1).words if word.text == "house")
     assert words.heat(wide, house, 8).shape == (8, 16)
@@ -112,27 +115,27 @@ def test_a_wide_canvas_and_no_words(artist):
 
 
 def test_heat_is_the_mean_of_heads_and_modules_over_a_words_tokens(run):
-    look = run.look(1)
-    assert words.sizes(look) == [8, 4, 2]
+    one = run.activations(1)
+    assert words.sizes(one) == [8, 4, 2]
     house = next(word for word in run.words if word.text == "house")
     modules = [
         np.asarray(weights[0])
-        for name, weights in look.attention.items()
+        for name, weights in one.attention.items()
         if name.endswith("cross_attention") and weights.shape[2] == 16
     ]
     assert len(modules) == 5  # two on the way down, three on the way up
     mean = np.mean([weights.mean(axis=0) for weights in modules], axis=0)
     expected = mean[:, house.places].sum(axis=1).reshape(4, 4)
-    np.testing.assert_allclose(words.heat(look, house, 4), expected, rtol=1e-5)
+    np.testing.assert_allclose(words.heat(one, house, 4), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="5x5"):
-        words.heat(look, house, 5)
+        words.heat(one, house, 5)
 
 
 def test_heat_maps_name_every_word_and_resolution(run):
     figure = words.heat_maps(run, 1)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[1 : len(run.words) + 1] == [word.text for word in run.words]
-    assert holds(figure, words.heat(run.look(1), run.words[1], 8))
+    assert holds(figure, words.heat(run.activations(1), run.words[1], 8))
     figure = words.over_time(run, (0, 2), ("red", "trees"), 8)
     assert len(shown(figure)) == 6
     with pytest.raises(ValueError, match="'blue'; its words are a, red"):
@@ -140,30 +143,30 @@ def test_heat_maps_name_every_word_and_resolution(run):
 
 
 def test_the_u_has_every_map_with_its_shape(run):
-    figure = maps.the_u(run.look(1))
+    figure = maps.the_u(run.activations(1))
     labels = [axis.get_xlabel() for axis in figure.axes]
     down, bottom, up = labels[:4], labels[4], labels[5:]
     assert down == ["8×8×8", "8×8×8", "4×4×12", "2×2×16"]
     assert bottom == "2×2×16"
     assert up == ["2×2×16", "4×4×12", "8×8×8", "8×8×4"]
-    look = run.look(1)
-    assert holds(figure, pca_rgb(look.tensors["down.blocks.1.transformers.1"][0]))
-    assert holds(figure, pca_rgb(look.tensors["up.blocks.1.transformers.2"][0]))
+    one = run.activations(1)
+    assert holds(figure, pca_rgb(one.tensors["down.blocks.1.transformers.1"][0]))
+    assert holds(figure, pca_rgb(one.tensors["up.blocks.1.transformers.2"][0]))
 
 
 def test_resolutions_and_channels(run):
     figure = maps.resolutions(run, (0, 3))
-    looks = [run.look(0), run.look(3)]
-    expected = alike([look.tensors["down.blocks.2.residuals.1"][0] for look in looks])
+    seen = [run.activations(0), run.activations(3)]
+    expected = alike([one.tensors["down.blocks.2.residuals.1"][0] for one in seen])
     assert all(holds(figure, one) for one in expected)
-    features = looks[0].tensors["down.conv_in"][0]
+    features = seen[0].tensors["down.conv_in"][0]
     figure = maps.channels(features, count=8, columns=4)
     np.testing.assert_array_equal(shown(figure)[5], features[..., 5])
 
 
 def test_where_the_bottleneck_looks(run):
     figure = maps.looked_at(run, 1, ((0, 1),))
-    weights = run.look(1).attention["bottleneck.transformer.block.self_attention"][0]
+    weights = run.activations(1).attention["bottleneck.transformer.block.self_attention"][0]
     assert holds(figure, np.asarray(weights).mean(axis=0)[1].reshape(2, 2))
 
 
@@ -171,7 +174,7 @@ def test_without_its_skips_the_picture_is_another(run):
     figure = maps.without_skips(run, 2)
     pictures = shown(figure)
     assert len(pictures) == 5  # all, none of each of three sizes, none
-    whole = run.artist.hang(run.glances[2].x0)[0].astype(int)
+    whole = run.artist.decode(run.steps[2].x0)[0].astype(int)
     assert np.abs(pictures[0] - whole).max() <= 1  # compiled in parts, rounded to bytes
     assert all(np.abs(one - whole).max() > 5 for one in pictures[1:])
 
@@ -179,13 +182,13 @@ def test_without_its_skips_the_picture_is_another(run):
 def test_the_bottleneck_scaled_and_swapped(run):
     figure = maps.bottleneck_scaled(run, (1,), (0, 1))
     silent, own = shown(figure)
-    sees = run.artist.hang(run.glances[1].x0)[0].astype(int)
+    sees = run.artist.decode(run.steps[1].x0)[0].astype(int)
     assert np.abs(own - sees).max() <= 1
     assert np.abs(silent - sees).max() > 5
     other = trace(run.artist, "a house at night", seed=2, steps=4)
     first, mixed, last = shown(maps.bottleneck_swapped(run, other, (1,)))
     np.testing.assert_array_equal(first, sees)
-    np.testing.assert_array_equal(last, run.artist.hang(other.glances[1].x0)[0])
+    np.testing.assert_array_equal(last, run.artist.decode(other.steps[1].x0)[0])
     assert np.abs(mixed.astype(int) - sees).max() > 5
 
 
@@ -193,7 +196,7 @@ def test_every_timestep_has_its_code(artist):
     code, embedded = shown(maps.time_code(artist, width=6))
     assert code.shape == (8, 1000)
     np.testing.assert_allclose(code[0, :5], np.cos(np.arange(5)), atol=1e-6)
-    expected = artist.unet.time_embedding(jnp.arange(1000))[:, :6]
+    expected = artist.denoiser.time_embedding(jnp.arange(1000))[:, :6]
     np.testing.assert_allclose(embedded.T, expected, atol=1e-6)
 
 
@@ -222,15 +225,15 @@ def test_energy_finds_the_frequency_of_a_wave():
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), power)
 
 
-def test_the_exhibition(run):
+def test_the_decoder(run):
     figure = decoder.latent_channels(run)
-    np.testing.assert_array_equal(shown(figure)[2], run.glances[-1].latents[0, ..., 2])
+    np.testing.assert_array_equal(shown(figure)[2], run.steps[-1].x_next[0, ..., 2])
     figure = decoder.decoder(run)
     assert [axis.get_xlabel().split("\n")[0] for axis in figure.axes] == [
         "post_quant_conv", "decoder.conv_in", "decoder.middle", "decoder.levels.0",
         "decoder.levels.1", "picture",
     ]  # fmt: skip
-    latents = run.glances[-1].latents
+    latents = run.steps[-1].x_next
     before, after, change = shown(decoder.perturbed(run.artist, latents, 2, 5))
     np.testing.assert_array_equal(before, run.pictures[0])
     assert change.max() == np.abs(after.astype(float) - before).mean(axis=-1).max() > 0
@@ -246,14 +249,14 @@ def test_noise_in_pixels_and_in_the_latent(artist):
         < 5
         < np.abs(pictures[1].astype(int) - image).mean()
     )
-    clean = artist.latents_of(image[None])
+    clean = artist.encode(image[None])
     dots = jax.random.normal(jax.random.key(0), clean.shape)
-    levels = jnp.asarray(alpha_bars(artist.config.schedule)[[0, 999]], jnp.float32)
+    levels = jnp.asarray(alpha_bars(artist.config.process)[[0, 999]], jnp.float32)
     z = add_noise(jnp.repeat(clean, 2, axis=0), jnp.repeat(dots, 2, axis=0), levels)
     for seen, expected in zip(pictures[2:4], alike(list(z)), strict=True):
         np.testing.assert_allclose(seen, expected, atol=0.01)
     figure = noise.channels(artist, image, (0, 999))
-    clean = artist.latents_of(image[None])[0] * alpha_bars(artist.config.schedule)[0] ** 0.5
+    clean = artist.encode(image[None])[0] * alpha_bars(artist.config.process)[0] ** 0.5
     for channel in range(4):  # hardly any noise at t = 0
         seen = shown(figure)[2 * channel].astype(float)
         np.testing.assert_allclose(seen, signed(clean[..., channel]), atol=0.06)
@@ -264,14 +267,14 @@ def test_noise_in_pixels_and_in_the_latent(artist):
 
 
 def test_schedules_are_drawn_as_they_are(artist):
-    bars = alpha_bars(artist.config.schedule)
+    bars = alpha_bars(artist.config.process)
     left, right = noise.schedules({"the garden's": bars}).axes
     np.testing.assert_array_equal(left.lines[0].get_ydata(), bars)
     np.testing.assert_allclose(right.lines[0].get_ydata(), np.log(bars / (1 - bars)))
     assert left.get_legend().texts[0].get_text() == "the garden's"
 
 
-def test_the_story(run):
+def test_the_text_encoder(run):
     figure = text.cosines(run)
     rows = np.asarray(run.context[0, : run.words[-1].places.stop + 1])
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -305,15 +308,14 @@ def test_errors_are_those_of_the_prediction(artist):
     scenes = sample_scenes(np.random.default_rng(0), 2)
     texts = ["a red house", "two pines"]
     found = training.errors(artist, scenes, texts, (900,))
-    mean, _ = artist.vae.encode(render(scenes, 16))
-    x0 = mean * artist.config.vae.scaling_factor
+    x0 = artist.autoencoder.encode(render(scenes, 16))
     noise_ = jax.random.normal(jax.random.key(0), x0.shape)
-    ab = alpha_bars(artist.config.schedule)[900]
+    ab = alpha_bars(artist.config.process)[900]
     z = ab**0.5 * x0 + (1 - ab) ** 0.5 * noise_
     v = ab**0.5 * noise_ - (1 - ab) ** 0.5 * x0
     for name, spoken in (("the right words", texts), ("another picture's words", texts[::-1])):
         context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
-        expected = jnp.square(artist.unet(z, jnp.full(2, 900), context) - v).mean()
+        expected = jnp.square(artist.denoiser(z, jnp.full(2, 900), context) - v).mean()
         np.testing.assert_allclose(found[name], [expected], rtol=1e-3)  # 8 bits a colour
     figure = training.by_timestep((900,), found)
     assert [line.get_label() for line in figure.axes[0].lines] == [*found]
@@ -339,7 +341,7 @@ def test_what_a_training_wrote_is_shown(tmp_path):
 
 def test_weights_of_the_loss(artist):
     epsilon, v, ours = (
-        line.get_ydata() for line in training.weights(artist.config.schedule).axes[0].lines
+        line.get_ydata() for line in training.weights(artist.config.process).axes[0].lines
     )
     np.testing.assert_allclose(v, epsilon + 1, rtol=1e-5)
     np.testing.assert_allclose(ours, np.clip(epsilon, 1, 5), rtol=1e-4)

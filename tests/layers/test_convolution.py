@@ -12,9 +12,9 @@ from diffusion.kernels.phases import upsampled
 from diffusion.kernels.winograd import winograd
 from diffusion.layers import convolution
 from diffusion.layers.convolution import Conv2d, Downsample, Upsample, convolve, learnt
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet import UNet
 from diffusion.stages.vae import VAE
-from diffusion.weights.files import SameKey
 
 NINE = np.arange(1.0, 10.0, dtype=np.float32).reshape(3, 3)  # each tap has a number of its own
 
@@ -172,7 +172,7 @@ def test_gradients_of_a_network(network, tiny, build, monkeypatch):
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
     if network == "unet":
         small = dataclasses.replace(
-            tiny.unet,
+            tiny.denoiser,
             block_out_channels=(8, 12),
             layers_per_block=1,
             attention=(True, False),
@@ -182,7 +182,7 @@ def test_gradients_of_a_network(network, tiny, build, monkeypatch):
         inputs = draw(2, 8, 8, 4), jnp.asarray([37, 800]), draw(2, 5, 8)
         loss = lambda unet, *inputs: jnp.square(unet(*inputs)).mean()  # noqa: E731
     else:
-        module = build(lambda: VAE(tiny.vae, rngs=SameKey(0)))
+        module = build(lambda: VAE(tiny.autoencoder, rngs=SameKey(0)))
         inputs = (draw(2, 16, 16, 3),)
         loss = lambda vae, images: jnp.square(vae.decode(vae.encode(images).mean)).mean()  # noqa: E731
     structure, params = nnx.split(module)

@@ -8,17 +8,17 @@ from flax import nnx
 
 from diffusion.config import garden, sd_v1
 from diffusion.runtime import tiled_decoding
+from diffusion.runtime.parameters import SameKey
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes
 from diffusion.stages.vae import VAE
 from diffusion.weights import folder
-from diffusion.weights.files import SameKey
 
 LEVEL = 2 / 255  # of the 256 in a picture of 8 bits
 
 
 @pytest.fixture(scope="module")
 def vae(tiny, build):
-    return build(lambda: VAE(tiny.vae, rngs=SameKey(0)))
+    return build(lambda: VAE(tiny.autoencoder, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +144,16 @@ def test_a_senseless_tile_is_refused(vae, latents, tile):
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 96)])
 def test_what_the_whole_decode_needs(height, width):
     """At least XLA's own account of its scratch and a quarter of that, and not twice as much."""
-    like = nnx.eval_shape(lambda: VAE(garden().vae, rngs=SameKey(0)))
+    like = nnx.eval_shape(lambda: VAE(garden().autoencoder, rngs=SameKey(0)))
     z = jax.ShapeDtypeStruct((1, height // 4, width // 4, 4), jnp.float32)
     scratch = decode.lower(like, z).compile().memory_analysis().temp_size_in_bytes
-    assert 1.25 * scratch < whole_decode_bytes(garden().vae, height, width) < 2.5 * scratch
+    assert 1.25 * scratch < whole_decode_bytes(garden().autoencoder, height, width) < 2.5 * scratch
 
 
 def test_what_the_whole_decode_of_stable_diffusion_needs():
     """As measured: the process grew by 1416 and by 4729 MiB."""
-    small, large = (whole_decode_bytes(sd_v1().vae, side, side) / 2**20 for side in (512, 1024))
+    small, large = (
+        whole_decode_bytes(sd_v1().autoencoder, side, side) / 2**20 for side in (512, 1024)
+    )
     assert 1416 < small < 1.1 * 1416
     assert 4729 < large < 1.25 * 4729

@@ -10,10 +10,9 @@ import pytest
 from diffusion import pipeline
 from diffusion.config import sd_v1
 from diffusion.pipeline import UNetStages
+from diffusion.runtime.parameters import SameKey, shapes
 from diffusion.runtime.transformed_kernels import transformed, transformed_bytes
 from diffusion.stages.unet import UNet
-from diffusion.weights import folder
-from diffusion.weights.files import SameKey, shapes
 
 SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
 
@@ -21,7 +20,7 @@ SIDE = 32  # of the latent: 64 channels at 32x32, 96 at 16x16, 64 at 8x8
 @pytest.fixture(scope="module")
 def unet(tiny):
     config = dataclasses.replace(
-        tiny.unet,
+        tiny.denoiser,
         block_out_channels=(64, 96, 64),
         layers_per_block=1,
         attention=(False, False, False),
@@ -75,7 +74,7 @@ def test_narrow_kernels_and_other_maps_stay(unet, monkeypatch):
 
 
 def test_size_of_stable_diffusion():
-    _, params = folder.structure_of(sd_v1(), "unet")
+    _, params = structure_of(sd_v1(), "unet")
     assert 3.3 < transformed_bytes(params, 64 * 64) / 2**30 < 3.4
 
 

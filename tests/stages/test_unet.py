@@ -8,13 +8,13 @@ from flax import nnx
 
 from diffusion.config import UNetConfig, sd_v1
 from diffusion.layers.normalisation import GroupNorm
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet import UNet
-from diffusion.weights.files import SameKey
 
 
 @pytest.fixture(scope="module")
 def unet(tiny, build):
-    return build(lambda: UNet(tiny.unet, rngs=SameKey(0)))
+    return build(lambda: UNet(tiny.denoiser, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_words_timestep_and_canvas_change_the_prediction(jitted, inputs, predict
 
 @pytest.fixture(scope="module")
 def official():
-    return nnx.eval_shape(lambda: UNet(sd_v1().unet, rngs=SameKey(0)))
+    return nnx.eval_shape(lambda: UNet(sd_v1().denoiser, rngs=SameKey(0)))
 
 
 def norms(module):

@@ -7,8 +7,8 @@ from diffusion.stages.unet_bottleneck import UNetBottleneck
 
 
 def test_residual_transformer_residual(tiny, build):
-    stage = build(lambda: UNetBottleneck(tiny.unet, rngs=nnx.Rngs(0)))
-    shapes = ((1, 2, 2, 16), (1, tiny.unet.time_width), (1, 5, 8))
+    stage = build(lambda: UNetBottleneck(tiny.denoiser, rngs=nnx.Rngs(0)))
+    shapes = ((1, 2, 2, 16), (1, tiny.denoiser.time_width), (1, 5, 8))
     h, time, context = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
     run = nnx.jit(lambda module, *inputs: module(*inputs))
     expected = run(stage.residual1, h, time)
@@ -17,4 +17,4 @@ def test_residual_transformer_residual(tiny, build):
     assert expected.shape == h.shape
     assert jnp.abs(expected - h).max() > 0.1
     np.testing.assert_allclose(run(stage, h, time, context), expected, atol=1e-5)
-    assert stage.transformer.block.self_attention.heads == tiny.unet.heads[-1]
+    assert stage.transformer.block.self_attention.heads == tiny.denoiser.heads[-1]

@@ -8,12 +8,12 @@ from diffusion.stages.unet_down import UNetDown
 
 @pytest.fixture(scope="module")
 def down(tiny, build):
-    return build(lambda: UNetDown(tiny.unet, rngs=nnx.Rngs(0)))
+    return build(lambda: UNetDown(tiny.denoiser, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")
 def inputs(tiny):
-    shapes = ((1, 8, 8, 4), (1, tiny.unet.time_width), (1, 5, 8))
+    shapes = ((1, 8, 8, 4), (1, tiny.denoiser.time_width), (1, 5, 8))
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet_up import UNetUp
-from diffusion.weights.files import SameKey
 
 SKIPS = [*[(8, 8, 8)] * 3, (4, 4, 8), *[(4, 4, 12)] * 2, (2, 2, 12), *[(2, 2, 16)] * 2]
 
 
 @pytest.fixture(scope="module")
 def up(tiny, build):
-    return build(lambda: UNetUp(tiny.unet, rngs=SameKey(0)))
+    return build(lambda: UNetUp(tiny.denoiser, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
 def call(tiny, up):
     """The stage as a function of its skips alone."""
     structure, params = nnx.split(up)
-    shapes = ((1, 2, 2, 16), (1, tiny.unet.time_width), (1, 5, 8))
+    shapes = ((1, 2, 2, 16), (1, tiny.denoiser.time_width), (1, 5, 8))
     h, time, context = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
     jitted = jax.jit(lambda params, skips: nnx.merge(structure, params)(h, skips, time, context))
     return lambda skips: np.asarray(jitted(params, skips))
@@ -56,5 +56,5 @@ def test_the_latest_skip_is_used_first(up):
 
 
 def test_a_new_network_predicts_nothing(tiny):
-    fresh = jax.jit(lambda: UNetUp(tiny.unet, rngs=nnx.Rngs(0)).conv_out.kernel[...])
+    fresh = jax.jit(lambda: UNetUp(tiny.denoiser, rngs=nnx.Rngs(0)).conv_out.kernel[...])
     assert not jnp.any(fresh())

@@ -7,13 +7,13 @@ from flax import nnx
 from diffusion.config import sd_v1
 from diffusion.layers.convolution import Downsample
 from diffusion.layers.normalisation import GroupNorm
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.vae import VAE, Posterior
-from diffusion.weights.files import SameKey
 
 
 @pytest.fixture(scope="module")
 def vae(tiny, build):
-    return build(lambda: VAE(tiny.vae, rngs=SameKey(0)))
+    return build(lambda: VAE(tiny.autoencoder, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def official():
-    return nnx.eval_shape(lambda: VAE(sd_v1().vae, rngs=SameKey(0)))
+    return nnx.eval_shape(lambda: VAE(sd_v1().autoencoder, rngs=SameKey(0)))
 
 
 def test_shapes_of_stable_diffusion(official):

@@ -12,14 +12,14 @@ import pytest
 from safetensors.numpy import load_file
 
 import diffusion
-from benchmarks import speedrun
 from diffusion import cli
 from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.picture_files import read_settings
-from diffusion.training import recipe, tokenizer
+from diffusion.training import autoencoder, tokenizer
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
+from diffusion.weights.architectures import SLOTS
 
 TINY = [
     "model.image_size=16",
@@ -28,13 +28,13 @@ TINY = [
     "model.text_encoder.layers=1",
     "model.text_encoder.heads=2",
     "model.text_encoder.mlp_width=16",
-    "model.unet.context_width=8",
-    "model.unet.block_out_channels=(8,8)",
-    "model.unet.attention=(True,False)",
-    "model.unet.heads=(2,2)",
-    "model.unet.norm_groups=4",
-    "model.vae.block_out_channels=(4,8)",
-    "model.vae.norm_groups=2",
+    "model.denoiser.context_width=8",
+    "model.denoiser.block_out_channels=(8,8)",
+    "model.denoiser.attention=(True,False)",
+    "model.denoiser.heads=(2,2)",
+    "model.denoiser.norm_groups=4",
+    "model.autoencoder.block_out_channels=(4,8)",
+    "model.autoencoder.norm_groups=2",
 ]
 COMMAND = ["--set", "steps=2", "batch_size=2", *TINY]
 
@@ -56,13 +56,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def files(output: Path) -> dict[str, Path]:
+    """The weights of each slot."""
+    config = folder.load_config(output)
+    return {slot: folder.part_file(output, config, slot) for slot in SLOTS}
+
+
 def weights(output: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in output.glob("*/*.safetensors")}
 
 
 def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
     artist = diffusion.load(trained)
-    assert artist.config.unet.block_out_channels == (8, 8)
+    assert artist.config.denoiser.block_out_channels == (8, 8)
     assert artist.config.text_encoder.vocab_size == artist.tokenizer.vocab_size
     picture = tmp_path / "picture.png"
     arguments = ["a red house", "--model", str(trained), "--steps", "2", "--output", str(picture)]
@@ -71,7 +77,7 @@ def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
 
 
 def test_weights_are_finite_float16(trained):
-    assert weights(trained).keys() == {str(folder.part_file(trained, p)) for p in folder.PARTS}
+    assert weights(trained).keys() == {str(path) for path in files(trained).values()}
     for name in weights(trained):
         for value in load_file(name).values():
             assert value.dtype == np.float16
@@ -80,9 +86,10 @@ def test_weights_are_finite_float16(trained):
 
 def test_the_latent_scale_is_measured_on_the_weights_of_the_file(trained):
     config = folder.load_config(trained)
-    scale = recipe.vae.measure_scale(config, folder.load_part(trained, config, "vae")[1])
-    assert config.vae.scaling_factor == round(scale, 5)
-    assert config.vae.scaling_factor != 1.0
+    params = folder.load_part(trained, config, "autoencoder")[1]
+    scale = autoencoder.measure_scale(config, params)
+    assert config.autoencoder.scaling_factor == round(scale, 5)
+    assert config.autoencoder.scaling_factor != 1.0
 
 
 def test_the_card_says_how_each_part_was_trained(trained):
@@ -127,17 +134,20 @@ def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("model.unet.norm_groups=3", "norm_groups|divisible|groups"),
-        ("model.unet.norm_groups=0", r"unet\.norm_groups is 0; give whole numbers from 1 on"),
-        ("model.unet.heads=(2,0)", r"unet\.heads is \(2, 0\)"),
-        ("model.unet.heads=(2,3)", "heads"),
-        ("model.vae.norm_groups=3", "groups"),
-        ("model.unet.in_channels=9", "in_channels is 9; a U-Net that inpaints is not trained"),
-        ("model.schedule.prediction=v_prediction", "'v_prediction'; choose one of epsilon, v"),
-        ("model.unet.block_out_channels=(9,18)", "begins with 9; give an even number"),
-        ("model.schedule.beta_end=1.5", r"beta_end 1\.5 make no sense"),
+        ("model.denoiser.norm_groups=3", "norm_groups|divisible|groups"),
+        (
+            "model.denoiser.norm_groups=0",
+            r"denoiser\.norm_groups is 0; give whole numbers from 1",
+        ),
+        ("model.denoiser.heads=(2,0)", r"denoiser\.heads is \(2, 0\)"),
+        ("model.denoiser.heads=(2,3)", "heads"),
+        ("model.autoencoder.norm_groups=3", "groups"),
+        ("model.denoiser.in_channels=9", "in_channels is 9; a denoiser that inpaints is not"),
+        ("model.process.prediction=v_prediction", "'v_prediction'; choose one of epsilon, v"),
+        ("model.denoiser.block_out_channels=(9,18)", "begins with 9; give an even number"),
+        ("model.process.beta_end=1.5", r"beta_end 1\.5 make no sense"),
         ("model.guidance=200", "guidance is 200"),
-        ("model.schedule={'beta_end': 0.02}", "write NAME=VALUE, with NAME one of"),
+        ("model.process={'beta_end': 0.02}", "write NAME=VALUE, with NAME one of"),
         ("batch_size=3", "batch_size is 3; .*pairs"),
         ("seed=-1", "seed is -1; give 0 or more"),
         ("weight_decay=-0.5", "weight_decay is -0.5"),
@@ -155,7 +165,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is(setting, says, tmp_pa
 
 def test_another_model_or_training_in_the_same_folder_is_refused(trained):
     with pytest.raises(ValueError, match="another configuration"):
-        train_part("vae", trained, ["model.vae.norm_groups=4"])
+        train_part("vae", trained, ["model.autoencoder.norm_groups=4"])
     with pytest.raises(ValueError, match="other settings"):
         train_part("vae", trained, ["steps=3", "batch_size=2"])
 
@@ -169,7 +179,7 @@ def test_parts_need_those_before_them(tmp_path):
     train_part("tokenizer", tmp_path)
     with pytest.raises(ValueError, match=r"unet needs the text .*`diffusion train text --output"):
         train_part("unet", tmp_path)
-    folder.part_file(tmp_path, "text_encoder").touch()
+    files(tmp_path)["text_encoder"].touch()
     with pytest.raises(ValueError, match=r"unet needs the vae .*`diffusion train vae --output"):
         train_part("unet", tmp_path)
 
@@ -181,8 +191,8 @@ def test_parts_need_those_before_them(tmp_path):
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),
-        ("vae", ["model.unet.colour=3"], r"unet\.colour=3"),
-        ("vae", ["model.unet.heads=(2,)"], r"unet\.heads"),
+        ("vae", ["model.denoiser.colour=3"], r"denoiser\.colour=3"),
+        ("vae", ["model.denoiser.heads=(2,)"], r"denoiser\.heads"),
     ],
 )
 def test_mistakes_are_named(tmp_path, part, settings, named):
@@ -198,10 +208,10 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
     """A learning rate of nearly nothing leaves them where they were."""
     output = tmp_path / "new" / "longer"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the U-Net of .* learnt to paint for another VAE")
+        warnings.filterwarnings("ignore", "the unet of .* learnt to paint for another vae")
         train_part(part, output, STILL, start=trained)
-    for name in folder.PARTS:
-        here, there = (load_file(folder.part_file(root, name)) for root in (output, trained))
+    for slot in SLOTS:
+        here, there = (load_file(files(root)[slot]) for root in (output, trained))
         assert here.keys() == there.keys()
         for key, value in here.items():
             np.testing.assert_array_equal(value, there[key])
@@ -218,12 +228,12 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
     with pytest.raises(ValueError, match=r"other settings \(start.* give the same --start"):
         train_part(part, output, [*STILL, "seed=1"])
     if part == "unet":
-        with open(folder.part_file(output, "vae"), "r+b") as file:  # another VAE, in secret
+        with open(files(output)["autoencoder"], "r+b") as file:  # another VAE, in secret
             file.seek(-1, 2)
             last = file.read(1)
             file.seek(-1, 2)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(ValueError, match=r"other settings \(learns_with vae"):
+        with pytest.raises(ValueError, match=r"other settings \(learns_with autoencoder"):
             train_part("unet", output, STILL, start=trained)
 
 
@@ -242,7 +252,7 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
     with pytest.raises(ValueError, match="unknown part 'face'"):
         train_part("face", tmp_path / "run", start=trained)
     with pytest.raises(ValueError, match="its own configuration only"):
-        train_part("vae", tmp_path / "run", ["model.vae.norm_groups=4"], start=trained)
+        train_part("vae", tmp_path / "run", ["model.autoencoder.norm_groups=4"], start=trained)
     with pytest.raises(ValueError, match="stepps"):
         train_part("vae", tmp_path / "run", ["stepps=4"], start=trained)
     with pytest.raises(ValueError, match="--start and --output are both"):
@@ -259,12 +269,12 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
 
 def test_a_unet_that_inpaints_is_not_trained(trained, tmp_path):
     config = folder.load_config(trained)
-    nine = dataclasses.replace(config.unet, in_channels=9)
-    folder.save_config(tmp_path / "nine", dataclasses.replace(config, unet=nine))
-    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+    nine = dataclasses.replace(config.denoiser, in_channels=9)
+    folder.save_config(tmp_path / "nine", dataclasses.replace(config, denoiser=nine))
+    with pytest.raises(ValueError, match="in_channels is 9; a denoiser that inpaints is not"):
         train_part("unet", tmp_path / "run", start=tmp_path / "nine")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+    with pytest.raises(ValueError, match="in_channels is 9; a denoiser that inpaints is not"):
         train_part("unet", tmp_path / "nine")
 
 
@@ -273,7 +283,10 @@ def test_the_text_encoder_learns_from_pairs(trained):
         train_part("text", trained, ["batch_size=3"])
 
 
+@pytest.mark.slow
 def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path):
+    from benchmarks import speedrun
+
     output = tmp_path / "run"
     shutil.copytree(trained, output)
     shutil.rmtree(output / "training" / "unet")

@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from diffusion.runtime.parameters import shapes, split
 from diffusion.weights import files
-from diffusion.weights.files import Weights, save_params, shapes, split
+from diffusion.weights.files import Weights, save_params
 
 NAMES = {"first": "one", "layers.*": "blocks.*.proj", "conv": "conv", "table": "table.weight"}
 

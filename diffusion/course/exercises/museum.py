@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from diffusion.course.exercise import Exercise
-from diffusion.weights.names import UNET, theirs, to_file
+from diffusion.weights.architectures import unet
+from diffusion.weights.names import theirs, to_file
 
 OURS = (
     "down.conv_in.kernel",
@@ -28,11 +29,11 @@ def _named(answer: Any) -> Any:
 
 
 def _our_leaf(name: str) -> str:
-    return theirs(name, UNET).rpartition(".")[0] + "." + name.rpartition(".")[2]
+    return theirs(name, unet.NAMES).rpartition(".")[0] + "." + name.rpartition(".")[2]
 
 
 def _resnet_numbers(name: str) -> str:
-    return theirs(name, UNET).replace("mid_block.resnets.1", "mid_block.resnets.2")
+    return theirs(name, unet.NAMES).replace("mid_block.resnets.1", "mid_block.resnets.2")
 
 
 EXERCISES: Mapping[str, Exercise] = {
@@ -51,7 +52,7 @@ EXERCISES: Mapping[str, Exercise] = {
     ),
     "names": Exercise(
         minutes=10,
-        right=_named(lambda name: theirs(name, UNET)),
+        right=_named(lambda name: theirs(name, unet.NAMES)),
         cases=lambda: [()],
         mistakes={
             "leaf": _named(_our_leaf),

@@ -8,17 +8,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import garden
+from diffusion.config import VariancePreservingConfig
 from diffusion.course.exercise import Exercise
 from diffusion.process import schedule
 
-GARDEN = garden()
+CONFIG = VariancePreservingConfig(prediction="v")
 
 
 def _noise_cases() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
-    bars = schedule.alpha_bars(GARDEN.schedule)
+    bars = schedule.alpha_bars(CONFIG)
     return [
         (draw(1, 4, 4, 4), draw(1, 4, 4, 4), jnp.asarray([bars[t]], jnp.float32))
         for t in (50, 400, 900)
@@ -30,7 +30,7 @@ def _tall(x: Any) -> Any:
 
 
 def _bars_cases() -> list[tuple[Any, ...]]:
-    bars = schedule.alpha_bars(GARDEN.schedule)
+    bars = schedule.alpha_bars(CONFIG)
     return [(bars[[0, 300, 999]],), (bars,)]
 
 
@@ -57,7 +57,7 @@ EXERCISES: Mapping[str, Exercise] = {
     "many_steps": Exercise(
         minutes=8,
         right=_many_steps,
-        cases=lambda: [(schedule.betas(GARDEN.schedule), t) for t in (0, 10, 500, 999)],
+        cases=lambda: [(schedule.betas(CONFIG), t) for t in (0, 10, 500, 999)],
         mistakes={
             "sums": lambda betas, t: 1.0 - np.sum(betas[: t + 1]),
             "betas": lambda betas, t: np.prod(betas[: t + 1]),

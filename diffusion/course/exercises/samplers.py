@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import garden
+from diffusion.config import VariancePreservingConfig
 from diffusion.course.exercise import Exercise
 from diffusion.process import samplers, schedule
 
-CONFIG = garden().schedule
+CONFIG = VariancePreservingConfig(prediction="v")
 
 
 def _pairs() -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import garden
+from diffusion.config import VariancePreservingConfig
 from diffusion.course.exercise import Exercise
 from diffusion.process import schedule
 from diffusion.training.denoiser import weight
@@ -58,7 +58,8 @@ def _mix(kept: Any) -> Any:
 
 
 def _bars() -> list[tuple[Any, ...]]:
-    return [(jnp.asarray(schedule.alpha_bars(garden().schedule)[[1, 200, 500, 999]], jnp.float32),)]
+    bars = schedule.alpha_bar_table(VariancePreservingConfig())
+    return [(bars[jnp.array([1, 200, 500, 999])],)]
 
 
 def _ratio(alpha_bar: Any) -> Any:
@@ -107,10 +108,10 @@ EXERCISES: Mapping[str, Exercise] = {
     ),
     "weight": Exercise(
         minutes=12,
-        right=lambda alpha_bar: weight(alpha_bar, "v"),
+        right=lambda alpha_bar: weight(schedule.snr(alpha_bar), "v"),
         cases=_bars,
         mistakes={
-            "epsilon": lambda alpha_bar: weight(alpha_bar, "epsilon"),
+            "epsilon": lambda alpha_bar: weight(schedule.snr(alpha_bar), "epsilon"),
             "unclipped": lambda alpha_bar: _ratio(alpha_bar) / (_ratio(alpha_bar) + 1),
             "not_divided": lambda alpha_bar: jnp.clip(_ratio(alpha_bar), 1.0, 5.0),
         },

@@ -13,7 +13,7 @@ from diffusion.pipeline import Artist, Latents
 
 def latent_channels(run: Trace) -> Figure:
     """The finished latent: its channels, all of them as colours, and the picture."""
-    latents = np.asarray(run.glances[-1].latents[0])
+    latents = np.asarray(run.steps[-1].x_next[0])
     count = latents.shape[-1]
     figure = paper(1.3 * (count + 2), 1.6)
     axes = figure.subplots(1, count + 2)
@@ -27,7 +27,7 @@ def latent_channels(run: Trace) -> Figure:
 
 def decoder(run: Trace) -> Figure:
     """The decoder's maps as colours, from the latent to the picture."""
-    tensors = run.exhibition
+    tensors = run.decoder_activations
     names = ["post_quant_conv", "decoder.conv_in", "decoder.middle"]
     names += [
         name for name in tensors if name.startswith("decoder.levels.") and name.count(".") == 2
@@ -43,14 +43,14 @@ def decoder(run: Trace) -> Figure:
 def perturbed(artist: Artist, latents: Latents, row: int, column: int, size: float = 2.0) -> Figure:
     """One position of a latent changed: how far the change reaches in the picture."""
     changed = jnp.asarray(latents).at[:, row, column].add(size)
-    before, after = artist.hang(latents)[0], artist.hang(changed)[0]
+    before, after = artist.decode(latents)[0], artist.decode(changed)[0]
     figure = paper(6, 2.1)
     axes = figure.subplots(1, 3)
     show(axes[0], before, "before")
     show(axes[1], after, f"latent ({row}, {column}) changed by {size:g}")
     difference = np.abs(after.astype(float) - before).mean(axis=-1)
     show(axes[2], difference, "change of the pixels", cmap=AMOUNT)
-    side = artist.config.vae.downscale
+    side = artist.config.autoencoder.downscale
     axes[2].plot(
         np.array([0, side, side, 0, 0]) + column * side - 0.5,
         np.array([0, 0, side, side, 0]) + row * side - 0.5,

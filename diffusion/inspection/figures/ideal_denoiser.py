@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, PALE, SMALL, paper, rows_of
-from diffusion.process.ideal_denoiser import network_of, posterior_mean, shares
-from diffusion.process.samplers import Plan, noise_at, plan, update
-from diffusion.process.schedule import add_noise, alpha_bar_table, to_x0
+from diffusion.process import process
+from diffusion.process.ideal_denoiser import ideal_denoiser, posterior_mean, shares
+from diffusion.process.samplers import table
+from diffusion.process.sampling import sample, stepper
+from diffusion.process.schedule import add_noise, alpha_bar_table
 
 EDGE = 2.2  # of the plane that is shown
 Points = Float[np.ndarray, "n 2"]
@@ -47,26 +49,29 @@ def arrows(points: Points, alpha_bars: Sequence[float], grid: int = 15) -> Figur
 
 
 def walk(
-    points: Points, config: ScheduleConfig, sampler: str, steps: int, count: int, seed: int = 0
+    points: Points,
+    config: VariancePreservingConfig,
+    sampler: str,
+    steps: int,
+    count: int,
+    seed: int = 0,
 ) -> Float[np.ndarray, "steps+1 count 2"]:
     """Where a sampler leads `count` canvases that hold one point each, glance by glance."""
-    bars = alpha_bar_table(config)
-    predict = network_of(as_pictures(points), bars)
+    known = process(config)
+    predict = ideal_denoiser(known, as_pictures(points))
     keys = jax.random.split(jax.random.key(seed), count)
     z = jax.random.normal(jax.random.key(seed + 1), (count, 1, 1, 2))
-    memory, way = jnp.zeros_like(z), [np.asarray(z)]
-    table = plan(sampler, config, steps)
-    for call in range(len(table.timestep)):
-        row = Plan(*(column[call] for column in table))
-        prediction = predict(z, jnp.full(count, row.timestep))
-        x0 = to_x0(prediction, z, jnp.full(count, row.alpha_bar), "v")
-        z, memory = update(row, z, x0, memory, noise_at(keys, call, z.shape[1:]))
-        way.append(np.asarray(z))
+    steps_ = sample(stepper(known, predict, keys), z, table(sampler, known, steps))
+    way = [z, *(step.x_next for step in steps_)]
     return np.stack(way)[:, :, 0, 0]
 
 
 def paths(
-    points: Points, config: ScheduleConfig, samplers: Sequence[str], steps: int, count: int = 24
+    points: Points,
+    config: VariancePreservingConfig,
+    samplers: Sequence[str],
+    steps: int,
+    count: int = 24,
 ) -> Figure:
     """The ways of the same canvases with several samplers."""
     figure = paper(2.6 * len(samplers), 2.8)
@@ -84,7 +89,7 @@ def paths(
 
 
 def answers(
-    pictures: Float[np.ndarray, "n H W 3"], which: int, config: ScheduleConfig,
+    pictures: Float[np.ndarray, "n H W 3"], which: int, config: VariancePreservingConfig,
     timesteps: Sequence[int], seed: int = 0,
 ) -> Figure:  # fmt: skip
     """A picture under noise, the perfect eye's answer, and how sure it is of the right one."""

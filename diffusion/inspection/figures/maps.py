@@ -27,24 +27,25 @@ from diffusion.inspection.figures.style import (
     shape,
     show,
 )
-from diffusion.inspection.trace import Look, Trace
+from diffusion.inspection.trace import Activations, Trace
 from diffusion.layers.time_embedding import sinusoids
 from diffusion.pipeline import Artist
-from diffusion.process import schedule
 from diffusion.process.samplers import guide
 from diffusion.stages.unet import UNet
 
 
-def the_u(look: Look) -> Figure:
+def the_u(activations: Activations) -> Figure:
     """The U, drawn from a run: its maps as colours in their true proportions, with shapes."""
-    down = [look.tensors["down.conv_in"], *_last_of(look, "down")]
-    up = [*_last_of(look, "up"), look.tensors["up.conv_out"]]
+    down = [activations.tensors["down.conv_in"], *_last_of(activations, "down")]
+    up = [*_last_of(activations, "up"), activations.tensors["up.conv_out"]]
     levels = [*dict.fromkeys(x.shape[1] for x in down)]
     figure = paper(9, 3.9, layout=None)
     largest, drop = levels[0], 0.66 / len(levels)
     columns = len(down) + 1 + len(up)
     for column, (x, way) in enumerate(
-        [(x, "down") for x in down] + [(look.tensors["bottleneck"], "")] + [(x, "up") for x in up]
+        [(x, "down") for x in down]
+        + [(activations.tensors["bottleneck"], "")]
+        + [(x, "up") for x in up]
     ):
         side = min(0.095, 0.85 / columns) * (0.45 + 0.55 * x.shape[1] / largest)
         level = levels.index(x.shape[1]) + (way == "")
@@ -68,15 +69,15 @@ def the_u(look: Look) -> Figure:
     return figure
 
 
-def _last_of(look: Look, way: str) -> list[Array]:
+def _last_of(activations: Activations, way: str) -> list[Array]:
     """What each block of a way returns before it changes the resolution."""
     found = []
     i = 0
-    while names := [n for n in look.tensors if n.startswith(f"{way}.blocks.{i}.")]:
+    while names := [n for n in activations.tensors if n.startswith(f"{way}.blocks.{i}.")]:
         ends = [n for n in names if n.count(".") == 4 and n.split(".")[3] in
                 ("residuals", "transformers")]  # fmt: skip
         last = max(ends, key=lambda n: (int(n.split(".")[4]), n.split(".")[3] == "transformers"))
-        found.append(look.tensors[last])
+        found.append(activations.tensors[last])
         i += 1
     return found
 
@@ -99,22 +100,22 @@ def channels(features: Float[Array, "h w c"], count: int = 32, columns: int = 16
 
 def resolutions(run: Trace, indices: Sequence[int]) -> Figure:
     """The way down at several glances: the finest map finds the picture last."""
-    looks = [run.look(i) for i in indices]
-    rows = [("canvas", alike([look.glance.canvas[0] for look in looks]))]
-    for i, x in enumerate(_last_of(looks[0], "down")):
-        maps = alike([_last_of(look, "down")[i][0] for look in looks])
+    seen = [run.activations(i) for i in indices]
+    rows = [("canvas", alike([one.step.x_t[0] for one in seen]))]
+    for i, x in enumerate(_last_of(seen[0], "down")):
+        maps = alike([_last_of(one, "down")[i][0] for one in seen])
         rows.append((f"level {i}\n{shape(x)}", maps))
-    rows.append(("bottleneck", alike([look.tensors["bottleneck"][0] for look in looks])))
-    return rows_of(rows, [f"t = {look.glance.timestep}" for look in looks])
+    rows.append(("bottleneck", alike([one.tensors["bottleneck"][0] for one in seen])))
+    return rows_of(rows, [f"t = {one.step.t}" for one in seen])
 
 
 def looked_at(run: Trace, index: int, positions: Sequence[tuple[int, int]]) -> Figure:
-    """What some positions of the bottleneck look at, as the mean of its heads."""
-    look = run.look(index)
-    weights = np.asarray(look.attention["bottleneck.transformer.block.self_attention"][0])
-    h, w = look.tensors["bottleneck"].shape[1:3]
+    """What some positions of the bottleneck activations at, as the mean of its heads."""
+    activations = run.activations(index)
+    weights = np.asarray(activations.attention["bottleneck.transformer.block.self_attention"][0])
+    h, w = activations.tensors["bottleneck"].shape[1:3]
     mean = weights.mean(axis=0).reshape(h, w, h, w)
-    picture = run.artist.hang(look.glance.x0)[0]
+    picture = run.artist.decode(activations.step.x0)[0]
     figure = paper(1.5 * (len(positions) + 1), 1.8)
     first, *others = figure.subplots(1, len(positions) + 1)
     show(first, picture, "what the network sees")
@@ -124,46 +125,46 @@ def looked_at(run: Trace, index: int, positions: Sequence[tuple[int, int]]) -> F
     return figure
 
 
-def imagined(run: Trace, look: Look, bottom: Array, skips: Sequence[Array]) -> np.ndarray:
+def imagined(
+    run: Trace, activations: Activations, bottom: Array, skips: Sequence[Array]
+) -> np.ndarray:
     """The picture that the network sees at a glance, if the way up is handed these maps."""
-    b, artist = len(look.told), run.artist
+    b, artist = len(activations.conditional), run.artist
     context = jnp.repeat(run.context, b, axis=0)
-    both = artist.unet.up(bottom, tuple(skips), look.tensors["time_embedding"], context)
+    both = artist.denoiser.up(bottom, tuple(skips), activations.tensors["time_embedding"], context)
     prediction = guide(both[b:], both[:b], run.guidance)
-    table = schedule.alpha_bar_table(artist.config.schedule)
-    alpha_bar = jnp.full(b, table[look.glance.timestep])
-    kind = artist.config.schedule.prediction
-    x0 = schedule.to_x0(prediction, look.glance.canvas, alpha_bar, kind)
-    return np.asarray(artist.hang(x0)[0])
+    step = activations.step
+    x0 = artist.process.to_x0(prediction, step.x_t, jnp.full(b, step.t))
+    return np.asarray(artist.decode(x0)[0])
 
 
-def skips_of(look: Look) -> list[Array]:
+def skips_of(activations: Activations) -> list[Array]:
     """What the way up remembers of the way down, in the order of its making."""
-    count = sum(name.startswith("down.skips.") for name in look.tensors)
-    return [look.tensors[f"down.skips.{i}"] for i in range(count)]
+    count = sum(name.startswith("down.skips.") for name in activations.tensors)
+    return [activations.tensors[f"down.skips.{i}"] for i in range(count)]
 
 
 def without_skips(run: Trace, index: int) -> Figure:
     """What the network sees at one glance if the way up does not get one level's skips."""
-    look = run.look(index)
-    skips, bottom = skips_of(look), look.tensors["bottleneck"]
+    activations = run.activations(index)
+    skips, bottom = skips_of(activations), activations.tensors["bottleneck"]
     sizes = [*dict.fromkeys(x.shape[1] for x in skips)]
-    pictures = [imagined(run, look, bottom, skips)]
+    pictures = [imagined(run, activations, bottom, skips)]
     for size in (*sizes, None):
         kept = [jnp.zeros_like(x) if size in (x.shape[1], None) else x for x in skips]
-        pictures.append(imagined(run, look, bottom, kept))
+        pictures.append(imagined(run, activations, bottom, kept))
     titles = ["all skips", *(f"none of {size}×{size}" for size in sizes), "no skips"]
-    return rows_of([(f"t = {look.glance.timestep}", pictures)], titles, side=1.5)
+    return rows_of([(f"t = {activations.step.t}", pictures)], titles, side=1.5)
 
 
 def bottleneck_scaled(run: Trace, indices: Sequence[int], factors: Sequence[float]) -> Figure:
     """What the network sees if its bottleneck is silenced, or exaggerated; skips as they are."""
     rows = []
     for index in indices:
-        look = run.look(index)
-        bottom, skips = look.tensors["bottleneck"], skips_of(look)
-        pictures = [imagined(run, look, factor * bottom, skips) for factor in factors]
-        rows.append((f"t = {look.glance.timestep}", pictures))
+        activations = run.activations(index)
+        bottom, skips = activations.tensors["bottleneck"], skips_of(activations)
+        pictures = [imagined(run, activations, factor * bottom, skips) for factor in factors]
+        rows.append((f"t = {activations.step.t}", pictures))
     return rows_of(rows, [f"times {factor:g}" for factor in factors], side=1.3)
 
 
@@ -171,22 +172,23 @@ def bottleneck_swapped(run: Trace, other: Trace, indices: Sequence[int]) -> Figu
     """The essential shape of one run under the skips of another, at the same glances."""
     rows = []
     for index in indices:
-        look, lent = run.look(index), other.look(index)
+        activations, lent = run.activations(index), other.activations(index)
         pictures = [
-            run.artist.hang(look.glance.x0)[0],
-            imagined(run, look, lent.tensors["bottleneck"], skips_of(look)),
-            other.artist.hang(lent.glance.x0)[0],
+            run.artist.decode(activations.step.x0)[0],
+            imagined(run, activations, lent.tensors["bottleneck"], skips_of(activations)),
+            other.artist.decode(lent.step.x0)[0],
         ]
-        rows.append((f"t = {look.glance.timestep}", pictures))
+        rows.append((f"t = {activations.step.t}", pictures))
     titles = ["its own", "with the other's\nbottleneck", "the other"]
     return rows_of(rows, titles, side=1.3)
 
 
 def time_code(artist: Artist, width: int = 64) -> Figure:
     """Every timestep as the code that the blocks get: sinusoids, and what two layers make of it."""
-    timesteps = jnp.arange(artist.config.schedule.train_steps)
-    code = sinusoids(timesteps, artist.config.unet.block_out_channels[0])
-    whole = artist.unet.time_embedding(timesteps)
+    timesteps = jnp.arange(artist.config.process.train_steps)
+    unet = artist.denoiser.module
+    code = sinusoids(timesteps, unet.time_embedding.channels)
+    whole = artist.denoiser.time_embedding(timesteps)
     embedded = whole[:, :width]
     titles = (
         f"sinusoids, {code.shape[1]} numbers",
@@ -207,10 +209,10 @@ def time_code(artist: Artist, width: int = 64) -> Figure:
 
 def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
     """Which positions of the canvas reach one position of each level's map, by the gradient."""
-    glance = run.look(index).glance
+    step = run.activations(index).step
 
     def reached(unet: UNet, z: Array, context: Array, level: int) -> Array:
-        time = unet.time_embedding(jnp.full(1, glance.timestep))
+        time = unet.time_embedding(jnp.full(1, step.t))
 
         def value(z: Array) -> Array:
             _, skips = unet.down(z, time, context)
@@ -221,11 +223,11 @@ def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
 
         return jax.grad(value)(z)
 
-    levels = len(run.artist.config.unet.block_out_channels)
+    levels = len(run.artist.denoiser.module.down.blocks)
     figure = paper(1.6 * levels, 1.9)
     for level, axis in enumerate(figure.subplots(1, levels, squeeze=False)[0]):
-        program = run.artist.unet.compiled(partial(reached, level=level))
-        gradient = program(glance.canvas[:1], run.context[:1])
+        program = run.artist.denoiser.compiled(partial(reached, level=level))
+        gradient = program(step.x_t[:1], run.context[:1])
         strength = np.asarray(jnp.abs(gradient[0]).sum(axis=-1))
         show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, vmin=0, vmax=1)
         axis.plot(column, row, marker="s", color=INK, markersize=5, fillstyle="none")

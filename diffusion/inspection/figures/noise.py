@@ -23,8 +23,7 @@ from diffusion.inspection.figures.style import (
     signed,
 )
 from diffusion.pipeline import Artist
-from diffusion.process.schedule import alpha_bar_table, snr
-from diffusion.stages.noisy_latent import noisy_latent
+from diffusion.process.schedule import snr
 
 
 def schedules(named: Mapping[str, Float[np.ndarray, " t"]]) -> Figure:
@@ -49,23 +48,22 @@ def noising(
     artist: Artist, image: UInt8[np.ndarray, "H W 3"], timesteps: Sequence[int], seed: int = 0
 ) -> Figure:
     """The same timesteps in pixels and in the latent, which is hung, and shown as colours."""
-    bars = alpha_bar_table(artist.config.schedule)
     t = jnp.asarray(timesteps)
     b = len(timesteps)
     pixels = jnp.asarray(from_uint8(image))[None]
-    z0 = artist.latents_of(image[None])
+    z0 = artist.encode(image[None])
 
     def noised(x: jax.Array) -> jax.Array:
         noise = jax.random.normal(jax.random.key(seed), x.shape)
         many = jnp.broadcast_to(x, (b, *x.shape[1:]))
-        return noisy_latent(many, jnp.broadcast_to(noise, many.shape), t, bars)
+        return artist.process.add_noise(many, jnp.broadcast_to(noise, many.shape), t)
 
     z = noised(z0)
     return rows_of(
         [
             ("pixels under noise", list(to_uint8(noised(pixels)))),
             ("latent under noise", alike(list(z))),
-            ("that latent, hung", list(artist.hang(z))),
+            ("that latent, hung", list(artist.decode(z))),
         ],
         [f"t = {step}" for step in timesteps],
     )
@@ -75,10 +73,9 @@ def channels(
     artist: Artist, image: UInt8[np.ndarray, "H W 3"], timesteps: Sequence[int], seed: int = 0
 ) -> Figure:
     """The channels of one latent, one by one, under more and more noise."""
-    bars = alpha_bar_table(artist.config.schedule)
-    z0 = artist.latents_of(image[None])
+    z0 = artist.encode(image[None])
     noise = jax.random.normal(jax.random.key(seed), z0.shape)
-    z = [noisy_latent(z0, noise, jnp.asarray([step]), bars)[0] for step in timesteps]
+    z = [artist.process.add_noise(z0, noise, jnp.asarray([step]))[0] for step in timesteps]
     rows = [
         (f"channel {channel}", [signed(one[..., channel]) for one in z])
         for channel in range(z0.shape[-1])
@@ -90,14 +87,13 @@ def values(
     artist: Artist, images: UInt8[np.ndarray, "n H W 3"], timesteps: Sequence[int]
 ) -> Figure:
     """Histograms of latents under noise, and the standard normal that they become."""
-    bars = alpha_bar_table(artist.config.schedule)
-    z0 = artist.latents_of(images)
+    z0 = artist.encode(images)
     noise = jax.random.normal(jax.random.key(0), z0.shape)
     figure = paper(1.9 * len(timesteps), 1.9)
     bins = np.linspace(-4, 4, 60)
     normal = np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi)
     for axis, step in zip(figure.subplots(1, len(timesteps), sharey=True), timesteps, strict=True):
-        z = noisy_latent(z0, noise, jnp.full(len(z0), step), bars)
+        z = artist.process.add_noise(z0, noise, jnp.full(len(z0), step))
         axis.hist(np.asarray(z).ravel(), bins, density=True, color=COLOURS[5])
         axis.plot(bins, normal, color=COLOURS[1], linewidth=1)
         axis.set_title(f"t = {step}: mean {z.mean():.2f}, std {z.std():.2f}", fontsize=SMALL - 0.5)
@@ -109,7 +105,7 @@ def canvases(artist: Artist, seeds: Sequence[int], prompt: str) -> Figure:
     """Canvases of several seeds, and what the same words make of each."""
     first, last = [], []
     for seed in seeds:
-        glances = list(artist.glances(prompt, seed=seed))
-        first.append(pca_rgb(glances[0].canvas[0]))
-        last.append(artist.hang(glances[-1].latents)[0])
+        steps = list(artist.sample(prompt, seed=seed))
+        first.append(pca_rgb(steps[0].x_t[0]))
+        last.append(artist.decode(steps[-1].x_next)[0])
     return rows_of([("canvas $z_T$", first), ("picture", last)], [f"seed {seed}" for seed in seeds])

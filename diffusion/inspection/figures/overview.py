@@ -1,4 +1,4 @@
-"""The art class in one figure, from one real run: `python -m diffusion.inspection.figures.overview`."""
+"""The art class in one figure, from one real run: run this module to draw it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from diffusion.inspection.figures.maps import skips_of
 from diffusion.inspection.figures.sampling import spread
 from diffusion.inspection.figures.style import INK, SIGNED, SMALL, paper, pca_rgb, shape, show
 from diffusion.inspection.trace import trace
-from diffusion.pipeline import Artist, load
+from diffusion.loading import load
+from diffusion.pipeline import Artist
 
 PROMPT = "a red house with two old trees and yellow flowers"
 FILM = 8  # moments of the painting in the lower row
@@ -21,10 +22,10 @@ FILM = 8  # moments of the painting in the lower row
 def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 25) -> Figure:
     """The six stages with their files and shapes, and below them the film of one painting."""
     run = trace(artist, prompt, seed=seed, steps=steps)
-    glances = run.glances
-    look = run.look(len(glances) // 3)
-    by_size = {skip.shape[1]: skip for skip in skips_of(look)}
-    bottom = look.tensors["bottleneck"]
+    taken = run.steps
+    activations = run.activations(len(taken) // 3)
+    by_size = {skip.shape[1]: skip for skip in skips_of(activations)}
+    bottom = activations.tensors["bottleneck"]
 
     figure = paper(12, 5.4, layout=None)
     grid = figure.add_gridspec(
@@ -63,31 +64,31 @@ def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 
     axis.set_xticks([])
     axis.set_xlabel(f"context {shape(run.context)}", fontsize=SMALL, color=INK, labelpad=3)
 
-    show(boxes[1][0], pca_rgb(glances[0].canvas[0]), f"$z_T$ {shape(glances[0].canvas)}")
+    show(boxes[1][0], pca_rgb(taken[0].x_t[0]), f"$z_T$ {shape(taken[0].x_t)}")
     for axis, skip in zip(boxes[2], by_size.values(), strict=True):
         show(axis, pca_rgb(skip[0]), shape(skip))
     show(boxes[3][0], pca_rgb(bottom[0]), shape(bottom))
     show(
         boxes[4][0],
-        pca_rgb(look.glance.prediction[0]),
-        f"prediction {shape(look.glance.prediction)}",
+        pca_rgb(activations.step.prediction[0]),
+        f"prediction {shape(activations.step.prediction)}",
     )
     show(boxes[5][0], run.pictures[0], f"picture {shape(run.pictures)}")
 
     lower = grid[1].subgridspec(2, FILM, hspace=0.08, wspace=0.06)
-    for column, i in enumerate(spread(len(glances), FILM)):
+    for column, i in enumerate(spread(len(taken), FILM)):
         top = figure.add_subplot(lower[0, column])
-        show(top, artist.hang(glances[i].canvas)[0], "")
-        top.set_title(f"glance {i + 1}, t = {glances[i].timestep}", fontsize=SMALL, color=INK)
+        show(top, artist.decode(taken[i].x_t)[0], "")
+        top.set_title(f"glance {i + 1}, t = {taken[i].t}", fontsize=SMALL, color=INK)
         below = figure.add_subplot(lower[1, column])
-        show(below, artist.hang(glances[i].x0)[0], "")
+        show(below, artist.decode(taken[i].x0)[0], "")
         if column == 0:
             top.set_ylabel("canvas $z_t$", fontsize=SMALL, color=INK)
             below.set_ylabel("what it sees", fontsize=SMALL, color=INK)
     place = grid[1].get_position(figure)
     figure.text(
         0.045, place.y1 + 0.06,
-        f"3A to 4 again and again: {len(glances)} glances, each leaves a little less noise "
+        f"3A to 4 again and again: {len(taken)} glances, each leaves a little less noise "
         "(both rows hung by the VAE, which a painting passes only once, at its end)",
         fontsize=8, color=INK,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the shipped model makes of twelve sentences: `python -m diffusion.inspection.figures.prompts`."""
+"""What the shipped model makes of twelve sentences: run this module to draw it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from diffusion.images import sheet
 from diffusion.inspection.figures.style import paper
-from diffusion.pipeline import Artist, load
+from diffusion.loading import load
+from diffusion.pipeline import Artist
 
 PROMPTS = (  # the same in English and in Turkish
     (

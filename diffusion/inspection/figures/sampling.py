@@ -16,25 +16,27 @@ from diffusion.process.samplers import guide
 
 def film(run: Trace, moments: int = 10) -> Figure:
     """The canvas as it is, and the picture that the network sees in it."""
-    glances = [run.glances[i] for i in spread(len(run.glances), moments)]
+    steps = [run.steps[i] for i in spread(len(run.steps), moments)]
     return rows_of(
         [
-            ("canvas $z_t$", [run.artist.hang(glance.canvas)[0] for glance in glances]),
-            (r"it sees $\hat x_0$", [run.artist.hang(glance.x0)[0] for glance in glances]),
+            ("canvas $z_t$", [run.artist.decode(step.x_t)[0] for step in steps]),
+            (r"it sees $\hat x_0$", [run.artist.decode(step.x0)[0] for step in steps]),
         ],
-        [f"t = {glance.timestep}" for glance in glances],
+        [f"t = {step.t}" for step in steps],
     )
 
 
 def branches(run: Trace, moments: int = 8) -> Figure:
     """The two answers of each glance, and what guidance makes of their difference."""
-    indices = spread(len(run.glances), moments)
-    # Of each look only the answers are kept: those of Stable Diffusion have gigabytes.
-    both = [(look.told[:1], look.untold[:1]) for look in map(run.look, indices)]
-    told, untold = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
-    colours = alike([*told, *untold, *guide(untold, told, run.guidance)])
+    indices = spread(len(run.steps), moments)
+    # Of each activations only the answers are kept: those of Stable Diffusion have gigabytes.
+    both = [(one.conditional[:1], one.unconditional[:1]) for one in map(run.activations, indices)]
+    conditional, unconditional = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
+    colours = alike(
+        [*conditional, *unconditional, *guide(unconditional, conditional, run.guidance)]
+    )
     n = len(indices)
-    difference = np.abs(np.asarray(told) - np.asarray(untold)).mean(axis=-1)
+    difference = np.abs(np.asarray(conditional) - np.asarray(unconditional)).mean(axis=-1)
     most = difference.max() or 1.0
     return rows_of(
         [
@@ -43,7 +45,7 @@ def branches(run: Trace, moments: int = 8) -> Figure:
             ("difference", [amount(one / most) for one in difference]),
             ("guided", colours[2 * n :]),
         ],
-        [f"t = {run.glances[i].timestep}" for i in indices],
+        [f"t = {run.steps[i].t}" for i in indices],
     )
 
 

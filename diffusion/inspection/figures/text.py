@@ -49,7 +49,7 @@ def cosines(run: Trace) -> Figure:
     figure = paper(7.5, 3.6)
     before, after = figure.subplots(1, 2)
     for axis, states, title in (
-        (before, run.story["token_embedding"], "token embeddings, before the encoder"),
+        (before, run.text_activations["token_embedding"], "token embeddings, before the encoder"),
         (after, run.context, "context, after it"),
     ):
         rows = _directions(states[0, :count])
@@ -63,9 +63,11 @@ def cosines(run: Trace) -> Figure:
 
 
 def heads(run: Trace, layer: int) -> Figure:
-    """What each word looks back at, in every head of a layer; nobody looks ahead."""
+    """What each word every back at, in every head of a layer; nobody every ahead."""
     count = run.marked
-    weights = np.asarray(run.story[f"layers.{layer}.attention.weights"][0, :, :count, :count])
+    weights = np.asarray(
+        run.text_activations[f"layers.{layer}.attention.weights"][0, :, :count, :count]
+    )
     figure = paper(2.4 * len(weights) + 0.5, 3.2)
     for i, (axis, head) in enumerate(
         zip(figure.subplots(1, len(weights), sharey=True), weights, strict=True)

@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffusion.config import ScheduleConfig
+from diffusion.config import VariancePreservingConfig
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, show
 from diffusion.pipeline import Artist
-from diffusion.process.schedule import add_noise, alpha_bar_table, snr, target
+from diffusion.process.schedule import alpha_bar_table, snr
 from diffusion.training.denoiser import weight
 
 
@@ -63,14 +63,14 @@ def samples(folder: Path) -> Figure:
     return figure
 
 
-def weights(config: ScheduleConfig) -> Figure:
+def weights(config: VariancePreservingConfig) -> Figure:
     """How much the squared error of a prediction counts at each timestep, as one of x0."""
     bars = alpha_bar_table(config)
     figure = paper(5, 2.5)
     axis = figure.subplots()
     axis.semilogy(np.asarray(snr(bars)), color=COLOURS[5], label="SNR: epsilon, unweighted")
     axis.semilogy(np.asarray(snr(bars)) + 1, color=COLOURS[1], label="SNR + 1: v, unweighted")
-    ours = weight(bars, "v") * (snr(bars) + 1)
+    ours = weight(jnp.asarray(snr(bars)), "v") * (snr(bars) + 1)
     axis.semilogy(np.asarray(ours), color=COLOURS[0], label="this project's")
     axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
     plain(axis)
@@ -85,23 +85,22 @@ def errors(
 
     The wrong words are those of the next picture.
     """
-    x0 = artist.latents_of(to_uint8(render(scenes, artist.config.image_size)))
+    x0 = artist.encode(to_uint8(render(scenes, artist.config.image_size)))
     noise = jax.random.normal(jax.random.key(seed), x0.shape)
-    bars = alpha_bar_table(artist.config.schedule)
-    told = {
+    spoken = {
         "the right words": list(texts),
         "no words": [""] * len(texts),
         "another picture's words": [*texts[1:], texts[0]],
     }
     found = {}
-    for name, spoken in told.items():
-        context = artist.text_encoder(jnp.asarray(artist.tokenizer(spoken)))
+    for name, words in spoken.items():
+        context = artist.text_encoder(jnp.asarray(artist.tokenizer(words)))
         each = []
         for t in timesteps:
-            alpha_bar = jnp.full(len(x0), bars[t])
-            z = add_noise(x0, noise, alpha_bar)
-            prediction = artist.unet(z, jnp.full(len(x0), t), context)
-            truth = target(x0, noise, alpha_bar, artist.config.schedule.prediction)
+            timesteps_ = jnp.full(len(x0), t)
+            x_t = artist.process.add_noise(x0, noise, timesteps_)
+            prediction = artist.denoiser(x_t, timesteps_, context)
+            truth = artist.process.target(x0, noise, timesteps_)
             each.append(float(jnp.square(prediction - truth).mean()))
         found[name] = np.array(each)
     return found

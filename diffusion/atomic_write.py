@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place near `path` to write to; what lies there takes the place of `path` at the end.
 
     Where the writing fails, what was at `path` before is still there, and the draft is gone. The

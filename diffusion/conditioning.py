@@ -1,0 +1,64 @@
+"""What a painting begins with, besides noise: words, and perhaps an image and a mask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from diffusion.config import ModelConfig
+from diffusion.images import from_uint8
+from diffusion.runtime.programs import Network
+from diffusion.settings import Image, Mask, Resolved
+
+
+class Conditioning(NamedTuple):
+    """All that a painting begins with, but for the noise."""
+
+    context: Float[Array, "2 n d"]  # of the prompt and of the negative prompt
+    guidance: np.float32
+    seed: np.uint32
+    known: Float[Array, "1 h w z"]  # the latent of a given image; zeros if there is none
+    mask: Bool[Array, "1 h w 1"]  # where to paint; elsewhere what is known shall stay
+    extra: Float[Array, "1 h w c"]  # what an inpainting denoiser sees beside x_t; c = 0 or 5
+    from_image: bool  # does the painting begin with the image under noise?
+
+
+def condition(
+    config: ModelConfig,
+    autoencoder: Network,
+    context: Float[Array, "2 n d"],
+    asked: Resolved,
+    image: Image | None,
+    mask: Mask | None,
+) -> Conditioning:
+    """The conditioning of settings, with what a given image and mask become as latents."""
+    size = asked.height, asked.width
+    side = config.autoencoder.downscale
+    h, w = size[0] // side, size[1] // side
+    key = jax.random.key(asked.seed)
+    known = jnp.zeros((1, h, w, config.denoiser.latent_channels))
+    painted: np.ndarray = np.ones((1, h, w, 1), bool)
+    if mask is not None:  # a latent is painted where any of its pixels is
+        painted = np.asarray(mask.reshape(h, side, w, side).any(axis=(1, 3)))[None, ..., None]
+    if image is not None:
+        known = autoencoder.encode(from_uint8(image)[None], key)
+    extra = jnp.zeros((1, h, w, 0))
+    if config.inpaints:
+        kept = np.zeros((*size, 3), np.float32) if image is None else from_uint8(image)
+        kept = kept * ~(np.ones(size, bool) if mask is None else mask)[..., None]
+        beside = autoencoder.encode(kept[None], key)
+        extra = jnp.concatenate([painted.astype(np.float32), beside], -1)
+        painted = np.ones_like(painted)  # the denoiser itself leaves the rest as it is
+    return Conditioning(
+        context,
+        np.float32(asked.guidance),
+        np.uint32(asked.seed),
+        known,
+        jnp.asarray(painted),
+        extra,
+        from_image=image is not None and (mask is None or asked.strength < 1.0),
+    )

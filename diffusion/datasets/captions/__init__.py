@@ -1,0 +1,11 @@
+"""What a person might say of a garden scene, in one of several languages.
+
+A caption names some attributes of its scene and leaves the rest open. All that it says is true, and
+`Caption.named` lists what it says, so that an evaluation asks for nothing else.
+
+To add a language, write a file like `english.py` and give it a line in `grammar.LANGUAGES`.
+"""
+
+from diffusion.datasets.captions.grammar import LANGUAGES, Caption, caption, captions, said_by
+
+__all__ = ["LANGUAGES", "Caption", "caption", "captions", "said_by"]

@@ -1,0 +1,152 @@
+"""Captions of scenes: which attributes a caption names, in which language, and how it is typed."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from diffusion.datasets.captions import english, turkish
+from diffusion.datasets.captions.language import Language, Parts, Values, pick, shuffle
+from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, value
+
+LANGUAGES: Mapping[str, Language] = {
+    "en": english.ENGLISH,
+    "tr": turkish.TURKISH,
+}
+"""The languages in which captions are written, by their ISO 639 codes."""
+
+HALF_TURKISH: Mapping[str, float] = {"tr": 0.5, "en": 0.5}
+
+# How many attributes a caption names: weights of 0, 1, 2, ... 13.
+_HOW_MANY = np.array([3, 9, 16, 20, 18, 13, 8, 4, 3, 2, 1, 1, 1, 1], np.float64)
+_HOW_MANY_BELOW = tuple(np.cumsum(_HOW_MANY / _HOW_MANY.sum()))
+_DETAILED = (5, 14)  # a detailed caption names at least 5 attributes, and fewer than 14
+_HOUSE_SHARE = 0.88  # of the captions that name anything, how many name the colour of the house
+_KEYWORD_SHARE = 0.15  # "red house, two trees, night"
+_CAPITAL_SHARE = 0.20
+_FULL_STOP_SHARE = 0.20
+_PLAIN_SHARE = 0.10  # typed without the language's own letters
+
+
+class Caption(NamedTuple):
+    """A sentence about a scene."""
+
+    text: str  # at most 60 words, mostly fewer than 30
+    language: str  # its code in LANGUAGES
+    named: frozenset[str]  # the attributes that the text states; it leaves the others open
+
+
+def captions(
+    scenes: Scene,
+    rng: np.random.Generator,
+    shares: Mapping[str, float] = HALF_TURKISH,
+    detailed_share: float = 0.0,
+) -> list[Caption]:
+    """Write one caption for each scene.
+
+    Args:
+        shares: language -> its share of the captions. They add up to 1.
+        detailed_share: the share of captions (0 to 1) that name 5 to 13 attributes, not the four
+            or so that people name. A model learns more from a picture of which more is said.
+
+    Raises ValueError if a language is not in `LANGUAGES` or the shares make no sense.
+    """
+    for language in shares:
+        _check_language(language)
+    if min(shares.values(), default=0.0) < 0.0 or not np.isclose(sum(shares.values()), 1.0):
+        raise ValueError(f"shares is {dict(shares)}; give shares from 0 to 1 that add up to 1")
+    if not 0.0 <= detailed_share <= 1.0:
+        raise ValueError(f"detailed_share is {detailed_share}; give a share from 0 to 1")
+    scenes = Scene(*(np.asarray(field) for field in scenes))
+    return [
+        caption(scenes, index, rng, _draw_language(shares, rng), rng.random() < detailed_share)
+        for index in range(len(scenes.house))
+    ]
+
+
+def caption(
+    scene: Scene,
+    index: int,
+    rng: np.random.Generator,
+    language: str = "en",
+    detailed: bool = False,
+) -> Caption:
+    """Write a caption for picture `index` of the batch.
+
+    Args:
+        detailed: name 5 to 13 attributes, not four or so.
+
+    Raises ValueError if `language` is not in `LANGUAGES`.
+    """
+    _check_language(language)
+    values = {name: value(scene, index, name) for name in ATTRIBUTES}
+    chosen = _choose(values, rng, detailed)
+    named = {name: values[name] for name in ATTRIBUTES if name in chosen}
+    speech = LANGUAGES[language]
+    keywords = rng.random() < _KEYWORD_SHARE
+    parts = speech.describe(values, named, rng, keywords)
+    text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
+    if "light" in chosen and values["sky"] == "night":
+        chosen |= {"sky"}  # whoever says moon says night
+    return Caption(_as_typed(text, speech, rng), language, frozenset(chosen))
+
+
+def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:
+    """What captions say of their scenes: the position of each attribute's value, or of "open"."""
+    columns = []
+    for name, words in ATTRIBUTES.items():
+        named = np.array([name in caption.named for caption in spoken])
+        columns.append(np.where(named, getattr(scenes, name), len(words)))
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        known = " or ".join(f'"{code}"' for code in LANGUAGES)
+        raise ValueError(f"language is {language!r}; captions are written in {known}")
+
+
+def _draw_language(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    draw, below = rng.random(), 0.0
+    for language, share in shares.items():
+        below += share
+        if draw < below:
+            return language
+    return language  # if rounding has left the sum below 1
+
+
+def _choose(values: Values, rng: np.random.Generator, detailed: bool) -> set[str]:
+    """Which attributes to name: any subset that makes sense together."""
+    others = [name for name in ATTRIBUTES if name not in ("house", *GROWS)]
+    others += [name for name, grower in GROWS.items() if values[grower] != "none"]
+    draw = rng.random()
+    count = next((n for n, below in enumerate(_HOW_MANY_BELOW) if draw < below), 0)
+    if detailed:
+        count = int(rng.integers(*_DETAILED))
+    named: set[str] = set()
+    if count and rng.random() < _HOUSE_SHARE:
+        named.add("house")
+    order = shuffle(others, rng)
+    named.update(order[: count - len(named)])
+    if "tree_kind" in named and values["trees"] == "one":
+        named.add("trees")  # "a pine" says that there is one
+    return named
+
+
+def _list_keywords(parts: Parts, speech: Language, rng: np.random.Generator) -> str:
+    """Keywords, as in "red house, two trees, night": the house first, the rest in any order."""
+    rest = [*parts.features, parts.trees, parts.flowers, *parts.settings, parts.light]
+    rest += [pick(speech.style[parts.style], rng)] if parts.style else []
+    return ", ".join([parts.house, *shuffle([part for part in rest if part], rng)])
+
+
+def _as_typed(text: str, speech: Language, rng: np.random.Generator) -> str:
+    """As people type: with or without a capital, a full stop, the language's own letters."""
+    if rng.random() < _CAPITAL_SHARE:
+        text = speech.capitals.get(text[0], text[0].upper()) + text[1:]
+    if rng.random() < _FULL_STOP_SHARE:
+        text += "."
+    if speech.plain and rng.random() < _PLAIN_SHARE:
+        text = text.translate(speech.plain)
+    return text

@@ -1,0 +1,89 @@
+"""The renderer: one layer after another, back to front, then the style."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.datasets.garden import palette
+from diffusion.datasets.garden.composition import View, compose
+from diffusion.datasets.garden.drawing import Drawing, fill_rows, tone
+from diffusion.datasets.garden.house import render_house
+from diffusion.datasets.garden.land import render_flowers, render_ground, render_trees
+from diffusion.datasets.garden.scene import Scene
+from diffusion.datasets.garden.sky import render_air, render_sky, render_weather
+
+_LAYERS = (  # top row, bottom row, layer: none of its shapes reaches beyond these rows
+    (0.00, 0.70, render_air),
+    (0.00, 0.38, render_sky),
+    (0.50, 1.00, render_ground),
+    (0.16, 0.88, render_trees),
+    (0.28, 0.85, render_house),
+    (0.81, 1.00, render_flowers),
+)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def render(scene: Scene, size: int = 64) -> Float[Array, "b size size 3"]:
+    """Render a batch of scenes as float32 RGB pictures in [-1, 1], `size` pixels a side.
+
+    Lengths are fractions of the side, so a scene looks alike at every size.
+
+    Raises ValueError if `size` is below 8, where nothing can be told apart.
+    """
+    if size < 8:
+        raise ValueError(f"size is {size}; a picture needs at least 8 pixels a side")
+    return jax.vmap(lambda one: _render_one(one, size))(scene)
+
+
+def _render_one(scene: Scene, size: int) -> Float[Array, "size size 3"]:
+    view = compose(scene)
+    drawing = _blank(view, size)
+    for top, bottom, layer in _LAYERS:
+        drawing = fill_rows(drawing, top, bottom, functools.partial(layer, view=view))
+    drawing = render_weather(drawing, view)
+    return _apply_style(drawing, view)
+
+
+def _blank(view: View, size: int) -> Drawing:
+    """An empty drawing. A hand is not a ruler: its coordinates are bent a little."""
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = centres[None, :], centres[:, None]
+    phase = 2 * np.pi * view.free["brush"]
+    return Drawing(
+        colour=jnp.zeros((size, size, 3)),
+        ink=jnp.zeros((size, size)),
+        x=0.004 * _sine(19.0 * y, phase) + x,
+        y=0.004 * _sine(17.0 * x, 2.0 * phase) + y,
+        pixel=1.0 / size,
+    )
+
+
+def _sine(angle: np.ndarray, phase: Array) -> Array:
+    """sin(angle + phase), with the sines of the constant angles taken before compilation.
+
+    Every shape uses bent coordinates, and XLA would take these sines again for each of them.
+    """
+    return np.sin(angle) * jnp.cos(phase) + np.cos(angle) * jnp.sin(phase)
+
+
+def _apply_style(drawing: Drawing, view: View) -> Float[Array, "h w 3"]:
+    """The same drawing in oil or in pencil, from colours in [0, 1] to values in [-1, 1]."""
+    x, y, ink = drawing.x, drawing.y, drawing.ink[..., None]
+    phase = 2 * np.pi * view.free["brush"]
+    sway = jnp.sin(9.0 * x - 14.0 * y + phase)
+    grey = jnp.mean(drawing.colour, axis=-1, keepdims=True)
+
+    stroke = jnp.sin(31.0 * x + 17.0 * y + 2.2 * sway)[..., None]
+    oil = grey + 1.12 * (drawing.colour - grey)
+    oil = oil * (1.0 + 0.035 * stroke - 0.30 * ink)
+
+    hatch = jnp.sin(46.0 * (x + 0.9 * y) + 1.2 * sway)[..., None]
+    wash = tone(palette.PAPER) + 0.60 * (drawing.colour - tone(palette.PAPER))
+    wash = wash - 0.035 * (1.0 - 0.6 * grey) * (1.0 + hatch)
+    pencil = wash + 0.85 * ink * (tone(palette.GRAPHITE) - wash)
+
+    picture = jnp.where(view.has("style", "pencil sketch"), pencil, oil)
+    return jnp.clip(picture, 0.0, 1.0) * 2.0 - 1.0

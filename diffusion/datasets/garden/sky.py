@@ -1,0 +1,104 @@
+"""The upper layers of a picture: the air, sun or moon, clouds, and what falls from them."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from diffusion.datasets.garden import palette
+from diffusion.datasets.garden.composition import View
+from diffusion.datasets.garden.drawing import Drawing, box, cell_hash, circle, fill, tone
+
+
+def render_air(drawing: Drawing, view: View) -> Drawing:
+    """The colours of the air from its top to the horizon, the glow of sun or moon, and stars."""
+    x, y = drawing.x, drawing.y
+    top, middle, low, grey = (
+        view.tone("sky", table)
+        for table in (palette.SKY_TOP, palette.SKY_MIDDLE, palette.SKY_LOW, palette.SKY_GREY)
+    )
+    height = (y / 0.62)[..., None]
+    colour = jnp.where(
+        height < 0.5,
+        top + (middle - top) * height * 2.0,
+        middle + (low - middle) * jnp.clip(height * 2.0 - 1.0, 0.0, 1.0),
+    )
+    colour = colour + jnp.asarray(palette.GREYNESS)[view.scene.weather] * (grey - colour)
+    light = view.tone("sky", palette.SUN_OR_MOON)
+    distance_2 = (x - view.light_x) ** 2 + (y - view.light_y) ** 2
+    glow = 0.55 * jnp.exp(-distance_2 / 0.018)
+    drawing = drawing._replace(colour=colour + glow[..., None] * (light - colour))
+    return _render_stars(drawing, view)
+
+
+def _render_stars(drawing: Drawing, view: View) -> Drawing:
+    """On a clear night, at most one star in each cell of a grid."""
+    x, y, seed = drawing.x, drawing.y, view.free["weather_seed"]
+    column, row = jnp.floor(x * 7.0), jnp.floor(y * 8.0)
+    across, down = cell_hash(column, row, seed), cell_hash(row + 31, column, seed)
+    star = circle(
+        (x * 7.0 - column - 0.2 - 0.6 * across) / 7.0,
+        (y * 8.0 - row - 0.2 - 0.6 * down) / 8.0,
+        0.009,
+    )
+    shown = view.has("sky", "night") & view.has("weather", "clear") & (across + down > 0.7)
+    return fill(drawing, star, tone(palette.TRIM), 0.9 * shown, outline=0.3)
+
+
+def render_sky(drawing: Drawing, view: View) -> Drawing:
+    """Sun or moon, then the clouds, which never hide it altogether."""
+    scene, free = view.scene, view.free
+    dx, dy = drawing.x - view.light_x, drawing.y - view.light_y
+    moon = jnp.maximum(
+        circle(dx, dy, 0.075),
+        -circle(dx - 0.045 - 0.03 * free["moon_phase"], dy + 0.02, 0.07),
+    )
+    disc = jnp.where(view.has("sky", "night"), moon, circle(dx, dy, 0.072))
+    drawing = fill(drawing, disc, view.tone("sky", palette.SUN_OR_MOON), outline=0.8)
+
+    grey = view.tone("sky", palette.SKY_GREY)
+    colour = view.tone("sky", palette.CLOUD)
+    colour = colour + 0.35 * (scene.weather >= 2) * (grey * 0.9 - colour)  # darker in rain and snow
+    size = 0.9 + 0.25 * free["cloud_size"]
+    slots = jnp.array([0.18, 0.84, 0.51])  # left, right, middle; the light has one of them
+    offsets = (free["cloud_x"] - 0.5) * 0.10, (0.5 - free["cloud_y"]) * 0.10
+    clouds = [
+        _cloud(
+            drawing.x - slots[(scene.light + i + 1) % 3] - offsets[i],
+            drawing.y - 0.12 - 0.06 * free["cloud_y" if i else "cloud_x"],
+            size,
+        )
+        for i in range(2)
+    ]
+    veil = _cloud(dx - 0.05, dy - 0.075, 0.75 * size)  # over the lower part of the light
+    nearest = jnp.minimum(jnp.minimum(*clouds), veil)
+    return fill(drawing, nearest, colour, scene.weather > 0)
+
+
+def _cloud(x: Array, y: Array, size: Array) -> Array:
+    """Distance to a cloud: three circles, cut off flat below."""
+    left = circle(x + 0.075 * size, y, 0.042 * size)
+    right = circle(x - 0.080 * size, y + 0.004, 0.048 * size)
+    puffs = jnp.minimum(jnp.minimum(left, right), circle(x, y + 0.022, 0.060 * size))
+    return jnp.maximum(puffs, y - 0.026 * size)
+
+
+def render_weather(drawing: Drawing, view: View) -> Drawing:
+    """Streaks of rain, or flakes of snow."""
+    x, y, seed = drawing.x, drawing.y, view.free["weather_seed"]
+    slanted = (x + 0.28 * y) * 11.0
+    column = jnp.floor(slanted)
+    fall = y * 4.5 + 7.0 * cell_hash(column, jnp.zeros_like(column), seed)
+    row = jnp.floor(fall)
+    shift = 0.5 * (cell_hash(column, row, seed) - 0.5)
+    streak = box((slanted - column - 0.5 - shift) / 11.0, (fall - row - 0.5) / 4.5, 0.006, 0.05)
+    shown = view.has("weather", "rain")
+    drawing = fill(drawing, streak, tone(palette.RAIN), 0.75 * shown, outline=0.35)
+
+    column, row = jnp.floor(x * 8.0), jnp.floor(y * 8.0)
+    across, down = cell_hash(column, row + 3.0, seed), cell_hash(row, column + 41.0, seed)
+    flake = circle(
+        (x * 8.0 - column - 0.25 - 0.5 * across) / 8.0,
+        (y * 8.0 - row - 0.25 - 0.5 * down) / 8.0,
+        0.015,
+    )
+    shown = view.has("weather", "snow") & (across + down > 0.55)
+    return fill(drawing, flake, tone(palette.SNOW), 0.95 * shown, outline=0.55)

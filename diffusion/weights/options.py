@@ -1,0 +1,68 @@
+"""Reading the options of a stranger's JSON: each is checked, and named where it is wrong.
+
+Official configurations have dozens of options, most of them switched off. A reader's tables say
+which ones it knows: `same` must have the one value that our network is built for (an option that
+is absent has it), `known` it reads, or they change no picture. What is in no table must be off
+(null or false); else a model would be loaded as something that it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """What is wrong in here is the fault of this file, and says so."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check(data: Json, same: Json, known: Collection[str]) -> None:
+    """Raises ValueError that names an option with a value that our network is not built for."""
+    for option, value in data.items():
+        if option in same and value != same[option]:
+            raise ValueError(f"{option} {value!r} is not supported; only {same[option]!r} is")
+        if option not in same and option not in known and not off(value):
+            raise ValueError(f"{option} {value!r} is not supported")
+
+
+def check_blocks(data: Json, blocks: Json) -> None:
+    """Raises ValueError where a list of block types is another than the network's."""
+    for option, kinds in blocks.items():
+        if data.get(option, kinds) != kinds:
+            raise ValueError(f"{option} {data[option]} is not supported")
+
+
+def off(value: Any) -> bool:
+    """Null, false, and lists of nothing else."""
+    return value is None or value is False or (isinstance(value, list) and all(map(off, value)))
+
+
+def number(data: Json, option: str, default: int, low: int, high: int) -> int:
+    value = data.get(option, default)
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{option} is {value!r}; a whole number from {low} to {high} is needed")
+    return value
+
+
+def fraction(data: Json, option: str, default: float, below: float) -> float:
+    """A number between 0 and `below`, both excluded."""
+    value = data.get(option, default)
+    if not (isinstance(value, int | float) and 0 < value < below):
+        raise ValueError(f"{option} {value!r} makes no sense")
+    return float(value)
+
+
+def numbers(data: Json, option: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    values = data.get(option, default)
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= 8:
+        raise ValueError(f"{option} is {values!r}; a list of 1 to 8 numbers is needed")
+    return tuple(number({option: value}, option, 0, 1, 2**16) for value in values)

@@ -1,0 +1,162 @@
+"""A slot takes any architecture: a toy denoiser and a toy autoencoder paint, learn and are traced.
+
+Neither pipeline nor training nor trace is touched: all they know is one entry in `ARCHITECTURES`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import diffusion
+from diffusion.inspection.trace import trace
+from diffusion.training.autoencoder import AutoencoderTask
+from diffusion.training.denoiser import DenoiserTask
+from diffusion.training.loop import TrainConfig, train
+from diffusion.weights import folder
+from diffusion.weights.architectures import ARCHITECTURES, Architecture, create
+
+PROMPT = "a red house"
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyDenoiserConfig:
+    latent_channels: int = 12
+    in_channels: int = 12
+    context_width: int = 8
+    multiple: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyAutoencoderConfig:
+    latent_channels: int = 12
+    downscale: int = 2
+
+
+class Mixer(nnx.Module):
+    """The only layer: channels of a position mixed, with a word and a time added."""
+
+    traced = True
+
+    def __init__(self, channels, context_width, *, rngs):
+        self.mix = nnx.Linear(channels, channels, rngs=rngs)
+        self.listen = nnx.Linear(context_width, channels, rngs=rngs)
+
+    def __call__(self, x, t, context):
+        told = self.listen(context.mean(axis=1))[:, None, None]
+        return self.mix(x) + told + (t / 1000.0)[:, None, None, None]
+
+
+class ToyDenoiser(nnx.Module):
+    def __init__(self, config, *, rngs):
+        self.mixer = Mixer(config.in_channels, config.context_width, rngs=rngs)
+
+    def __call__(self, x_t, t, context):
+        return jnp.tanh(self.mixer(x_t, t, context))
+
+
+class ToyAutoencoder(nnx.Module):
+    """Two by two pixels are a position, and back: with one learnt scale, and nothing lost."""
+
+    def __init__(self, config, *, rngs):
+        self.scale = nnx.Param(jnp.full(12, 0.5))
+
+    def encode(self, images, key=None):
+        b, h, w, c = images.shape
+        blocks = images.reshape(b, h // 2, 2, w // 2, 2, c).swapaxes(2, 3)
+        return blocks.reshape(b, h // 2, w // 2, 4 * c) * self.scale[...][None, None, None]
+
+    def decode(self, latents):
+        b, h, w, _ = latents.shape
+        blocks = (latents / self.scale[...][None, None, None]).reshape(b, h, w, 2, 2, 3)
+        return blocks.swapaxes(2, 3).reshape(b, 2 * h, 2 * w, 3)
+
+    def reconstruct(self, images, key):
+        return self.decode(self.encode(images)) * self.scale[...].mean(), {}
+
+
+def toy(slot, config, module, names):
+    return Architecture(
+        slot=slot,
+        config=config,
+        create=lambda config, rngs: module(config, rngs=rngs),
+        folder=f"toy_{slot}",
+        library="tests",
+        kind=module.__name__,
+        stem="toy",
+        names=names,
+        read=lambda data: config(),
+        write=lambda config, model: {"_class_name": module.__name__, "sample_size": 8},
+    )
+
+
+@pytest.fixture
+def config(tiny, monkeypatch):
+    """The tiny model with both toys in its slots."""
+    names = {"mixer.mix": "mix", "mixer.listen": "listen"}
+    for one in (
+        toy("denoiser", ToyDenoiserConfig, ToyDenoiser, names),
+        toy("autoencoder", ToyAutoencoderConfig, ToyAutoencoder, {"scale": "scale"}),
+    ):
+        monkeypatch.setitem(ARCHITECTURES, one.config, one)
+    return dataclasses.replace(
+        tiny, denoiser=ToyDenoiserConfig(), autoencoder=ToyAutoencoderConfig()
+    )
+
+
+@pytest.fixture
+def toy_folder(config, write_model, tmp_path):
+    return write_model(tmp_path / "toy", config)
+
+
+def test_it_paints(toy_folder):
+    artist = diffusion.load(toy_folder)
+    pictures = artist.paint(PROMPT, seed=3, count=2, steps=3)
+    assert pictures.shape == (2, 16, 16, 3)
+    assert (pictures[0] != pictures[1]).any()
+    again = artist.paint("", image=pictures[0], strength=0.5, steps=4)
+    assert again.shape == (1, 16, 16, 3)
+    # Nothing is lost in there and back, but a level where the uint8 is rounded.
+    np.testing.assert_allclose(artist.decode(artist.encode(pictures)), pictures, atol=1)
+
+
+def test_what_is_saved_is_what_was_loaded(toy_folder, tmp_path):
+    artist = diffusion.load(toy_folder)
+    artist.save(tmp_path / "copy")
+    copy = diffusion.load(tmp_path / "copy")
+    assert copy.config == artist.config
+    jax.tree.map(np.testing.assert_array_equal, copy.denoiser.params, artist.denoiser.params)
+
+
+def test_it_is_traced(toy_folder):
+    artist = diffusion.load(toy_folder)
+    run = trace(artist, PROMPT, steps=2)
+    inside = run.activations(1)
+    assert inside.tensors["mixer"].shape == (2, 8, 8, 12)
+    np.testing.assert_allclose(
+        np.tanh(inside.tensors["mixer"][:1]), inside.conditional, rtol=1e-6, atol=1e-6
+    )
+    assert run.decoder_activations["picture"].shape == (1, 16, 16, 3)
+
+
+@pytest.mark.filterwarnings("ignore:the prompt has more")  # the tiny model's is a short one
+@pytest.mark.parametrize("slot", ["denoiser", "autoencoder"])
+def test_it_learns(config, toy_folder, tmp_path, slot):
+    config = folder.load_config(toy_folder)
+    if slot == "autoencoder":
+        task = AutoencoderTask(config)
+    else:
+        text, auto = (
+            folder.load_part(toy_folder, config, name)[1]
+            for name in ("text_encoder", "autoencoder")
+        )
+        task = DenoiserTask(config, folder.load_tokenizer(toy_folder), text, auto)
+    settings = TrainConfig(steps=3, batch_size=8, learning_rate=0.01, warmup=1, log_every=1)
+    before = nnx.to_pure_dict(nnx.state(create(getattr(config, slot), nnx.Rngs(0))))
+    after = train(task, settings, tmp_path / "run")
+    assert task.name == f"toy_{slot}"
+    changes = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before, after)
+    assert all(change > 0 for change in jax.tree.leaves(changes))
