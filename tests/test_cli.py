@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion import cli, painting
+from diffusion.config import garden, override
 from diffusion.picture_files import KEY, read_settings
 from diffusion.pipeline import Artist
 from diffusion.runtime import compilation_cache, progress
@@ -470,13 +472,31 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
 
 
-@pytest.mark.parametrize("command", ["paint", "train"])
+@pytest.mark.parametrize("command", ["paint", "train", "evaluate"])
 def test_help_explains_each_option(command):
     text = commands()[command].format_help()
     for action in commands()[command]._actions:
         assert action.help
         assert all(option in text for option in action.option_strings)
     assert "diffusion " + command in text
+
+
+EXAMPLES = [
+    line.strip()
+    for text in (cli.PAINT_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
+    for line in text.splitlines()
+    if line.startswith("  diffusion")
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_help_can_be_typed(example):
+    options = cli.build_parser().parse_args(shlex.split(example)[1:])
+    if options.run is cli.run_paint and options.again is None:
+        assert cli.settings_of(options).prompt == options.prompt
+    for setting in getattr(options, "set", []):
+        if setting.startswith("model."):
+            override(garden(), [setting.removeprefix("model.")])
 
 
 def options_of_paint() -> dict[str, argparse.Action]:
@@ -506,7 +526,9 @@ def test_every_option_reaches_its_field():
         "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
     }  # fmt: skip
     options = options_of_paint()
-    arguments = [x for name, value in said.items() for x in (options[name].option_strings[0], value)]
+    arguments = [
+        x for name, value in said.items() for x in (options[name].option_strings[0], value)
+    ]
     arguments += ["--strip", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}

@@ -142,7 +142,7 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_where_memory_is_short_the_same_picture_is_decoded_in_tiles(tiny_folder, monkeypatch, dtype):
+def test_where_memory_is_short_a_picture_is_decoded_in_tiles(tiny_folder, monkeypatch, dtype):
     artist = diffusion.load(tiny_folder, dtype=dtype)
     *_, last = artist.sample(PROMPT, steps=1, height=8, width=24, count=3)
     whole = artist.decode(last.x_next)

@@ -202,7 +202,9 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
             (up, _), (down, _) = (contents[keys[role]] for role in ("up", "down"))
             shape = known[part][name]
             if not _fits(up, down, shape):
-                problems["wrong shape"].append(f"{up} times {down} for {_peft(part)}{name} of {shape}")
+                problems["wrong shape"].append(
+                    f"{up} times {down} for {_peft(part)}{name} of {shape}"
+                )
     return layers, problems
 
 
