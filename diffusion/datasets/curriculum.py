@@ -19,7 +19,7 @@ CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, se
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 CANDIDATES = 8  # scenes drawn for each example that is taken
 Weights = Mapping[str, Mapping[str, float]]  # attribute -> value -> weight
-PRACTISED: Weights = {  # what failed most; see docs/speedrun.md
+PRACTISED: Weights = {  # what failed most; see docs/log.md
     "flower_amount": {"few": 9.0},
     "flowers": {"purple": 8.0, "red": 4.5, "yellow": 3.0, "white": 2.5, "blue": 3.0},
     "tree_kind": {"apple": 2.0},

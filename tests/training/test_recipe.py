@@ -12,14 +12,14 @@ import pytest
 from safetensors.numpy import load_file
 
 import diffusion
-from benchmarks import speedrun
 from diffusion import cli
 from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.picture_files import read_settings
-from diffusion.training import recipe, tokenizer
+from diffusion.training import autoencoder, tokenizer
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
+from diffusion.weights.architectures import SLOTS
 
 TINY = [
     "model.image_size=16",
@@ -56,6 +56,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def files(output: Path) -> dict[str, Path]:
+    """The weights of each slot."""
+    config = folder.load_config(output)
+    return {slot: folder.part_file(output, config, slot) for slot in SLOTS}
+
+
 def weights(output: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in output.glob("*/*.safetensors")}
 
@@ -71,7 +77,7 @@ def test_all_parts_make_a_folder_that_loads_and_paints(trained, tmp_path):
 
 
 def test_weights_are_finite_float16(trained):
-    assert weights(trained).keys() == {str(folder.part_file(trained, p)) for p in SLOTS}
+    assert weights(trained).keys() == {str(path) for path in files(trained).values()}
     for name in weights(trained):
         for value in load_file(name).values():
             assert value.dtype == np.float16
@@ -80,7 +86,8 @@ def test_weights_are_finite_float16(trained):
 
 def test_the_latent_scale_is_measured_on_the_weights_of_the_file(trained):
     config = folder.load_config(trained)
-    scale = recipe.vae.measure_scale(config, folder.load_part(trained, config, "vae")[1])
+    params = folder.load_part(trained, config, "autoencoder")[1]
+    scale = autoencoder.measure_scale(config, params)
     assert config.autoencoder.scaling_factor == round(scale, 5)
     assert config.autoencoder.scaling_factor != 1.0
 
@@ -128,11 +135,14 @@ def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained
     ("setting", "says"),
     [
         ("model.denoiser.norm_groups=3", "norm_groups|divisible|groups"),
-        ("model.denoiser.norm_groups=0", r"unet\.norm_groups is 0; give whole numbers from 1 on"),
-        ("model.denoiser.heads=(2,0)", r"unet\.heads is \(2, 0\)"),
+        (
+            "model.denoiser.norm_groups=0",
+            r"denoiser\.norm_groups is 0; give whole numbers from 1",
+        ),
+        ("model.denoiser.heads=(2,0)", r"denoiser\.heads is \(2, 0\)"),
         ("model.denoiser.heads=(2,3)", "heads"),
         ("model.autoencoder.norm_groups=3", "groups"),
-        ("model.denoiser.in_channels=9", "in_channels is 9; a U-Net that inpaints is not trained"),
+        ("model.denoiser.in_channels=9", "in_channels is 9; a denoiser that inpaints is not"),
         ("model.process.prediction=v_prediction", "'v_prediction'; choose one of epsilon, v"),
         ("model.denoiser.block_out_channels=(9,18)", "begins with 9; give an even number"),
         ("model.process.beta_end=1.5", r"beta_end 1\.5 make no sense"),
@@ -169,7 +179,7 @@ def test_parts_need_those_before_them(tmp_path):
     train_part("tokenizer", tmp_path)
     with pytest.raises(ValueError, match=r"unet needs the text .*`diffusion train text --output"):
         train_part("unet", tmp_path)
-    folder.part_file(tmp_path, "text_encoder").touch()
+    files(tmp_path)["text_encoder"].touch()
     with pytest.raises(ValueError, match=r"unet needs the vae .*`diffusion train vae --output"):
         train_part("unet", tmp_path)
 
@@ -181,8 +191,8 @@ def test_parts_need_those_before_them(tmp_path):
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),
-        ("vae", ["model.denoiser.colour=3"], r"unet\.colour=3"),
-        ("vae", ["model.denoiser.heads=(2,)"], r"unet\.heads"),
+        ("vae", ["model.denoiser.colour=3"], r"denoiser\.colour=3"),
+        ("vae", ["model.denoiser.heads=(2,)"], r"denoiser\.heads"),
     ],
 )
 def test_mistakes_are_named(tmp_path, part, settings, named):
@@ -198,10 +208,10 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
     """A learning rate of nearly nothing leaves them where they were."""
     output = tmp_path / "new" / "longer"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the U-Net of .* learnt to paint for another VAE")
+        warnings.filterwarnings("ignore", "the unet of .* learnt to paint for another vae")
         train_part(part, output, STILL, start=trained)
-    for name in SLOTS:
-        here, there = (load_file(folder.part_file(root, name)) for root in (output, trained))
+    for slot in SLOTS:
+        here, there = (load_file(files(root)[slot]) for root in (output, trained))
         assert here.keys() == there.keys()
         for key, value in here.items():
             np.testing.assert_array_equal(value, there[key])
@@ -218,12 +228,12 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part):
     with pytest.raises(ValueError, match=r"other settings \(start.* give the same --start"):
         train_part(part, output, [*STILL, "seed=1"])
     if part == "unet":
-        with open(folder.part_file(output, "vae"), "r+b") as file:  # another VAE, in secret
+        with open(files(output)["autoencoder"], "r+b") as file:  # another VAE, in secret
             file.seek(-1, 2)
             last = file.read(1)
             file.seek(-1, 2)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(ValueError, match=r"other settings \(learns_with vae"):
+        with pytest.raises(ValueError, match=r"other settings \(learns_with autoencoder"):
             train_part("unet", output, STILL, start=trained)
 
 
@@ -260,11 +270,11 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
 def test_a_unet_that_inpaints_is_not_trained(trained, tmp_path):
     config = folder.load_config(trained)
     nine = dataclasses.replace(config.denoiser, in_channels=9)
-    folder.save_config(tmp_path / "nine", dataclasses.replace(config, unet=nine))
-    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+    folder.save_config(tmp_path / "nine", dataclasses.replace(config, denoiser=nine))
+    with pytest.raises(ValueError, match="in_channels is 9; a denoiser that inpaints is not"):
         train_part("unet", tmp_path / "run", start=tmp_path / "nine")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="in_channels is 9; a U-Net that inpaints is not trained"):
+    with pytest.raises(ValueError, match="in_channels is 9; a denoiser that inpaints is not"):
         train_part("unet", tmp_path / "nine")
 
 
@@ -273,7 +283,10 @@ def test_the_text_encoder_learns_from_pairs(trained):
         train_part("text", trained, ["batch_size=3"])
 
 
+@pytest.mark.slow
 def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path):
+    from benchmarks import speedrun
+
     output = tmp_path / "run"
     shutil.copytree(trained, output)
     shutil.rmtree(output / "training" / "unet")
