@@ -52,7 +52,7 @@ multiplication. Other forms of a convolution multiply less than is counted, so t
 others from a busy core."""
 
 HEADS = ("work", "contender", "median", "range", "ratio", "compiling", "grown", "peak", "note")
-WIDTHS = (66, 32, 7, 18, 5, 9, 9, 4, 4)
+WIDTHS = (60, 32, 7, 18, 5, 9, 9, 4, 4)
 
 
 def main() -> int:
@@ -143,9 +143,7 @@ def line(texts: tuple[str, ...]) -> str:
 def cells(row: Row, peak: float, named: bool) -> tuple[str, ...]:
     """The texts of a line; what is not known is empty."""
     name, flops = row.work.name, row.work.flops
-    if flops:
-        weights = f", {row.work.weights / 2**20:,.0f} MiB" if row.work.weights else ""
-        name += f" ({flops / 1e9:,.3g} Gflop{weights})"
+    name += f" ({flops / 1e9:,.3g} Gflop)" if flops else ""
     known = ("",) * 6
     if row.seconds:
         known = (

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 import diffusion
 from benchmarks.peers import random_model
-from benchmarks.roofline import size
 from benchmarks.timing import Call, Options, Side, Work
 from diffusion.runtime.programs import Network
 from diffusion.runtime.tiled_decoding import decode_in_tiles
@@ -51,7 +50,8 @@ def stage(place: Path, name: str, dtype: str) -> dict[str, Call]:
         else:
             jax.block_until_ready(getattr(network, method)(*inputs))
 
-    return {f"{dtype}, weights of {size(params) / 2**20:,.0f} MiB": run}
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 2**20
+    return {f"{dtype}, weights of {weights:,.0f} MiB": run}
 
 
 def loading(place: Path, dtype: str) -> dict[str, Call]:

@@ -74,9 +74,9 @@ def works(part: str, options: Options) -> Iterator[Work]:
         with random_model(family) as place:
             config = getattr(folder.load_config(place), PARTS[part].slot)
             for case in wanted:
-                facts = counted(config, case.ours, *map(as_ours, case.inputs(half=False)))
+                products = counted(config, case.ours, *map(as_ours, case.inputs(half=False)))
                 sides = pair(ours, theirs, (place, case, options.half), options, layouts)
-                yield Work(case.name, sides, **facts)
+                yield Work(case.name, sides, products)
 
 
 unet, vae, text = (partial(works, part) for part in ("unet", "vae", "text_encoder"))

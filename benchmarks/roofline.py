@@ -37,24 +37,14 @@ def product(n: int, m: int, k: int, dtype: str) -> dict[str, Call]:
     return {"JAX": lambda: multiply(one, other)}
 
 
-def counted(config: Any, method: str, *inputs: Any) -> dict[str, Any]:
-    """Operations of a network's method and bytes of its parameters in float32, as of a `Work`.
-
-    Args:
-        config: of the network.
-        inputs: of the method, or their shapes.
-    """
+def counted(config: Any, method: str, *inputs: Any) -> float:
+    """Operations of a method of a configuration's network; `inputs` may be shapes."""
     form, like = structure(config)
 
     def apply(params: Any, *inputs: Any) -> Any:
         return getattr(nnx.merge(form, params), method)(*inputs)
 
-    return {"flops": flops(apply, like, *inputs), "weights": size(like)}
-
-
-def size(params: Any) -> int:
-    """Bytes of parameters, or of their shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    return flops(apply, like, *inputs)
 
 
 def flops(function: Callable[..., Any], *inputs: Any) -> float:

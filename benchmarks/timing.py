@@ -68,7 +68,6 @@ class Work:
     name: str
     sides: Sequence[Side]
     flops: float = 0.0  # operations of the plain form; 0: not counted
-    weights: int = 0  # bytes of parameters
     times: int = 1  # how often a call does it
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 import diffusion
 from benchmarks.peers import LAST, as_theirs, formed, network, pair
-from benchmarks.roofline import flops, size
+from benchmarks.roofline import flops
 from benchmarks.timing import Call, Options, Work
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.pipeline import Artist
@@ -54,9 +54,8 @@ def training(options: Options) -> Iterator[Work]:
         name = f"training step of the garden's {part}, batch {task.config.batch_size}"
         if options.wants(name):
             gradient = jax.grad(lambda params, task=task: task.loss(params, {}, task.data)[0])
-            params = task.network.params
             sides = pair(ours, theirs, (part,), options, ("", LAST))
-            yield Work(name, sides, flops(gradient, params), size(params), times=STEPS)
+            yield Work(name, sides, flops(gradient, task.network.params), times=STEPS)
 
 
 def ours(part: str) -> dict[str, Call]:
