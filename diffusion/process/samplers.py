@@ -30,6 +30,7 @@ from diffusion.process import Process
 Latents = Float[Array, "b h w c"]
 Column = Float[Array | np.ndarray, "*calls"]
 Level = Float[np.ndarray, " n"]
+Single = Float[np.ndarray, "1"]
 ONE, ZERO = np.ones(1), np.zeros(1)
 
 
@@ -270,7 +271,7 @@ def _last_part(table: SamplerTable, steps: int, strength: float) -> SamplerTable
 
 
 def _steps(
-    process: Process, t: Int[np.ndarray, " n"], final: tuple[Level, Level] = (ONE, ZERO)
+    process: Process, t: Int[np.ndarray, " n"], final: tuple[Single, Single] = (ONE, ZERO)
 ) -> tuple[Level, Level, Level, Level]:
     """alpha and sigma where each step begins, and where it ends; the last ends at `final`."""
     alpha, sigma = process.levels(t)

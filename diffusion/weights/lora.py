@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
 
-# What stands before the name of a layer, and what stands for the dots in it.
+# What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
@@ -197,12 +197,12 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
             problems["wrong shape"].append(f"{key} of {shape} instead of one number")
     for (part, name), keys in layers.items():
         missing = {"up", "down"} - keys.keys()
-        problems["missing"] += [f"{role} of {part}.{name}" for role in sorted(missing)]
+        problems["missing"] += [f"{role} of {_peft(part)}{name}" for role in sorted(missing)]
         if not missing:
             (up, _), (down, _) = (contents[keys[role]] for role in ("up", "down"))
             shape = known[part][name]
             if not _fits(up, down, shape):
-                problems["wrong shape"].append(f"{up} times {down} for {part}.{name} of {shape}")
+                problems["wrong shape"].append(f"{up} times {down} for {_peft(part)}{name} of {shape}")
     return layers, problems
 
 
@@ -246,13 +246,13 @@ def _scales(
         return {}, {"not a JSON object": [PEFT_SETTINGS]}
 
     def setting(part: str, name: str) -> Any:
-        return settings.get(f"{part}.{name}", settings.get(name))
+        return settings.get(_peft(part) + name, settings.get(name))
 
     patterns = {part: setting(part, "alpha_pattern") or {} for part, _ in layers}
     if not all(isinstance(alphas, dict) for alphas in patterns.values()):
         return {}, {"not a JSON object": ["alpha_pattern"]}
     idle = [
-        f"{part} {pattern}"
+        f"{_peft(part)}{pattern}"
         for part, alphas in patterns.items()
         for pattern in alphas
         if not any(_named(name, pattern) for other, name in layers if other == part)
@@ -271,8 +271,13 @@ def _scales(
         if type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA:
             scales[part, name] = alpha / divisor
         else:
-            senseless.append(f"{part}.{name} {str(alpha)[:20]}")
+            senseless.append(f"{_peft(part)}{name} {str(alpha)[:20]}")
     return scales, {"alpha_pattern without a layer": idle, "senseless alpha": senseless}
+
+
+def _peft(part: str) -> str:
+    """What stands before the names of a part in PEFT's files and settings."""
+    return STEMS[part][0][0]
 
 
 def _named(name: str, pattern: str) -> bool:

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from parity import samplers
 
-GOLDEN = load_file(Path(__file__).parent / "golden" / samplers.GOLDEN)
+GOLDEN = load_file(Path(__file__).parents[1] / "golden" / samplers.GOLDEN)
 CASES = list(samplers.cases(*samplers.RECORDED))
 
 

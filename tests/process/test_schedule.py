@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion.config import VariancePreservingConfig
-from diffusion.process import schedule
+from diffusion.process import Process, VariancePreserving, process, schedule
 
 CONFIG = VariancePreservingConfig()
 SHAPE = (4, 2, 3, 4)
@@ -70,6 +72,39 @@ def test_a_perfect_prediction_gives_back_latent_and_noise(latents, noise, kind):
     np.testing.assert_allclose(
         schedule.to_epsilon(prediction, z, ALPHA_BAR, kind), noise, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v"])
+def test_the_process_says_the_same_by_timestep(latents, noise, kind):
+    found = process(VariancePreservingConfig(prediction=kind))
+    assert isinstance(found, VariancePreserving)
+    assert isinstance(found, Process)
+    assert (found.train_steps, found.prediction) == (1000, kind)
+    t = jnp.asarray([0, 250, 700, 999])
+    np.testing.assert_allclose(found.alpha(t), jnp.sqrt(ALPHA_BAR), rtol=1e-6)
+    np.testing.assert_allclose(found.sigma(t), jnp.sqrt(1.0 - ALPHA_BAR), rtol=1e-6)
+    np.testing.assert_allclose(found.snr(t), schedule.snr(ALPHA_BAR), rtol=1e-5)
+    z = schedule.add_noise(latents, noise, ALPHA_BAR)
+    np.testing.assert_array_equal(found.add_noise(latents, noise, t), z)
+    target = schedule.target(latents, noise, ALPHA_BAR, kind)
+    np.testing.assert_array_equal(found.target(latents, noise, t), target)
+    expected = schedule.to_x0(noise, z, ALPHA_BAR, kind)
+    np.testing.assert_array_equal(found.to_x0(noise, z, t), expected)
+    assert found.timesteps(3).tolist() == [667, 334, 1]
+    alpha, sigma = found.levels(np.array([250, 999]))
+    np.testing.assert_array_equal(alpha**2 + sigma**2, 1.0)
+    np.testing.assert_allclose(alpha**2, schedule.alpha_bars(CONFIG)[[250, 999]], rtol=1e-15)
+    assert alpha.dtype == sigma.dtype == np.float64
+
+
+def test_a_process_that_nobody_knows():
+    @dataclasses.dataclass(frozen=True)
+    class Unknown:
+        train_steps: int = 1000
+        prediction: str = "v"
+
+    with pytest.raises(KeyError, match="Unknown"):
+        process(Unknown())
 
 
 @settings(max_examples=50, deadline=None)

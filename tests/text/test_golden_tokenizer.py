@@ -8,7 +8,7 @@ import pytest
 
 from parity import tokenizer
 
-RECORD = json.loads((Path(__file__).parent / "golden" / tokenizer.GOLDEN).read_text("utf-8"))
+RECORD = json.loads((Path(__file__).parents[1] / "golden" / tokenizer.GOLDEN).read_text("utf-8"))
 MODEL = RECORD["tokenizer.json"]["model"]
 
 

@@ -6,7 +6,12 @@ import pytest
 
 from diffusion.config import garden, sd_v1, sd_v2, sd_v2_base
 from diffusion.weights import configs
+from diffusion.weights.architectures import architecture
 
+PATHS = {
+    "model_index": configs.INDEX, "text": "text_encoder/config.json", "unet": "unet/config.json",
+    "vae": "vae/config.json", "schedule": configs.SCHEDULER,
+}  # fmt: skip
 CROSS_DOWN, CROSS_UP = ["CrossAttnDownBlock2D"] * 3, ["CrossAttnUpBlock2D"] * 3
 INDEX = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.2.2"}
 UNET_1 = {  # the options of 2022, when SD 1.4 came out
@@ -58,9 +63,7 @@ def files(**changes):
     """The files of SD 1.4, some of them with other entries."""
     contents = {"model_index": INDEX, "text": TEXT_1, "unet": UNET_1, "vae": VAE}
     contents |= {"schedule": SCHEDULE_1}
-    contents = {name: content | changes.get(name, {}) for name, content in contents.items()}
-    paths = (configs.INDEX, *configs.FILES.values())
-    return dict(zip(paths, contents.values(), strict=True))
+    return {PATHS[name]: entry | changes.get(name, {}) for name, entry in contents.items()}
 
 
 def test_stable_diffusion_1():
@@ -75,7 +78,7 @@ def test_stable_diffusion_2():
 
 
 def test_options_that_are_absent_have_the_reference_s_defaults():
-    bare = {path: {} for path in (configs.INDEX, *configs.FILES.values())}
+    bare = {path: {} for path in PATHS.values()}
     bare["text_encoder/config.json"] = TEXT_1
     bare["scheduler/scheduler_config.json"] = SCHEDULE_1
     bare["vae/config.json"] = VAE
@@ -92,7 +95,7 @@ def test_options_that_are_absent_have_the_reference_s_defaults():
 def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes(kind, option):
     contents = files(schedule={"_class_name": kind})
     assert configs.read(contents, "sd-v1") == sd_v1()
-    del contents[configs.FILES["schedule"]][option]
+    del contents[configs.SCHEDULER][option]
     with pytest.raises(ValueError, match=f"{option} .* is not supported"):
         configs.read(contents, "sd-v1")
 
@@ -102,8 +105,12 @@ def test_what_the_pipeline_of_the_reference_sets_itself_may_be_absent_or_otherwi
     contents = files(schedule={"_class_name": kind, "clip_sample": True, "steps_offset": 0})
     assert configs.read(contents, "sd-v1") == sd_v1()
     for option in ("clip_sample", "steps_offset"):
-        del contents[configs.FILES["schedule"]][option]
+        del contents[configs.SCHEDULER][option]
     assert configs.read(contents, "sd-v1") == sd_v1()
+
+
+def test_the_files_that_are_read():
+    assert {configs.INDEX, *configs.paths(INDEX)} == set(PATHS.values())
 
 
 def test_inpainting_models_have_nine_channels():
@@ -115,6 +122,7 @@ def test_inpainting_models_have_nine_channels():
 @pytest.mark.parametrize("config", [garden(), sd_v1(), sd_v2_base(), sd_v2()], ids=lambda c: c.name)
 def test_what_is_written_is_read(config):
     written = configs.write(config)
+    assert set(written) == set(PATHS.values())
     configs.check_index(written[configs.INDEX])
     assert configs.read(written, "another") == config
 
@@ -196,3 +204,8 @@ def test_other_pipelines_are_named(change, name):
     with pytest.raises(ValueError, match=name):
         configs.check_index(INDEX | change)
     configs.check_index(copy.deepcopy(INDEX) | {"image_encoder": [None, None]})
+
+
+def test_a_network_without_an_architecture_is_named():
+    with pytest.raises(ValueError, match=r"str has no architecture; known: .*UNetConfig"):
+        architecture("unet")

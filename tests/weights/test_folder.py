@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion.weights import folder
+from diffusion.weights.architectures import SLOTS
 from diffusion.weights.names import today
 
 CONFIGS = (
@@ -207,21 +208,21 @@ def test_what_ships_beside_the_models_is_found_on_either_shelf(tmp_path, monkeyp
     assert folder.shipped("judge") == shelves[1] / "judge"
 
 
-@pytest.mark.parametrize("part", SLOTS)
+@pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("linear", [True, False])
-def test_a_part_survives(tiny_folder, tmp_path, part, linear):
+def test_a_part_survives(tiny_folder, tmp_path, slot, linear):
     config = folder.load_config(tiny_folder)
     config = dataclasses.replace(
-        config, unet=dataclasses.replace(config.denoiser, linear_projection=linear)
+        config, denoiser=dataclasses.replace(config.denoiser, linear_projection=linear)
     )
-    structure, params = folder.load_part(tiny_folder, config, part)
-    folder.save_part(tmp_path, config, part, params)
-    again_structure, again = folder.load_part(tmp_path, config, part)
+    structure, params = folder.load_part(tiny_folder, config, slot)
+    folder.save_part(tmp_path, config, slot, params)
+    again_structure, again = folder.load_part(tmp_path, config, slot)
     assert again_structure == structure
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert len(jax.tree.leaves(params)) > 30
-    stored = load_file(folder.part_file(tmp_path, part))
+    stored = load_file(folder.part_file(tmp_path, config, slot))
     # The names of the official files, not those that some versions of a library shorten.
-    assert all(name.startswith("text_model.") == (part == "text_encoder") for name in stored)
+    assert all(name.startswith("text_model.") == (slot == "text_encoder") for name in stored)
     name = "mid_block.attentions.0.proj_in.weight"
     assert name not in stored or stored[name].ndim == (2 if linear else 4)

@@ -9,26 +9,27 @@ from safetensors.numpy import save_file
 
 from diffusion.config import ModelConfig, TextEncoderConfig, UNetConfig
 from diffusion.weights import files
+from diffusion.weights.architectures import architecture, structure
 from diffusion.weights.lora import LoRA
-from diffusion.weights.names import NAME_MAPS, theirs, to_file
+from diffusion.weights.names import theirs, to_file
 
 RANK = 2
 BLOCK = "down_blocks.0.attentions.0"
 ATTENTION = f"{BLOCK}.transformer_blocks.0"
-TO_Q = ("unet", f"{ATTENTION}.attn1.to_q")
-OUT = ("unet", f"{ATTENTION}.attn2.to_out.0")
-CONV = ("unet", "mid_block.resnets.1.conv2")
+TO_Q = ("denoiser", f"{ATTENTION}.attn1.to_q")
+OUT = ("denoiser", f"{ATTENTION}.attn2.to_out.0")
+CONV = ("denoiser", "mid_block.resnets.1.conv2")
 WORDS = ("text_encoder", "encoder.layers.1.self_attn.v_proj")
 LAYERS = (
     TO_Q,
     OUT,
     CONV,
     WORDS,
-    ("unet", f"{ATTENTION}.ff.net.0.proj"),
-    ("unet", f"{BLOCK}.proj_in"),
-    ("unet", "down_blocks.1.resnets.0.time_emb_proj"),
-    ("unet", "down_blocks.1.resnets.0.conv_shortcut"),
-    ("unet", "up_blocks.0.upsamplers.0.conv"),
+    ("denoiser", f"{ATTENTION}.ff.net.0.proj"),
+    ("denoiser", f"{BLOCK}.proj_in"),
+    ("denoiser", "down_blocks.1.resnets.0.time_emb_proj"),
+    ("denoiser", "down_blocks.1.resnets.0.conv_shortcut"),
+    ("denoiser", "up_blocks.0.upsamplers.0.conv"),
     ("text_encoder", "encoder.layers.0.self_attn.out_proj"),
     ("text_encoder", "encoder.layers.0.mlp.fc1"),
 )
@@ -53,13 +54,14 @@ def weights(tmp_path_factory):
     place = tmp_path_factory.mktemp("model")
     draw = np.random.default_rng(0)
     opened = {}
-    for part in ("unet", "text_encoder"):
-        _, like = structure_of(config, part)
+    for part in ("denoiser", "text_encoder"):
+        network = getattr(config, part)
+        _, like = structure(network)
         random = {
             path: draw.standard_normal(leaf.shape, np.float32)
             for path, leaf in flatten_dict(like).items()
         }
-        names = NAME_MAPS[part]
+        names = architecture(network).names
         tensors = {}
         for path, value in random.items():
             name = ".".join(map(str, path))
@@ -131,7 +133,7 @@ def read(weights, *loras):
         params = opened.read(adjusts=[lora.adjust(part) for lora in loras])
         for keys, value in flatten_dict(params).items():
             name = ".".join(map(str, keys))
-            found[part, theirs(name, NAME_MAPS[part])] = to_file(np.asarray(value), name)
+            found[part, theirs(name, opened.names)] = to_file(np.asarray(value), name)
     return found
 
 
@@ -223,7 +225,7 @@ def test_alpha_of_single_layers(known, path):
     changes = LoRA.open(path, 1, known).changes
     scales = {layer: changes[layer[0], f"{layer[1]}.weight"].scale for layer in LAYERS}
     special = {TO_Q: 3 / RANK, CONV: 5 / RANK, WORDS: 7.5 / RANK}
-    common = {"unet": 2 / RANK, "text_encoder": 4 / RANK}
+    common = {"denoiser": 2 / RANK, "text_encoder": 4 / RANK}
     assert scales == {layer: special.get(layer, common[layer[0]]) for layer in LAYERS}
 
 
@@ -245,7 +247,7 @@ def test_the_sum_is_float32_whatever_the_files_hold(known, path, dtype):
     lora = LoRA.open(path, 0.3, known)
     down, up = change[TO_Q]
     value = np.random.default_rng(2).standard_normal((len(up), down.shape[1])).astype(dtype)
-    found = lora.adjust("unet")(f"{TO_Q[1]}.weight", value)
+    found = lora.adjust("denoiser")(f"{TO_Q[1]}.weight", value)
     assert found.dtype == np.float32
     expected = value.astype(np.float64) + 0.3 * (up.astype(np.float64) @ down.astype(np.float64))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
@@ -262,8 +264,8 @@ def test_what_the_file_does_not_name_stays_as_it_is(known, path):
     save_file(peft(factors(known, [TO_Q])), path)
     lora = LoRA.open(path, 1, known)
     value = np.ones((4, 4), np.float16)
-    assert lora.adjust("unet")(f"{OUT[1]}.weight", value) is value
-    assert lora.adjust("vae")(f"{TO_Q[1]}.weight", value) is value
+    assert lora.adjust("denoiser")(f"{OUT[1]}.weight", value) is value
+    assert lora.adjust("autoencoder")(f"{TO_Q[1]}.weight", value) is value
 
 
 def test_several_files_add_up_in_any_order(weights, known, tmp_path):
@@ -375,7 +377,7 @@ def test_what_is_not_read_is_called_by_its_name(known, path, key, kind):
 
 
 def test_a_lora_of_another_model_is_refused_by_its_shapes(known, path):
-    layer = ("unet", f"{ATTENTION}.attn2.to_k")
+    layer = ("denoiser", f"{ATTENTION}.attn2.to_k")
     change = factors(known, [layer, TO_Q])
     down, up = change[layer]
     change[layer] = np.concatenate([down, down], axis=1), up  # listens to a wider text encoder
@@ -398,11 +400,11 @@ def test_a_lora_of_another_model_is_refused_by_its_shapes(known, path):
         ('{"lora_alpha": 4, "unet.alpha_pattern": [3]}', "1 not a JSON object: alpha_pattern"),
         (
             '{"lora_alpha": 4, "unet.alpha_pattern": {"o_q": 3, "attn1.to_q": 1}}',
-            r"\(1 alpha_pattern without a layer: unet o_q\)",
+            r"\(1 alpha_pattern without a layer: unet\.o_q\)",
         ),
         (
             '{"lora_alpha": 4, "unet.alpha_pattern": {"^attn1.to_q": 3}}',
-            r"\(1 alpha_pattern without a layer: unet \^attn1\.to_q\)",
+            r"\(1 alpha_pattern without a layer: unet\.\^attn1\.to_q\)",
         ),
     ],
 )
@@ -458,8 +460,8 @@ def test_it_is_merged_where_a_model_is_read(weights, known, path):
     change = factors(known, [TO_Q])
     save_file(peft(change), path)
     lora = LoRA.open(path, 1, known)
-    half = weights["unet"].read("bfloat16", [lora.adjust("unet")])
-    full = weights["unet"].read("float32", [lora.adjust("unet")])
+    half = weights["denoiser"].read("bfloat16", [lora.adjust("denoiser")])
+    full = weights["denoiser"].read("float32", [lora.adjust("denoiser")])
     for path_of, value in flatten_dict(full).items():
         expected = np.asarray(value).astype(ml_dtypes.bfloat16)
         np.testing.assert_array_equal(np.asarray(flatten_dict(half)[path_of]), expected)

@@ -3,11 +3,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from diffusion.config import garden, sd_v1, sd_v2
-from diffusion.weights.names import NAME_MAPS, from_file, theirs, to_file, today
+from diffusion.weights.architectures import SLOTS, architecture, structure, text_encoder, unet, vae
+from diffusion.weights.names import from_file, theirs, to_file, today
 
 
-def names(config, part):
-    _, like = structure_of(config, part)
+def names(config):
+    _, like = structure(config)
     return [".".join(map(str, path)) for path in flatten_dict(like)]
 
 
@@ -34,38 +35,39 @@ def test_the_unet_is_called_as_in_official_files(ours, official):
 
 
 @pytest.mark.parametrize(
-    ("part", "ours", "official"),
+    ("network", "ours", "official"),
     [
-        ("text_encoder", "position_embedding", "embeddings.position_embedding.weight"),
-        ("text_encoder", "token_embedding.embedding", "embeddings.token_embedding.weight"),
+        (text_encoder, "position_embedding", "embeddings.position_embedding.weight"),
+        (text_encoder, "token_embedding.embedding", "embeddings.token_embedding.weight"),
         (
-            "text_encoder",
+            text_encoder,
             "layers.11.attention.query.kernel",
             "encoder.layers.11.self_attn.q_proj.weight",
         ),
-        ("text_encoder", "final_norm.bias", "final_layer_norm.bias"),
+        (text_encoder, "final_norm.bias", "final_layer_norm.bias"),
         (
-            "vae",
+            vae,
             "encoder.middle.attention.attention.out.kernel",
             "encoder.mid_block.attentions.0.to_out.0.weight",
         ),
         (
-            "vae",
+            vae,
             "decoder.levels.2.change.conv.kernel",
             "decoder.up_blocks.2.upsamplers.0.conv.weight",
         ),
-        ("vae", "quant_conv.bias", "quant_conv.bias"),
+        (vae, "quant_conv.bias", "quant_conv.bias"),
     ],
 )
-def test_text_encoder_and_vae_are_called_as_in_official_files(part, ours, official):
-    assert theirs(ours, NAME_MAPS[part]) == official
+def test_text_encoder_and_vae_are_called_as_in_official_files(network, ours, official):
+    assert theirs(ours, network.NAMES) == official
 
 
 @pytest.mark.parametrize("config", [garden(), sd_v1(), sd_v2()], ids=lambda config: config.name)
-@pytest.mark.parametrize("part", SLOTS)
-def test_every_parameter_has_a_name_of_its_own(config, part):
-    ours = names(config, part)
-    assert len({theirs(name, NAME_MAPS[part]) for name in ours}) == len(ours) > 50
+@pytest.mark.parametrize("slot", SLOTS)
+def test_every_parameter_has_a_name_of_its_own(config, slot):
+    network = getattr(config, slot)
+    ours = names(network)
+    assert len({theirs(name, architecture(network).names) for name in ours}) == len(ours) > 50
 
 
 def test_a_module_has_a_name_too():
