@@ -53,10 +53,17 @@ jax.config.update("jax_disable_most_optimizations", True)  # compiling is what t
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's compiled programs are left alone; those of the tests are shared among them."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    (cache / "jax").mkdir(parents=True)
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """The user's compiled programs are left alone; those of the tests are shared among them.
+
+    The workers of pytest-xdist share one folder. JAX writes a program without a lock: a worker
+    that reads half of it says so (pyproject.toml lets it), and compiles the program itself.
+    """
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if hasattr(request.config, "workerinput") else base) / "cache"
+    (cache / "jax").mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation_cache.platformdirs, "user_cache_path", lambda name: cache)
         compilation_cache.keep_compilations()

@@ -1,7 +1,6 @@
 """Tests of `diffusion.text.tokenizer`."""
 
 import json
-import time
 import unicodedata
 import warnings
 from collections import Counter
@@ -367,18 +366,16 @@ class TestBatch:
             Tokenizer(GARDEN.vocab, GARDEN.merges, length=length)
 
     @pytest.mark.parametrize("text", ["house " * 16_000, "🏡\0" * 50_000, "\u0301\u0316" * 50_000])
+    @in_linear_time
     def test_a_hundred_thousand_characters(self, text):
-        start = time.perf_counter()
         with pytest.warns(PromptCutWarning) as caught:
             batch = GARDEN(text)
-        assert time.perf_counter() - start < 5  # by the square of the length it takes minutes
         assert batch.shape == (1, 77)
         assert len(str(caught[0].message)) < 500
 
+    @in_linear_time
     def test_a_word_of_a_hundred_thousand_letters(self):
-        start = time.perf_counter()
         ids = GARDEN.encode("house" * 20_000)
-        assert time.perf_counter() - start < 5
         assert GARDEN.decode(ids) == "house" * 20_000
 
 
