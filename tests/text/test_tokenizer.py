@@ -42,6 +42,8 @@ any_text = st.text(alphabet=st.characters())  # the whole of Unicode, lone surro
 houses = st.sampled_from([*"aehosuıiİIΣςDT'!<|>/ \t\n12", "\u0307", "\ud800", "🏡", "</w>", "'s"])
 texts = any_text | st.lists(houses, max_size=40).map("".join)
 tokenizers = pytest.mark.parametrize("tokenizer", [GARDEN, OFFICIAL, STABLE_DIFFUSION_2])
+# A tenth of a second; by the square of the length it is minutes.
+in_linear_time = pytest.mark.timeout(60)
 property_test = settings(deadline=None, derandomize=True, max_examples=100)
 
 

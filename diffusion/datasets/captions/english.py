@@ -57,7 +57,7 @@ _WORDS: Mapping[str, Words] = {
         "middle": ("in the middle", "in the centre"),
     },
 }
-_KEYWORDS: Mapping[str, Words] = _WORDS | {
+_KEYWORDS: Mapping[str, Words] = dict(_WORDS) | {
     "sky": {
         "day": ("day", "daytime"), "sunset": ("sunset", "sunset sky"),
         "night": ("night", "night sky"),

@@ -68,7 +68,7 @@ _WORDS: Mapping[str, Words] = {
     },
     "light": {"left": ("solda",), "right": ("sağda",), "middle": ("ortada",)},
 }
-_KEYWORDS: Mapping[str, Words] = _WORDS | {
+_KEYWORDS: Mapping[str, Words] = dict(_WORDS) | {
     "sky": {"day": ("gündüz",), "sunset": ("gün batımı",), "night": ("gece", "gece göğü")},
     "season": {
         "spring": ("ilkbahar",), "summer": ("yaz",), "autumn": ("sonbahar",),
