@@ -48,8 +48,33 @@ from diffusion.text.tokenizer import Tokenizer  # noqa: E402
 from diffusion.weights import folder  # noqa: E402
 from diffusion.weights.architectures import SLOTS, structure  # noqa: E402
 
+LEFT_OUT = pytest.StashKey[int]()  # how many tests marked `slow` were left out
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for item in slow[:1]:
+        item.config.stash[LEFT_OUT] = len(slow)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the others' head; each leaves out the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of all."""
+    if count := config.stash.get(LEFT_OUT, 0) * (not hasattr(config, "workeroutput")):
+        print(f"slow tests left out: {count}; `make test MARKS=` runs them, too")
 
 
 @pytest.fixture(scope="session", autouse=True)
