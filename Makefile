@@ -19,7 +19,7 @@ check: $(VENV)/installed-dev  ## style, types, the tests without the slow ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -x -q $(MARKS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -x -q $(MARKS) $(ARGS)
 
 lessons: $(VENV)/installed-course  ## notebooks from the lessons, executed: make lessons ARGS="3" or ARGS=--check
 	$(BIN)/python -m diffusion.course.notebooks $(ARGS)
