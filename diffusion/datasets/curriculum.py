@@ -62,4 +62,5 @@ def practice(
 
 def _weight(caption: Caption, scenes: Scene, index: int, weights: Weights) -> float:
     named = [name for name in weights if name in caption.named]
-    return math.prod(weights[name].get(value(scenes, index, name), 1.0) for name in named)
+    found = (weights[name].get(value(scenes, index, name), 1.0) for name in named)
+    return math.prod(found, start=1.0)
