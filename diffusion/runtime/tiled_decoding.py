@@ -60,7 +60,8 @@ def decode_in_tiles(
     """
     if tile < 1:
         raise ValueError(f"tile is {tile}; give 1 position or more, such as 32")
-    unscaled = np.asarray(latents) / vae.scaling_factor
+    scaled = np.asarray(latents)
+    unscaled = (scaled / vae.scaling_factor).astype(scaled.dtype)
     return np.stack([_decode(vae, latent, tile) for latent in unscaled])
 
 

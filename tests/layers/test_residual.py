@@ -68,7 +68,7 @@ def test_time_is_that_of_each_picture(build):
 def test_its_gradient_keeps_no_more_than_it_must(build):
     """The input, what each convolution was fed, and what the first one made; nothing between.
 
-    One map has 4 x 4 x 8 values; a norm or an activation that is kept would be a fifth and more.
+    All that a norm and an activation make would be eight maps more.
     """
     layer = build(lambda: block(8, 8, time_width=None))
     x = draw(1, 4, 4, 8)
