@@ -72,7 +72,10 @@ def network(place: Any, part: str, form: str, dtype: torch.dtype = torch.float32
     """A network of a model folder, in the layout that the form's name says."""
     found = KINDS[part].from_pretrained(place, subfolder=part).eval()
     layout = torch.channels_last if form.endswith(LAST) else torch.contiguous_format
-    return found.to(device(), dtype, memory_format=layout)
+    found = found.to(device(), dtype, memory_format=layout)
+    for parameter in found.parameters():
+        parameter.data = parameter.data.clone()  # as it is, it lies askew in the file
+    return found
 
 
 def formed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
