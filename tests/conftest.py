@@ -32,6 +32,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from diffusion.config import (  # noqa: E402
     ModelConfig,
@@ -50,6 +51,8 @@ from diffusion.weights.architectures import SLOTS, structure  # noqa: E402
 
 LEFT_OUT = pytest.StashKey[int]()  # how many tests marked `slow` were left out
 
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
 

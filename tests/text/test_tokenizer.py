@@ -44,7 +44,7 @@ texts = any_text | st.lists(houses, max_size=40).map("".join)
 tokenizers = pytest.mark.parametrize("tokenizer", [GARDEN, OFFICIAL, STABLE_DIFFUSION_2])
 # A tenth of a second; by the square of the length it is minutes.
 in_linear_time = pytest.mark.timeout(60)
-property_test = settings(deadline=None, derandomize=True, max_examples=100)
+property_test = settings(derandomize=True, max_examples=100)
 
 
 def without_space(text: str) -> str:
