@@ -128,6 +128,7 @@ class Weights:
     """The files of one network, checked against what the network needs; nothing is read yet."""
 
     tensors: tuple[Tensor, ...]
+    names: NameMap
     stamps: Mapping[Path, tuple[int, ...]]  # by which the files are known again
 
     @classmethod
@@ -170,7 +171,7 @@ class Weights:
             )
         # The largest first: the copies that are on the way add least where the memory is fullest.
         order = sorted(found.values(), key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
-        return cls(tuple(order), stamps)
+        return cls(tuple(order), names, stamps)
 
     @property
     def shapes(self) -> dict[str, Shape]:
