@@ -151,7 +151,7 @@ def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained
         ("model.denoiser.in_channels=9", "in_channels is 9; a denoiser that inpaints is not"),
         ("model.process.prediction=v_prediction", "'v_prediction'; choose one of epsilon, v"),
         ("model.denoiser.block_out_channels=(9,)", "begins with 9; give an even number"),
-        ("model.process.beta_end=1.5", r"beta_end 1\.5 make no sense"),
+        ("model.process.beta_end=1.5", r"beta_end is 1\.5"),
         ("model.guidance=200", "guidance is 200"),
         ("model.process={'beta_end': 0.02}", "write NAME=VALUE, with NAME one of"),
         ("batch_size=3", "batch_size is 3; .*pairs"),
