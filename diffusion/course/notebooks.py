@@ -37,10 +37,10 @@ import jupytext
 import nbformat
 import psutil
 import yaml
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
 from tqdm import tqdm
+from traitlets.config import Config
 
 from diffusion.atomic_write import atomic_write
 from diffusion.course.lesson import FACTS
@@ -231,7 +231,8 @@ def execute(made: nbformat.NotebookNode) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             made,
-            km=AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/socket"),
+            config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"}),
+            kernel_name="python3",
             timeout=HANGS,
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors alone
             on_cell_executed=watch,

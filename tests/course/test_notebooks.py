@@ -8,6 +8,7 @@ from io import BytesIO
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from diffusion.course.notebooks import (
     bare,
     checks,
     drifted,
+    execute,
     independent,
     index,
     light,
@@ -141,6 +143,17 @@ def answered(made, text):
     data = {"text/plain": text}
     cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=7)]
     return made
+
+
+def test_a_notebook_runs_in_a_kernel_that_ends_with_it():
+    before = set(psutil.Process().children(recursive=True))
+    cells = [nbformat.v4.new_code_cell("x = 6"), nbformat.v4.new_code_cell("7 * x")]
+    made = nbformat.v4.new_notebook(cells=cells)
+    seconds, memory = execute(made)
+    assert made.cells[1].outputs[0].data == {"text/plain": "42"}
+    assert seconds > 0
+    assert memory > 0
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_one_kernel_tries_every_exercise_open_and_then_solved(lesson):
