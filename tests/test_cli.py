@@ -279,8 +279,8 @@ def test_a_picture_from_a_picture(paint, artist, source):
 def test_a_source_is_fitted_to_the_size_that_is_asked_for(paint, source):
     arguments = ["--from", source, "--width", 16, "--height", 16, "--count", 1, "--strip"]
     assert paint("a red house", *arguments, "--output", "new") == 0
-    side = 2 * (16 + painting.GAP) + painting.GAP  # of two moments, and of what is seen in them
-    assert pixels("new/0000.png").shape == (side, side, 3)
+    high, wide = (rows * (16 + painting.GAP) + painting.GAP for rows in (2, 1))
+    assert pixels("new/0000.png").shape == (high, wide, 3)  # one moment, and what is seen in it
 
 
 def test_only_the_white_of_the_mask_is_painted(paint, source):

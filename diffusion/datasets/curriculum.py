@@ -30,7 +30,10 @@ grow by less than that, because no candidate is taken twice."""
 
 
 def practice(
-    rng: np.random.Generator, size: int, candidates: int = CANDIDATES, weights: Weights = PRACTISED
+    rng: np.random.Generator,
+    size: int,
+    candidates: int = CANDIDATES,
+    practised: Weights = PRACTISED,
 ) -> tuple[Scene, list[str]]:
     """Sample `size` scenes with a caption each; in a share of `CAPTION_DROPOUT` the text is empty.
 
@@ -40,7 +43,7 @@ def practice(
     Args:
         candidates: how many scenes are drawn for each example that is taken. With 1, nothing comes
             more often than in the garden.
-        weights: of values, as in `PRACTISED`.
+        practised: weights of values, as in `PRACTISED`.
 
     Raises ValueError if `candidates` is below 1.
     """
@@ -52,7 +55,7 @@ def practice(
     spoken = list(range(silent, len(said)))
     taken = np.arange(silent)
     if spoken:  # there are none if a batch of one, with one candidate, has no words
-        weight = np.array([_weight(said[i], scenes, i, weights) for i in spoken])
+        weight = np.array([_weight(said[i], scenes, i, practised) for i in spoken])
         chosen = rng.choice(spoken, size - silent, replace=False, p=weight / weight.sum())
         taken = np.concatenate([taken, chosen])
     taken = rng.permutation(taken)

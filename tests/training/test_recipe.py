@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -216,7 +217,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def steps(size: float) -> None:
         def step(state: loop.State, frozen: Params, batch: object) -> tuple[loop.State, Any]:
             params = jax.tree.map(lambda leaf: leaf + size, state.params)
-            metrics = {"loss": np.float32(1), "gradient_norm": np.float32(1)}
+            metrics = {"loss": jnp.ones(()), "gradient_norm": jnp.ones(())}
             return state._replace(step=state.step + 1, params=params, average=params), metrics
 
         monkeypatch.setattr(loop, "make_step", lambda task, config: step)
