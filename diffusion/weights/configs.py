@@ -119,7 +119,7 @@ def _read_process(data: Json) -> ProcessConfig:
 
 
 def write(config: ModelConfig) -> dict[str, Json]:
-    """The JSON files of a model by path, so that `read` and the reference read them."""
+    """The JSON files of a model by path, the index last; `read` and the reference read them."""
     index: Json = {
         "_class_name": PIPELINES[2 if config.inpaints else 0],
         "_diffusers_version": "0.42.1",
@@ -131,12 +131,12 @@ def write(config: ModelConfig) -> dict[str, Json]:
         "scheduler": ["diffusers", "DDIMScheduler"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
     }
-    written = {INDEX: index, SCHEDULER: _write_process(config.process)}
+    written = {SCHEDULER: _write_process(config.process)}
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
         index[one.folder] = [one.library, one.kind]
         written[one.config_file] = one.write(network, config)
-    return written
+    return written | {INDEX: index}
 
 
 def _write_process(config: Any) -> Json:

@@ -163,12 +163,9 @@ class Weights:
             "no fractions": useless,
             "twice": twice,
         }
-        if any(problems.values()):
-            files = ", ".join(map(str, paths))
-            raise ValueError(
-                f"{files} does not fit the config.json beside it ({listed(problems)}); "
-                "use the files of one model"
-            )
+        files = ", ".join(map(str, paths))
+        what = f"{files} does not fit the config.json beside it"
+        refuse(what, problems, "use the files of one model")
         # The largest first: the copies that are on the way add least where the memory is fullest.
         order = sorted(found.values(), key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
         return cls(tuple(order), names, stamps)
@@ -256,12 +253,15 @@ def _in_memory(dtype: str) -> np.dtype[Any]:
     return np.dtype(DTYPES[dtype])
 
 
-def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
-    return "; ".join(
-        f"{len(names)} {problem}: " + ", ".join(names[:shown]) + ", ..." * (len(names) > shown)
+def refuse(what: str, problems: Mapping[str, Sequence[str]], way_out: str) -> None:
+    """Raises ValueError that lists the problems, if there are any."""
+    told = [
+        f"{len(names)} {problem}: " + ", ".join(names[:6]) + ", ..." * (len(names) > 6)
         for problem, names in problems.items()
         if names
-    )
+    ]
+    if told:
+        raise ValueError(f"{what} ({'; '.join(told)}); {way_out}")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

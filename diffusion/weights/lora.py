@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
+from diffusion.weights.files import IN_FILES, PICKLES, Adjust, Shape, refuse
 
 # What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -56,10 +56,11 @@ NOT_READ = {
 PEFT_SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
 STRONGEST = 10.0
 LARGEST_ALPHA = 1e9
+WAY_OUT = "use one that was made for this kind of model (SD 1.x and SD 2.x differ)"
 
 Layer = tuple[str, str]  # part, official name of the parameter
-Known = Mapping[str, Mapping[str, tuple[int, ...]]]  # part -> official name -> shape in the files
-Contents = Mapping[str, tuple[tuple[int, ...], str]]  # key -> shape, type
+Known = Mapping[str, Mapping[str, Shape]]  # part -> official name -> shape in the files
+Contents = Mapping[str, tuple[Shape, str]]  # key -> shape, type
 Problems = dict[str, list[str]]  # what is the matter -> with what
 
 
@@ -99,6 +100,7 @@ class LoRA:
             )
         if not path.is_file():
             raise FileNotFoundError(f"LoRA {path} is missing or no file")
+        what = f"LoRA {path} does not fit the model"
         try:
             with safe_open(path, "numpy") as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
@@ -106,14 +108,14 @@ class LoRA:
                 if not contents:
                     raise ValueError(f"LoRA {path} holds nothing")
                 layers, problems = _match(contents, known)
-                _refuse(path, problems)
+                refuse(what, problems, WAY_OUT)
                 values = {key: file.get_tensor(key) for key in contents}
                 metadata = file.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"LoRA {path} is damaged ({error}); copy it again") from error
         scales, problems = _scales(layers, values, metadata)
         endless = [key for key, value in values.items() if not np.isfinite(value).all()]
-        _refuse(path, {"not finite": endless, **problems})
+        refuse(what, {"not finite": endless, **problems}, WAY_OUT)
         changes = {}
         for layer, keys in layers.items():
             up, down = values[keys["up"]], values[keys["down"]]
@@ -189,15 +191,11 @@ def _place(key: str, stems: Mapping[str, Layer]) -> tuple[Layer | None, str]:
     return None, ""
 
 
-def _fits(up: tuple[int, ...], down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    out, *rest = _bare(shape)
+def _fits(*shapes: Shape) -> bool:
+    """Do `up` and `down` make a layer of this shape? A 1x1 convolution is a Linear layer."""
+    up, down, (out, *rest) = (x[:2] if x[2:] == (1, 1) else x for x in shapes)
     rank = down[:1]
-    return rank != (0,) and _bare(up) == (out, *rank) and _bare(down) == (*rank, *rest)
-
-
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 1x1 convolution as the Linear layer that it is."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return rank != (0,) and up == (out, *rank) and down == (*rank, *rest)
 
 
 def _scales(
@@ -254,11 +252,3 @@ def _named(name: str, pattern: str) -> bool:
     module = "." + name.removesuffix(".weight")
     end = "." + pattern.removeprefix("^").removeprefix("text_model.")
     return module == end or ("." + pattern == end and module.endswith(end))
-
-
-def _refuse(path: Path, problems: Problems) -> None:
-    if any(problems.values()):
-        raise ValueError(
-            f"LoRA {path} does not fit the model ({listed(problems)}); use one that was made for "
-            "this kind of model (SD 1.x and SD 2.x differ)"
-        )
