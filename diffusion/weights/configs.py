@@ -54,13 +54,10 @@ def paths(index: Json) -> list[str]:
 
 
 def read(files: Mapping[str, Json], name: str) -> ModelConfig:
-    """The configuration of a model.
+    """The configuration of a model, called `name` where it has no name of its own.
 
-    Args:
-        files: the content of `INDEX` and `paths`, by path.
-        name: what to call a model that does not say.
-
-    Raises ValueError that names the file and the option that is not supported or makes no sense.
+    `files` has the content of `INDEX` and `paths`, by path. Raises ValueError that names the file,
+    and the option that is not supported or makes no sense.
     """
     slots = architectures(files[INDEX])
     parts: dict[str, Any] = {}

@@ -26,12 +26,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from diffusion.weights.files import IN_FILES, PICKLES, Adjust, Shape, refuse
+from diffusion.weights.names import today
 
 # What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
     "text_encoder": (("text_encoder.", "."), ("lora_te_", "_"), ("lora_te1_", "_")),
 }
+PEFT = {part: spellings[0][0] for part, spellings in STEMS.items()}
 OLD_SPELLINGS = {
     r"^(text_encoder\.|lora_te1?_)text_model[._]": r"\1",
     r"\.processor\.": ".",
@@ -53,12 +55,13 @@ NOT_READ = {
     "a LoRA of SDXL": r"lora_te2_|text_encoder_2\.|lora_unet_(input|middle|output)_blocks?_",
     "a file of PEFT's own, which keeps alpha in another file": r"base_model\.model\.",
 }
-PEFT_SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
+SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
 STRONGEST = 10.0
 LARGEST_ALPHA = 1e9
 WAY_OUT = "use one that was made for this kind of model (SD 1.x and SD 2.x differ)"
 
 Layer = tuple[str, str]  # part, official name of the parameter
+Layers = dict[Layer, dict[str, str]]  # the key of each role in a layer
 Known = Mapping[str, Mapping[str, Shape]]  # part -> official name -> shape in the files
 Contents = Mapping[str, tuple[Shape, str]]  # key -> shape, type
 Problems = dict[str, list[str]]  # what is the matter -> with what
@@ -145,7 +148,7 @@ class LoRA:
         return add
 
 
-def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]], Problems]:
+def _match(contents: Contents, known: Known) -> tuple[Layers, Problems]:
     """The keys of each layer by their role, and what does not fit."""
     stems = {
         prefix + name.removesuffix(".weight").replace(".", dot): (part, name)
@@ -154,7 +157,7 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
         if len(shape) > 1
         for prefix, dot in spellings
     }
-    layers: dict[Layer, dict[str, str]] = {}
+    layers: Layers = {}
     problems: Problems = defaultdict(list)
     for key, (shape, dtype) in contents.items():
         layer, role = _place(key, stems)
@@ -171,7 +174,7 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
         if role == "alpha" and shape not in ((), (1,)):
             problems["wrong shape"].append(f"{key} of {shape} instead of one number")
     for (part, name), keys in layers.items():
-        told = _peft(part) + name
+        told = PEFT[part] + name
         missing = {"up", "down"} - keys.keys()
         problems["missing"] += [f"{role} of {told}" for role in sorted(missing)]
         if not missing:
@@ -183,8 +186,7 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
 
 
 def _place(key: str, stems: Mapping[str, Layer]) -> tuple[Layer | None, str]:
-    for old, new in OLD_SPELLINGS.items():
-        key = re.sub(old, new, key)
+    key = today(key, OLD_SPELLINGS)
     for role, end in ENDS.items():
         if re.search(end, key):
             return stems.get(re.sub(end, "", key)), role
@@ -199,9 +201,7 @@ def _fits(*shapes: Shape) -> bool:
 
 
 def _scales(
-    layers: Mapping[Layer, Mapping[str, str]],
-    values: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str],
+    layers: Layers, values: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> tuple[dict[Layer, float], Problems]:
     """Alpha / rank of each layer, and what does not fit.
 
@@ -211,14 +211,14 @@ def _scales(
     https://arxiv.org/abs/2312.03732).
     """
     try:
-        settings = json.loads(metadata.get(PEFT_SETTINGS, "{}"))
+        settings = json.loads(metadata.get(SETTINGS, "{}"))
     except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
-        return {}, {"not a JSON object": [PEFT_SETTINGS]}
+        return {}, {"not a JSON object": [SETTINGS]}
 
     def setting(part: str, name: str) -> Any:
-        return settings.get(_peft(part) + name, settings.get(name))
+        return settings.get(PEFT[part] + name, settings.get(name))
 
     patterns = {part: setting(part, "alpha_pattern") or {} for part, _ in layers}
     if not all(isinstance(alphas, dict) for alphas in patterns.values()):
@@ -238,13 +238,9 @@ def _scales(
         if type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA:
             scales[part, name] = alpha / divisor
         else:
-            senseless.append(f"{_peft(part)}{name} {str(alpha)[:20]}")
-    unused = [_peft(part) + pattern for part, left in idle.items() for pattern in sorted(left)]
+            senseless.append(f"{PEFT[part]}{name} {str(alpha)[:20]}")
+    unused = [PEFT[part] + pattern for part, left in idle.items() for pattern in sorted(left)]
     return scales, {"alpha_pattern without a layer": unused, "senseless alpha": senseless}
-
-
-def _peft(part: str) -> str:
-    return STEMS[part][0][0]
 
 
 def _named(name: str, pattern: str) -> bool:
