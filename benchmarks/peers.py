@@ -1,27 +1,66 @@
-"""PyTorch's side of a comparison: a function as it is, and compiled."""
+"""PyTorch's side of a comparison: set up as ours is, as it is or compiled, on the same inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
 
-from benchmarks.timing import Contender, Options, cores
+from benchmarks.timing import EAGER, Call, Options, Side
+from parity import reference
 from parity.blocks import nhwc
+from parity.full_size import synthetic_tokenizer
 
-FORMS = ("PyTorch", "torch.compile")
+COMPILED = "torch.compile"
+LAST = ", channels last"
+KINDS = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
 
 
-def prepare() -> torch.device:
-    """Set PyTorch up as JAX is, and say where it works: on the same cores, or on the same GPU.
+@contextmanager
+def random_model(family: str) -> Iterator[Path]:
+    """A folder as an official one, of full size: random weights, a vocabulary of the right size."""
+    with tempfile.TemporaryDirectory() as place:
+        reference.build(reference.FULL[family], seed=0, tiny=False).save_pretrained(place)
+        words = reference.FULL[family].text_encoder["vocab_size"]
+        synthetic_tokenizer(words).save(Path(place) / "tokenizer")
+        yield Path(place)
+
+
+def pair(
+    ours: Callable[..., dict[str, Call]],
+    theirs: Callable[..., Call],
+    arguments: tuple[Any, ...],
+    options: Options,
+    layouts: tuple[str, ...] = ("",),
+) -> list[Side]:
+    """Ours and, in each form and layout, theirs, which gets the form's name, too."""
+    forms = [EAGER, COMPILED][: 1 + options.compile]
+    names = [form + layout for layout in layouts for form in forms]
+    peers = [Side(_alone, (theirs, *arguments, name), peer=True) for name in names]
+    return [Side(ours, arguments), *peers]
+
+
+def _alone(theirs: Callable[..., Call], *arguments: Any) -> dict[str, Call]:
+    reference.quiet()
+    return {arguments[-1]: theirs(*arguments)}
+
+
+def device() -> torch.device:
+    """Where PyTorch is to work, set up as JAX is: on the same cores, or on the same GPU.
 
     On a GPU both round the factors of float32 products to TensorFloat-32.
     """
-    torch.set_num_threads(cores())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     if jax.default_backend() == "cpu":
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
@@ -29,60 +68,22 @@ def prepare() -> torch.device:
     return torch.device("cuda")
 
 
-def wait() -> None:
-    """Until a GPU has done what it was asked for."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-
-
-def peers(
-    function: Callable[..., Any],
-    inputs: Sequence[torch.Tensor],
-    result: Callable[[Any], Any],
-    options: Options,
-) -> list[Contender]:
-    """PyTorch, eager and compiled, without gradients.
-
-    Args:
-        function: a network, or a method of one, where `prepare` says.
-        result: the tensor, or a tuple of several, to compare, of what it returns.
-    """
-    device = prepare()
-    inputs = [x.to(device) for x in inputs]
-
-    def contender(name: str, function: Callable[..., Any], compiles: bool) -> Contender:
-        @torch.inference_mode()
-        def call() -> Any:
-            found = result(function(*inputs))
-            wait()
-            return found
-
-        return Contender(name, call, outputs, peer=True, compiles=compiles)
-
-    return [contender(name, formed(function, name), name != FORMS[0]) for name in forms(options)]
-
-
-def forms(options: Options) -> tuple[str, ...]:
-    """The names of the forms to measure: as it is and, unless it is not wanted, compiled."""
-    return FORMS[: 1 + options.compile]
+def network(place: Any, part: str, form: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A network of a model folder, in the layout that the form's name says."""
+    found = KINDS[part].from_pretrained(place, subfolder=part).eval()
+    layout = torch.channels_last if form.endswith(LAST) else torch.contiguous_format
+    found = found.to(device(), dtype, memory_format=layout)
+    for parameter in found.parameters():
+        parameter.data = parameter.data.clone()  # as it is, it lies askew in the file
+    return found
 
 
 def formed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
-    """A function in one of the `FORMS`."""
-    if form == FORMS[0]:
-        return function
-    torch._dynamo.reset()  # what other shapes have taught it would make it more general
-    compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
-    return compiled
+    """A function as it is, or compiled."""
+    return torch.compile(function, dynamic=False) if form.startswith(COMPILED) else function
 
 
-def outputs(result: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
-    """What PyTorch returned, with the channels where ours are."""
-    tensors = result if isinstance(result, tuple) else (result,)
-    return [nhwc(tensor.float().cpu().numpy()) for tensor in tensors]
-
-
-def as_ours(x: torch.Tensor) -> jnp.ndarray:
+def as_ours(x: torch.Tensor) -> jax.Array:
     """An input of PyTorch as ours."""
     if not x.is_floating_point():
         return jnp.asarray(x.int().numpy())
@@ -91,6 +92,7 @@ def as_ours(x: torch.Tensor) -> jnp.ndarray:
 
 
 def as_theirs(x: Any) -> torch.Tensor:
-    """An input of ours as PyTorch's."""
+    """An input of ours as PyTorch's, where it works."""
     x = np.array(x)
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+    return torch.from_numpy(x).to(device())

@@ -9,7 +9,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -18,15 +17,16 @@ from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
-from diffusion.pipeline import Artist, TextEncoderStage, UNetStages, VAEStages
+from diffusion.pipeline import Artist
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import Params
+from diffusion.runtime.programs import Network
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
+from diffusion.weights.architectures import SLOTS, structure
 
 PICTURES = 4  # of each caption
-STAGES: dict[str, Any] = {"text_encoder": TextEncoderStage, "vae": VAEStages}
 
 
 class Examiner:
@@ -67,18 +67,13 @@ class Examiner:
     def _artist(self) -> Artist:
         config = folder.load_config(self.output)
 
-        def stage(part: str) -> Any:
-            structure, _ = structure_of(config, part)
-            params = folder.load_part(self.output, config, part)[1]
-            return STAGES[part](structure, lambda: params)
+        def network(slot: str) -> Network:
+            if slot == "denoiser":
+                return Network(structure(config.denoiser)[0], lambda: self.params)
+            form, params = folder.load_part(self.output, config, slot)
+            return Network(form, lambda: params)
 
-        return Artist(
-            config,
-            folder.load_tokenizer(self.output),
-            stage("text_encoder"),
-            UNetStages(structure_of(config, "unet")[0], lambda: self.params),
-            stage("vae"),
-        )
+        return Artist(config, folder.load_tokenizer(self.output), *map(network, SLOTS))
 
 
 def before(output: Path) -> float:

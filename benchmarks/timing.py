@@ -1,29 +1,33 @@
-"""Contenders side by side: called in turn, held against each other, and told apart by medians."""
+"""Contenders side by side: in processes of their own, called in turn, held against each other.
+
+Nobody paints or trains with PyTorch in the same process. Eight pictures of the garden took 713 ms
+beside it and 587 ms apart, PyTorch's 794 and 748 (Zen 5, 2026-11-27).
+"""
 
 from __future__ import annotations
 
-import os
-import platform
+import contextlib
 import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from parity.blocks import nhwc
 from parity.rows import compare
 
-# Of the difference between contenders, relative to the largest output, by the bits of a product's
-# factors: float32 on a CPU; TensorFloat-32 on a GPU, and bfloat16.
-BOUND, BOUND_TF32, BOUND_HALF = 1e-4, 1e-2, 5e-2
+EAGER = "PyTorch"  # names that begin so are not compiled
 PAUSE = 0.02  # seconds before each call, for the threads of the one before to fall asleep
 SPENT, MOST = 3.0, 50  # short works are repeated until so many seconds, or rounds, are over
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "diffusers", "transformers", "keras-cv")
+
+Call = Callable[[], Any]  # do the work once; what it returns is compared, None is not
 
 
 @dataclass(frozen=True)
@@ -31,23 +35,30 @@ class Options:
     """What was asked for on the command line."""
 
     repeats: int
-    compile: bool  # is torch.compile to be measured?
+    compile: bool = True  # is torch.compile to be measured?
     only: str = ""  # measure only the works whose name holds this
     half: bool = False  # bfloat16, where a group has it
+    gpu: bool = False
 
     def wants(self, work: str) -> bool:
         return self.only in work
 
+    @property
+    def bound(self) -> float:
+        """Of the difference between contenders, relative to the largest output.
+
+        By the bits of a product's factors: bfloat16, TensorFloat-32 on a GPU, float32 on a CPU.
+        """
+        return 5e-2 if self.half else 1e-2 if self.gpu else 1e-4
+
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to do a work."""
+class Side:
+    """A process with one contender, or several that share their weights."""
 
-    name: str
-    call: Callable[[], Any]  # do it once, to the end
-    outputs: Callable[[Any], list[np.ndarray]] | None  # of a call, as ours; None: not compared
+    build: Callable[..., dict[str, Call]]  # a function of a module: names and calls, over there
+    arguments: tuple[Any, ...] = ()
     peer: bool = False  # another project's
-    compiles: bool = False  # is the first call longer for it?
 
 
 @dataclass(frozen=True)
@@ -55,22 +66,21 @@ class Work:
     """Something to do, and who does it; all others must agree with the first."""
 
     name: str
-    contenders: Sequence[Contender]
+    sides: Sequence[Side]
     flops: float = 0.0  # operations of the plain form; 0: not counted
-    weights: int = 0  # bytes of parameters
+    times: int = 1  # how often a call does it
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of the table."""
 
-    work: str
+    work: Work
     contender: str
     seconds: tuple[float, ...] = ()  # of the rounds that count; none where it failed
+    ratio: float | None = None  # of the median to that of the fastest peer, or of the first
     compiling: float | None = None  # seconds of the first call beyond a usual one
-    ratio: float | None = None  # of the median to that of the fastest peer
-    flops: float = 0.0
-    weights: int = 0
+    grown: int = 0
     note: str = ""
 
     @property
@@ -78,123 +88,149 @@ class Row:
         return statistics.median(self.seconds)
 
 
-def ours(name: str, function: Callable[..., Any], *inputs: Any) -> Contender:
-    """A compiled function of JAX on inputs that are already on the device."""
-    return Contender(name, lambda: jax.block_until_ready(function(*inputs)), leaves, compiles=True)
+class Answer(NamedTuple):
+    """What a process says of a call."""
+
+    seconds: float
+    grown: int  # bytes: the most memory that it had by now, less what it had when it was ready
+    outputs: list[np.ndarray]  # where they are wanted
 
 
-def leaves(result: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(result)]
+@dataclass(frozen=True)
+class Contender:
+    """One way to do a work, in another process."""
+
+    name: str
+    peer: bool
+    pipe: Connection
+
+    def call(self, wanted: bool = False) -> Answer:
+        """Raises what it raised over there."""
+        self.pipe.send((self.name, wanted))
+        return _received(self.pipe)
 
 
-def size(params: Any) -> int:
-    """Bytes of parameters, or of their shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-
-
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and its result."""
-    began = time.perf_counter()
-    result = call()
-    return time.perf_counter() - began, result
-
-
-def measure(work: Work, repeats: int, bound: float | None = None) -> list[Row]:
+def measure(work: Work, options: Options) -> Iterator[Row]:
     """A row a contender. The first two rounds do not count: they compile, compare and warm up.
 
     All must return what the first does. A compiled peer that fails, or that returns something else,
     has a note in place of its time; of any other contender that is an error.
-
-    Args:
-        bound: of the difference; None: what float32 has here.
     """
-    bound = bound or (BOUND if jax.default_backend() == "cpu" else BOUND_TF32)
-    first: dict[str, float] = {}
-    expected: list[np.ndarray] = []
+    with contextlib.ExitStack() as stack:
+        contenders = [one for side in work.sides for one in stack.enter_context(_started(side))]
+        first, failed = _first_round(contenders, options.bound)
+        running = [one for one in contenders if one.name in first]
+        warm = sum(one.call().seconds for one in running)
+        seconds: dict[str, list[float]] = {one.name: [] for one in running}
+        for _ in range(max(options.repeats, min(MOST, int(SPENT / warm)))):
+            for one in running:
+                time.sleep(PAUSE)
+                seconds[one.name].append(one.call().seconds)
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    peers = [medians[one.name] for one in running if one.peer]
+    best = min(peers, default=medians[contenders[0].name])
+    for i, one in enumerate(contenders):
+        if one.name in failed:
+            yield Row(work, one.name, note=failed[one.name])
+            continue
+        median, begin = medians[one.name], first[one.name]
+        yield Row(
+            work,
+            one.name,
+            tuple(second / work.times for second in seconds[one.name]),
+            ratio=median / best if not one.peer and (peers or i) else None,
+            compiling=None if one.name.startswith(EAGER) else max(0.0, begin.seconds - median),
+            grown=begin.grown,
+        )
+
+
+def _first_round(
+    contenders: list[Contender], bound: float
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """Each contender's first answer, and what is the matter with those that failed."""
+    first: dict[str, Answer] = {}
     failed: dict[str, str] = {}
-    for contender in work.contenders:
+    expected: list[np.ndarray] = []
+    for one in contenders:
         try:
-            first[contender.name], result = timed(contender.call)
-            if contender.outputs is not None:
-                outputs = contender.outputs(result)
-                expected = expected or outputs
-                _check(outputs, expected, bound)
-                del outputs
-            del result
+            answer = one.call(wanted=True)
+            expected = expected or answer.outputs
+            for pair in zip(answer.outputs, expected, strict=True) if answer.outputs else ():
+                row = compare("", *pair, bound)
+                if not row.ok:
+                    raise ValueError(f"differs by {row.relative:.1e} of the largest output")
+            first[one.name] = answer
         except Exception as error:
-            if not (contender.peer and contender.compiles):
-                error.add_note(f"{work.name}: {contender.name}")
+            if not one.peer or one.name.startswith(EAGER):
+                error.add_note(one.name)
                 raise
-            failed[contender.name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-
-    running = [contender for contender in work.contenders if contender.name not in failed]
-    warm = sum(timed(contender.call)[0] for contender in running)
-    rounds = max(repeats, min(MOST, int(SPENT / warm)))
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in running}
-    for _ in range(rounds):
-        for contender in running:
-            time.sleep(PAUSE)
-            seconds[contender.name].append(timed(contender.call)[0])
-
-    best = min((statistics.median(seconds[c.name]) for c in running if c.peer), default=None)
-    rows = []
-    for contender in work.contenders:
-        row = Row(work.name, contender.name, flops=work.flops, weights=work.weights)
-        if contender.name in failed:
-            rows.append(replace(row, note=failed[contender.name]))
-            continue
-        row = replace(row, seconds=tuple(seconds[contender.name]))
-        if contender.compiles:
-            row = replace(row, compiling=max(0.0, first[contender.name] - row.median))
-        if best is not None and not contender.peer:
-            row = replace(row, ratio=row.median / best)
-        rows.append(row)
-    return rows
+            failed[one.name] = str(error).strip().splitlines()[0]
+    return first, failed
 
 
-def _check(outputs: list[np.ndarray], expected: list[np.ndarray], bound: float) -> None:
-    """Raise ValueError where outputs are not those that the first contender had."""
-    for one, other in zip(outputs, expected, strict=True):
-        row = compare("", one, other, bound)
-        if not row.ok:
-            raise ValueError(
-                f"differs from the first by {row.relative:.1e} of the largest output, "
-                f"more than {bound:.0e}"
-            )
+@contextlib.contextmanager
+def _started(side: Side) -> Iterator[list[Contender]]:
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, side), daemon=True)
+    process.start()
+    there.close()  # if the process dies, the end of the pipe is noticed here
+    try:
+        yield [Contender(name, side.peer, here) for name in _received(here)]
+    finally:
+        process.kill()
+        process.join()
 
 
-def cores() -> int:
-    """How many cores JAX uses, and PyTorch is to use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _received(pipe: Connection) -> Any:
+    found = pipe.recv()
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-def load() -> str:
-    """How many processes wanted to run in the last minute."""
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+def _serve(pipe: Connection, side: Side) -> None:
+    """Build the calls, say their names, and make whichever is asked for."""
+    sys.stdout = sys.stderr  # the other is for rows
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        calls = side.build(*side.arguments)
+        pipe.send(list(calls))
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forget the most memory until now
+        ready = memory("VmRSS")
+        while True:
+            name, wanted = pipe.recv()
+            began = time.perf_counter()
+            result = calls[name]()
+            _wait(result)
+            seconds = time.perf_counter() - began
+            outputs = arrays(result) if wanted else []
+            pipe.send(Answer(seconds, memory("VmHWM") - ready, outputs))
+    except EOFError:  # nobody asks any more
+        return
+    except Exception as error:
+        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def processor() -> str:
-    """What the processor calls itself."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def memory(entry: str) -> int:
+    """Bytes that this process has in memory (VmRSS) or had at most (VmHWM); 0 if unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
-def graphics() -> str:
-    """What the GPU calls itself."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.check_output(command, text=True).splitlines()[0]
+def _wait(result: Any) -> None:
+    """Until the device has done what it was asked for."""
+    jax.block_until_ready(result)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
-def versions() -> str:
-    """The versions of those `PACKAGES` that are installed."""
-    found = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+def arrays(result: Any) -> list[np.ndarray]:
+    """What a call returned, PyTorch's maps with the channels where ours are."""
+    return [
+        nhwc(leaf.float().cpu().numpy()) if hasattr(leaf, "cpu") else np.asarray(leaf, np.float32)
+        for leaf in jax.tree.leaves(result)
+    ]

@@ -77,7 +77,7 @@ class Settings:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count is {self.count}; ask for 1 picture or more")
-        if not 0 <= self.first <= 2**32 - (self.count or 1):
+        if not 0 <= self.first <= max(0, 2**32 - (self.count or 1)):
             raise ValueError(f"first is {self.first}; give 0 to {2**32} less the count")
         if self.guidance is not None and not abs(self.guidance) <= LARGEST_GUIDANCE:
             raise ValueError(

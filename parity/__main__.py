@@ -37,12 +37,12 @@ def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> It
             theirs = reference.build(model, seed, tiny=tiny)
             theirs.save_pretrained(place)
             config = folder.load_config(Path(place))
-            for part in SLOTS:
+            for part, architecture in blocks.PARTS.items():
                 inputs = reference.inputs(model, part, seed)
                 record = reference.record(getattr(theirs, part), part, inputs)
                 setattr(theirs, part, None)
                 gc.collect()
-                network = nnx.merge(*folder.load_part(Path(place), config, part))
+                network = nnx.merge(*folder.load_part(Path(place), config, architecture.slot))
                 title = f"{family}, {'tiny' if tiny else 'full size'}: {part}"
                 yield title, blocks.rows(network, part, record)
                 del record, network

@@ -26,7 +26,8 @@ from diffusion.layers.residual import ResidualBlock
 from diffusion.layers.time_embedding import TimeEmbedding
 from diffusion.stages.text_encoder import TextEncoder, TextLayer
 from diffusion.stages.vae import ImageAttention
-from diffusion.weights.names import NAME_MAPS, NameMap, theirs
+from diffusion.weights.architectures import Architecture, text_encoder, unet, vae
+from diffusion.weights.names import NameMap, theirs
 from parity.rows import Row, compare
 
 BLOCK_BOUND = 1e-5  # of the error relative to the largest output: of a block,
@@ -46,6 +47,10 @@ BLOCKS: Mapping[type[nnx.Module], str] = {
     nnx.LayerNorm: "",
 }
 EMBEDDINGS = "embeddings"  # a module of the reference; two lines of our text encoder
+# What the reference calls a network, and how ours comes by its weights.
+PARTS: Mapping[str, Architecture] = {
+    one.ARCHITECTURE.folder: one.ARCHITECTURE for one in (text_encoder, unet, vae)
+}
 WHOLE = ("unet", "text_encoder", "encode", "decode")  # the names of whole networks in a record
 
 
@@ -87,9 +92,9 @@ def run(name: str, module: Any, *inputs: jax.Array) -> jax.Array:
         tokens = inputs[0]
         return module.token_embedding(tokens) + module.position_embedding[: tokens.shape[1]][None]
     if name == "encode":
-        return jnp.concatenate(module.encode(*inputs), axis=-1)
-    if name == "decode":
-        return module.decode(*inputs)
+        return jnp.concatenate(module.posterior(*inputs), axis=-1)
+    if name == "decode":  # the reference takes latents as the encoder left them
+        return module.decode(inputs[0] * module.scaling_factor)
     if isinstance(module, TextLayer):
         n = inputs[0].shape[1]
         return module(inputs[0], jnp.tril(jnp.ones((n, n), bool)))
@@ -102,12 +107,12 @@ def rows(
     """One row a block, in the order of the record, then one for each whole network in it.
 
     Args:
-        part: whose name map it is: "text_encoder", "unet" or "vae".
+        part: what the reference calls the network, one of `PARTS`.
         wanted: which names of the reference to compare; None: all.
 
     Raises ValueError where the two networks do not have the same blocks.
     """
-    ours = blocks(network, NAME_MAPS[part])
+    ours = blocks(network, PARTS[part].names)
     if different := ours.keys() ^ record.keys() - set(WHOLE):
         raise ValueError(f"{part}: only one side has the blocks {', '.join(sorted(different))}")
 

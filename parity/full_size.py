@@ -14,6 +14,8 @@ import diffusion
 from diffusion.process.samplers import SAMPLERS
 from diffusion.text.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
 from diffusion.weights import files, folder
+from diffusion.weights.architectures import Architecture
+from parity.blocks import PARTS
 from parity.rows import Row
 
 SIDE = 256  # pixels; the networks are of full size, the picture need not be
@@ -36,23 +38,21 @@ def rows(model: Path) -> Iterator[Row]:
     artist = diffusion.load(model)
     for sampler in SAMPLERS:
         *_, last = artist.sample("a castle", steps=2, sampler=sampler, height=SIDE, width=SIDE)
-        picture = np.asarray(
-            artist.autoencoder.decode(last.x_next / config.autoencoder.scaling_factor)
-        )
+        picture = np.asarray(artist.autoencoder.decode(last.x_next))
         wrong = float(np.sum(~np.isfinite(picture)))
         yield Row(f"painted by {sampler}: not finite", picture.shape, wrong, wrong, 0.0)
     with tempfile.TemporaryDirectory() as place:
         artist.save(place)
-        for part in SLOTS:
-            one, other = _tensors(model, part), _tensors(Path(place), part)
+        for part, architecture in PARTS.items():
+            one, other = (_tensors(root, architecture) for root in (model, Path(place)))
             names = one.keys() | other.keys()
             wrong = float(sum(not _same(one.get(name), other.get(name)) for name in names))
             yield Row(f"{part}: tensors that saving changed", (len(names),), wrong, wrong, 0.0)
 
 
-def _tensors(model: Path, part: str) -> dict[str, tuple[Path, str]]:
+def _tensors(model: Path, architecture: Architecture) -> dict[str, tuple[Path, str]]:
     found = {}
-    for path in files.find(model, part, SLOTS[part].stem):
+    for path in files.find(model, architecture.folder, architecture.stem):
         with safe_open(path, "numpy") as file:
             found |= {key: (path, key) for key in file.keys()}  # noqa: SIM118
     return found

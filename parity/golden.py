@@ -2,7 +2,7 @@
 
 tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
-tests/golden/{sd1,sd2}/painted.safetensors  a canvas, and the reference's final latents for it
+tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
 tests/golden/{samplers,tokenizer}.*         see those modules of this package
 """
 
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import diffusion
 from parity import pipeline, reference, samplers, tokenizer
-from parity.blocks import save_record
+from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
 SEED = 0
@@ -32,7 +32,7 @@ def write(place: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
         reference.build(model, SEED, tiny=True).to(torch.float16).save_pretrained(root / "model")
         loaded = StableDiffusionPipeline.from_pretrained(root / "model", dtype=torch.float32)
-        for part in SLOTS:
+        for part in PARTS:
             inputs = reference.inputs(model, part, SEED)
             record = reference.record(getattr(loaded, part), part, inputs)
             save_record(root / f"{part}.safetensors", record)

@@ -17,13 +17,15 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from diffusion.weights import folder
-from diffusion.weights.lora import STEMS, LoRA
-from diffusion.weights.names import NAME_MAPS, theirs, to_file
+from diffusion.weights.lora import LoRA
+from diffusion.weights.names import theirs, to_file
+from parity.blocks import PARTS
 from parity.reference import TINY, Model, build
 from parity.rows import Row, compare
 
 BOUND = 1e-6  # of the error relative to the largest weight, in float32
 STRENGTH, RANK, ALPHA = 0.7, 3, 6.0
+CHANGED = ("unet", "text_encoder")  # the networks that a LoRA changes, as the reference calls them
 
 Factors = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]  # (part, layer) -> down, up
 File = tuple[dict[str, np.ndarray], dict[str, str]]  # tensors, metadata
@@ -34,7 +36,7 @@ def peft(factors: Factors) -> File:
     tensors, settings = {}, {}
     for (part, layer), (down, up) in factors.items():
         tensors |= {f"{part}.{layer}.lora_A.weight": down, f"{part}.{layer}.lora_B.weight": up}
-    for part in STEMS:
+    for part in CHANGED:
         layers = [layer for other, layer in factors if other == part]
         settings |= {
             f"{part}.r": RANK,
@@ -100,14 +102,15 @@ def _compare(
     reference.unload_lora_weights()  # what is fused stays
 
     config = folder.load_config(place)
-    weights = {part: folder.open_part(place, part, structure_of(config, part)[1]) for part in STEMS}
-    lora = LoRA.open(file, STRENGTH, {part: w.shapes for part, w in weights.items()})
-    for part in STEMS:
-        params = weights[part].read(adjusts=[lora.adjust(part)])
+    slots = {part: PARTS[part].slot for part in CHANGED}
+    weights = {slot: folder.open_part(place, config, slot) for slot in slots.values()}
+    lora = LoRA.open(file, STRENGTH, {slot: w.shapes for slot, w in weights.items()})
+    for part, slot in slots.items():
+        params = weights[slot].read(adjusts=[lora.adjust(slot)])
         ours = {}
         for path, value in flatten_dict(params).items():
             ours_name = ".".join(map(str, path))
-            official = theirs(ours_name, NAME_MAPS[part])
+            official = theirs(ours_name, PARTS[part].names)
             ours[official] = to_file(np.asarray(value), ours_name).ravel()
         expected = _state(reference, part)
         yield compare(
@@ -127,7 +130,7 @@ def _factors(reference: StableDiffusionPipeline, seed: int) -> Factors:
     """Random factors of every layer that multiplies, so that a change is as large as a weight."""
     draw = np.random.default_rng(seed)
     factors = {}
-    for part in STEMS:
+    for part in CHANGED:
         for name, value in _state(reference, part).items():
             if value.ndim > 1 and "embeddings." not in name:
                 out, *rest = value.shape

@@ -1,4 +1,4 @@
-"""The finished picture: the reference's pipelines beside `Artist.glances`, from the same noise.
+"""The finished picture: the reference's pipelines beside `Artist.sample`, from the same noise.
 
 Both load one folder, and both ways: one that the reference wrote, and one that we wrote.
 """
@@ -29,6 +29,7 @@ from PIL import Image
 import diffusion
 from diffusion.pipeline import Artist
 from diffusion.process.samplers import noise_at
+from diffusion.settings import Settings
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.weights.folder import find
 from parity import reference
@@ -85,7 +86,7 @@ def _pictures(model: reference.Model, seed: int) -> Iterator[Row]:
 
 def _nine_channels(seed: int) -> Iterator[Row]:
     model = reference.TINY["sd1"]
-    model = dataclasses.replace(model, unet=model.denoiser | {"in_channels": 9})
+    model = dataclasses.replace(model, unet=model.unet | {"in_channels": 9})
     with tempfile.TemporaryDirectory() as place:
         pipeline = reference.build(model, seed, tiny=True)
         pipeline.save_pretrained(place)
@@ -122,10 +123,9 @@ def _compare(
     *_, last = artist.sample(PROMPT, negative=NEGATIVE, **settings, **(given or {}))
     latents = paint(artist, pipeline, sampler, seed, given)
     yield compare(f"{name}: latents", np.asarray(last.x_next), nhwc(latents.numpy()), BOUND)
-    scale = artist.config.autoencoder.scaling_factor
     with torch.no_grad():
-        theirs = pipeline.vae.decode(latents / scale).sample.numpy()
-    picture = np.asarray(artist.autoencoder.decode(last.x_next / scale))
+        theirs = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample.numpy()
+    picture = np.asarray(artist.autoencoder.decode(last.x_next))
     yield compare(f"{name}: picture", picture, nhwc(theirs), BOUND)
 
 
@@ -139,29 +139,30 @@ def paint(
     """The final latents of the reference, (1, 4, h, w), from the noise that `artist` would draw.
 
     Args:
-        given: size, or image, mask and strength, as `Artist.glances` takes them.
+        given: size, or image, mask and strength, as `Artist.sample` takes them.
     """
     given = given or {}
     kind = StableDiffusionPipeline
-    options = {name: given[name] for name in ("height", "width") if name in given}
+    size = {name: given[name] for name in ("height", "width") if name in given}
+    options: dict[str, Any] = dict(size)
     if "image" in given:
         kind = StableDiffusionInpaintPipeline if "mask" in given else StableDiffusionImg2ImgPipeline
         options = {"image": Image.fromarray(given["image"]), "strength": given["strength"]}
     if "mask" in given:
         options["mask_image"] = Image.fromarray(given["mask"])
     side = artist.config.autoencoder.downscale
-    size = artist.size(given.get("height"), given.get("width"), given.get("image"))
-    shape = (size[0] // side, size[1] // side)
-    canvas_noise, of_vae = noise(artist, seed, *shape)
+    pixels = Settings(PROMPT, **size).size(artist.config, given.get("image"))
+    shape = (pixels[0] // side, pixels[1] // side)
+    first_noise, of_vae = noise(artist, seed, *shape)
     if "image" not in given:
-        options["latents"] = canvas_noise
+        options["latents"] = first_noise
     elif "mask" in given:
         options |= dict(zip(("height", "width"), given["mask"].shape, strict=True))
     scheduler = getattr(diffusers, CLASSES[sampler]).from_config(pipeline.scheduler.config)
     parts = pipeline.components | {"scheduler": scheduler}
     painter = kind(**parts, requires_safety_checker=False)
     painter.set_progress_bar_config(disable=True)
-    with _drawing(canvas_noise, of_vae, DRAWING.get(sampler), on_the_way(artist, seed, *shape)):
+    with _drawing(first_noise, of_vae, DRAWING.get(sampler), on_the_way(artist, seed, *shape)):
         return painter(
             PROMPT,
             negative_prompt=NEGATIVE,
@@ -187,7 +188,7 @@ def _drawing(
 
 
 def noise(artist: Artist, seed: int, h: int, w: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The canvas of a seed, and the noise upon what the VAE sees in a picture: (1, 4, h, w)."""
+    """The noise that a seed begins with, and that of the VAE in a picture: (1, 4, h, w)."""
     size = (h, w, artist.config.denoiser.latent_channels)
     begin = initial_noise(picture_keys(seed, jnp.zeros(1, jnp.uint32)), size)
     of_vae = jax.random.normal(jax.random.key(seed), (1, *size))

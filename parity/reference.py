@@ -202,8 +202,8 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
         )
     parts = {
         "text_encoder": CLIPTextModel(CLIPTextConfig(**model.text_encoder)),
-        "unet": UNet2DConditionModel(**model.denoiser),
-        "vae": AutoencoderKL(**model.autoencoder),
+        "unet": UNet2DConditionModel(**model.unet),
+        "vae": AutoencoderKL(**model.vae),
     }
     for part in parts.values():
         _randomise(part.eval(), GAINS if tiny else ())
@@ -238,7 +238,7 @@ def _randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ..
 
 
 def inputs(model: Model, part: str, seed: int) -> tuple[torch.Tensor, ...]:
-    """Random inputs of a part; of the VAE, a picture to encode and latents to decode."""
+    """Random inputs of a part; of the VAE, a picture to encode and latents to decode, unscaled."""
     draw = torch.Generator().manual_seed(seed)
     b = model.batch
     if part == "text_encoder":
@@ -247,7 +247,7 @@ def inputs(model: Model, part: str, seed: int) -> tuple[torch.Tensor, ...]:
         return (tokens,)
     if part == "unet":
         latents = torch.randn(b, 4, *model.latent, generator=draw)
-        context = torch.randn(b, 77, model.denoiser["cross_attention_dim"], generator=draw)
+        context = torch.randn(b, 77, model.unet["cross_attention_dim"], generator=draw)
         timesteps = torch.randint(1000, (b,), generator=draw)
         return latents, timesteps, context
     height, width = model.picture

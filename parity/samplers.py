@@ -2,13 +2,14 @@
 
 The network is played by a function of latent and timestep that any framework would compute alike,
 and the noise that the stochastic samplers draw is given. The latents are brought to our scale,
-z = x sqrt(alpha_bar), where the reference works with x = x0 + sigma e.
+z = alpha x, where the reference works with x = x0 + sigma e.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from diffusion.config import VariancePreservingConfig
-from diffusion.process import samplers, schedule
+from diffusion.process import VariancePreserving, samplers
 from parity.rows import Row, compare
 
 BOUND = 1e-5  # of the error of a latent, relative to its largest number, in float32
@@ -58,9 +59,10 @@ class Case:
     def __str__(self) -> str:
         return f"{self.sampler}, {self.kind}, {self.steps} steps, strength {self.strength}"
 
-    def plan(self) -> samplers.Plan:
-        config = VariancePreservingConfig(prediction=self.kind)
-        return samplers.plan(self.name, config, self.steps, eta=self.eta, strength=self.strength)
+    def table(self) -> samplers.SamplerTable:
+        return samplers.table(
+            self.name, process(self.kind), self.steps, eta=self.eta, strength=self.strength
+        )
 
 
 @dataclass(frozen=True)
@@ -100,28 +102,38 @@ def draw(shape: tuple[int, ...], calls: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def ours(case: Case, z: np.ndarray, noise: np.ndarray) -> Trajectory:
-    """The trajectory of our own sampler, from `z` of the first row's alpha_bar."""
-    plan = case.plan()
-    step = jax.jit(_step, static_argnames="kind")
+    """The trajectory of our own sampler, from `z` as noisy as the first timestep."""
+    table, step = case.table(), _step(case.kind)
     latents, memory = [z], jnp.zeros_like(z)
-    for call in range(len(plan.step)):
-        row = samplers.Plan(*(column[call] for column in plan))
+    for call in range(len(table.step)):
+        row = table.row(call)
         prediction = network(latents[-1], int(row.timestep))
-        moved, memory = step(row, latents[-1], memory, noise[call], prediction, kind=case.kind)
+        moved, memory = step(row, latents[-1], memory, noise[call], prediction)
         latents.append(np.asarray(moved))
-    return Trajectory(np.asarray(plan.timestep), np.stack(latents))
+    return Trajectory(np.asarray(table.timestep), np.stack(latents))
 
 
-def _step(
-    row: samplers.Plan,
-    z: jax.Array,
-    memory: jax.Array,
-    noise: jax.Array,
-    prediction: jax.Array,
-    kind: str,
-) -> tuple[jax.Array, jax.Array]:
-    x0 = schedule.to_x0(prediction, z, jnp.full(len(z), row.alpha_bar), kind)
-    return samplers.update(row, z, x0, memory, noise)
+@cache
+def process(kind: str) -> VariancePreserving:
+    return VariancePreserving(VariancePreservingConfig(prediction=kind))
+
+
+@cache
+def _step(kind: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """A compiled step on noise that is given."""
+
+    @jax.jit
+    def step(
+        row: samplers.SamplerTable,
+        z: jax.Array,
+        memory: jax.Array,
+        noise: jax.Array,
+        said: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        x0 = process(kind).to_x0(said, z, jnp.full(len(z), row.timestep))
+        return samplers.update(row, z, x0, memory, noise)
+
+    return step
 
 
 def reference(case: Case, z: np.ndarray, noise: np.ndarray) -> Trajectory:
@@ -136,7 +148,7 @@ def reference(case: Case, z: np.ndarray, noise: np.ndarray) -> Trajectory:
     )
     begin = len(scheduler.timesteps) - len(timesteps)
     scales = np.ones(len(timesteps) + 1)
-    if case.name in EXPLODING:  # x sqrt(alpha_bar) = x / sqrt(1 + sigma^2)
+    if case.name in EXPLODING:  # alpha = 1 / sqrt(1 + sigma^2)
         scales = 1.0 / np.sqrt(1.0 + scheduler.sigmas[begin:].double().numpy() ** 2)
     x = torch.from_numpy(z / scales[0]).float()
     latents = [z]
@@ -185,7 +197,7 @@ def rows(seed: int) -> list[Row]:
     worst: dict[str, Row] = {}
     timesteps: list[tuple[np.ndarray, np.ndarray]] = []
     for case in cases(*LIVE):
-        z, noise = draw(SHAPE, len(case.plan().step), seed)
+        z, noise = draw(SHAPE, len(case.table().step), seed)
         one, other = ours(case, z, noise), reference(case, z, noise)
         timesteps.append((one.timesteps, other.timesteps))
         row = compare_latents(f"sampler {case.sampler}, {case.kind}", one, other)
@@ -197,7 +209,7 @@ def rows(seed: int) -> list[Row]:
 def write_golden(folder: Path) -> None:
     """Record trajectories of the reference for the tests, which have no PyTorch."""
     recorded = list(cases(*RECORDED))
-    z, noise = draw(GOLDEN_SHAPE, max(len(case.plan().step) for case in recorded), seed=0)
+    z, noise = draw(GOLDEN_SHAPE, max(len(case.table().step) for case in recorded), seed=0)
     arrays = {"z": z, "noise": noise}
     for case in recorded:
         trajectory = reference(case, z, noise)

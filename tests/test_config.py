@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from diffusion.config import (
+    AutoencoderConfig,
+    DenoiserConfig,
     ModelConfig,
+    ProcessConfig,
     UNetConfig,
     VariancePreservingConfig,
     from_dict,
@@ -17,22 +20,22 @@ from diffusion.config import (
     sd_v2,
     sd_v2_base,
 )
-from diffusion.weights.folder import structure_of
+from diffusion.weights.architectures import structure
 
 
 @pytest.mark.parametrize(
-    ("preset", "part", "tensors", "parameters"),
+    ("preset", "slot", "tensors", "parameters"),
     [
         (sd_v1, "text_encoder", 196, 123_060_480),
-        (sd_v1, "unet", 686, 859_520_964),
-        (sd_v1, "vae", 248, 83_653_863),
+        (sd_v1, "denoiser", 686, 859_520_964),
+        (sd_v1, "autoencoder", 248, 83_653_863),
         (sd_v2_base, "text_encoder", 372, 340_387_840),
-        (sd_v2_base, "unet", 686, 865_910_724),
+        (sd_v2_base, "denoiser", 686, 865_910_724),
     ],
 )
-def test_as_many_parameters_as_the_official_files(preset, part, tensors, parameters):
+def test_as_many_parameters_as_the_official_files(preset, slot, tensors, parameters):
     """The linear projections of SD 2.x and the 1x1 convolutions of SD 1.x hold the same numbers."""
-    _, params = structure_of(preset(), part)
+    _, params = structure(getattr(preset(), slot))
     leaves = jax.tree.leaves(params)
     assert len(leaves) == tensors
     assert sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves) == parameters
@@ -42,12 +45,12 @@ def test_sd_v2_is_the_base_model_at_768_with_velocity():
     base, model = sd_v2_base(), sd_v2()
     assert (model.text_encoder, model.denoiser, model.autoencoder) == (
         base.text_encoder,
-        base.unet,
-        base.vae,
+        base.denoiser,
+        base.autoencoder,
     )
-    assert base.vae == sd_v1().autoencoder
+    assert base.autoencoder == sd_v1().autoencoder
     assert (base.image_size, model.image_size) == (512, 768)
-    assert (base.schedule.prediction, model.process.prediction) == ("epsilon", "v")
+    assert (base.process.prediction, model.process.prediction) == ("epsilon", "v")
     assert (sd_v1().latent_size, model.latent_size) == (64, 96)
 
 
@@ -59,49 +62,73 @@ def test_sizes_that_follow_from_others():
 
 
 @pytest.mark.parametrize("preset", [garden, sd_v1, sd_v2_base, sd_v2])
-def test_json_and_back(preset):
-    plain = json.loads(json.dumps(dataclasses.asdict(preset())))
-    assert from_dict(ModelConfig, plain) == preset()
+@pytest.mark.parametrize("slot", ["text_encoder", "denoiser", "autoencoder", "process"])
+def test_json_and_back(preset, slot):
+    config = getattr(preset(), slot)
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert from_dict(type(config), plain) == config
+
+
+@pytest.mark.parametrize("preset", [garden, sd_v1])
+def test_what_fills_a_slot_keeps_its_contract(preset):
+    assert isinstance(preset().denoiser, DenoiserConfig)
+    assert isinstance(preset().autoencoder, AutoencoderConfig)
+    assert isinstance(preset().process, ProcessConfig)
+    assert not isinstance(preset().process, DenoiserConfig)
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"unet": {"colour": 3}}, "colour"),
-        ({"unet": {"norm_groups": "many"}}, "norm_groups"),
-        ({"unet": {"heads": [8, 8, 8, "eight"]}}, "heads"),
-        ({"unet": {"heads": 8}}, "heads"),
-        ({"guidance": None}, "guidance"),
-        ({"schedule": [1]}, "schedule"),
+        ({"colour": 3}, "colour"),
+        ({"norm_groups": "many"}, "norm_groups"),
+        ({"heads": [8, 8, 8, "eight"]}, "heads"),
+        ({"heads": 8}, "heads"),
+        ({"context_width": None}, "context_width"),
+        ({"attention": [[True]]}, "attention"),
     ],
 )
 def test_from_dict_names_the_wrong_entry(entries, message):
-    with pytest.raises(ValueError, match=message):
-        from_dict(ModelConfig, entries)
+    with pytest.raises(ValueError, match=f"UNetConfig: .*{message}"):
+        from_dict(UNetConfig, entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Needy:
+    colour: str
+
+
+def test_from_dict_names_the_missing_entry():
+    with pytest.raises(ValueError, match=r"Needy: .*colour"):
+        from_dict(Needy, {})
 
 
 @pytest.mark.parametrize(
-    ("entries", "message"),
+    ("settings", "message"),
     [
-        ({"unet": {"attention": [True]}}, r"unet\.attention"),
-        ({"unet": {"heads": [8, 8]}}, r"unet\.heads"),
-        ({"unet": {"context_width": 5}}, r"context_width.*text_encoder\.width"),
-        ({"vae": {"latent_channels": 8}}, "latent_channels"),
-        ({"image_size": 500}, "image_size"),
+        (["denoiser.attention=(True,)"], r"denoiser\.attention needs one entry a level: 4"),
+        (["denoiser.heads=(8,8)"], r"denoiser\.heads needs one entry a level: 4"),
+        (["denoiser.context_width=5"], r"context_width.*text_encoder\.width"),
+        (["autoencoder.latent_channels=8"], "latent_channels"),
+        (["denoiser.in_channels=8"], r"denoiser\.in_channels must be 4, or 9 for inpainting"),
+        (["image_size=500"], "image_size"),
+        (["process.prediction=x0"], r"process\.prediction is 'x0'; choose one of epsilon, v"),
+        (["process.train_steps=0"], r"process\.train_steps is 0; give whole numbers from 1 on"),
+        (["text_encoder.layers=0"], r"text_encoder\.layers is 0"),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(entries, message):
+def test_parts_that_do_not_fit_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        from_dict(ModelConfig, entries)
+        override(sd_v1(), settings)
 
 
 def test_override_replaces_what_is_named_and_nothing_else():
-    settings = ["unet.norm_groups=16", "unet.heads=(2,4,8,16)", "guidance=5", "name=my model"]
-    settings.append("schedule.prediction=v")
-    config = override(sd_v1(), settings)
-    unet = dataclasses.replace(UNetConfig(), norm_groups=16, heads=(2, 4, 8, 16))
-    schedule = VariancePreservingConfig(prediction="v")
-    assert config == ModelConfig(name="my model", guidance=5.0, unet=unet, schedule=schedule)
+    settings = ["denoiser.norm_groups=16", "denoiser.heads=(2,4,8,16)", "guidance=5"]
+    config = override(sd_v1(), [*settings, "name=my model", "process.prediction=v"])
+    denoiser = UNetConfig(norm_groups=16, heads=(2, 4, 8, 16))
+    process = VariancePreservingConfig(prediction="v")
+    expected = ModelConfig(name="my model", guidance=5.0, denoiser=denoiser, process=process)
+    assert config == expected
     assert type(config.guidance) is float
     assert override(config, []) == config
 
@@ -109,20 +136,20 @@ def test_override_replaces_what_is_named_and_nothing_else():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("unet.norm_groups", r"'unet\.norm_groups'.*NAME=VALUE"),
-        ("unet.colour=3", r"'unet\.colour=3'.*unet\.norm_groups"),
-        ("garden.unet=3", r"garden\.unet"),
+        ("denoiser.norm_groups", r"'denoiser\.norm_groups'.*NAME=VALUE"),
+        ("denoiser.colour=3", r"'denoiser\.colour=3'.*denoiser\.norm_groups"),
+        ("garden.denoiser=3", r"garden\.denoiser"),
         ("name.first=3", r"name\.first"),
         ("=3", "=3"),
-        ("unet.norm_groups=many", "norm_groups"),
-        ("unet.norm_groups=1.5", "norm_groups"),
-        ("unet.heads=5", "heads"),
-        ("unet.heads=(1,2,3,4.5)", "heads"),
-        ("unet=3", "unet"),
-        ("unet.block_out_channels=()", r"unet\.block_out_channels is \(\)"),
-        ("vae.block_out_channels=()", r"vae\.block_out_channels is \(\)"),
-        ("schedule={'beta_end': 0.02}", r"schedule=.*NAME=VALUE"),
-        ("unet.block_out_channels=(33,66,99,132)", "begins with 33; give an even number"),
+        ("denoiser.norm_groups=many", "norm_groups"),
+        ("denoiser.norm_groups=1.5", "norm_groups"),
+        ("denoiser.heads=5", "heads"),
+        ("denoiser.heads=(1,2,3,4.5)", "heads"),
+        ("denoiser=3", "denoiser"),
+        ("denoiser.block_out_channels=()", r"denoiser\.block_out_channels is \(\)"),
+        ("autoencoder.block_out_channels=()", r"autoencoder\.block_out_channels is \(\)"),
+        ("process={'beta_end': 0.02}", r"process=.*NAME=VALUE"),
+        ("denoiser.block_out_channels=(33,66,99,132)", "begins with 33; give an even number"),
         ("guidance=much", "guidance"),
         ("image_size=500", "image_size"),
     ],
@@ -134,5 +161,5 @@ def test_override_refuses(setting, message):
 
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
-    assert {"name", "unet.heads", "vae.scaling_factor", "schedule.beta_end"} <= {*listed}
+    assert {"name", "denoiser.heads", "autoencoder.scaling_factor", "process.beta_end"} <= {*listed}
     assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 4

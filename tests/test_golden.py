@@ -15,8 +15,11 @@ import diffusion
 from diffusion import pipeline
 from diffusion.layers import attention, time_embedding
 from diffusion.layers.activations import exact_gelu, quick_gelu
+from diffusion.process.samplers import SamplerTable
+from diffusion.settings import Settings
 from diffusion.weights import folder
 from parity import blocks
+from parity.blocks import PARTS
 from parity.rows import compare, table
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,7 +31,7 @@ PROMPTS = {"prompt": "a red house with two old trees and yellow flowers", "negat
 @cache
 def loaded(family, part):
     root = GOLDEN / family / "model"
-    return folder.load_part(root, folder.load_config(root), part)
+    return folder.load_part(root, folder.load_config(root), PARTS[part].slot)
 
 
 def network(family, part):
@@ -41,7 +44,7 @@ def record(family, part):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("part", SLOTS)
+@pytest.mark.parametrize("part", PARTS)
 def test_every_block_and_the_whole(family, part):
     rows = list(blocks.rows(network(family, part), part, record(family, part)))
     breaches = [row for row in rows if not row.ok]
@@ -65,9 +68,9 @@ def artist(request):
 def painted(artist, sampler):
     """The comparison of the final latents."""
     artist, golden = artist
-    glances = list(artist.sample(**PROMPTS, sampler=sampler, steps=6, guidance=7.5))
-    np.testing.assert_allclose(glances[0].canvas, blocks.nhwc(golden["canvas"]), atol=1e-6)
-    latents = np.asarray(glances[-1].latents)
+    steps = list(artist.sample(Settings(**PROMPTS, sampler=sampler, steps=6, guidance=7.5)))
+    np.testing.assert_allclose(steps[0].x_t, blocks.nhwc(golden["canvas"]), atol=1e-6)
+    latents = np.asarray(steps[-1].x_next)
     return compare(sampler, latents, blocks.nhwc(golden[sampler]), PAINTED_BOUND)
 
 
@@ -198,7 +201,7 @@ def test_wrong_padding_shows(artist, monkeypatch):
     assert not painted(artist, "ddim").ok
 
 
-def bfloat16(plan):
+def bfloat16(table):
     """The sampler's arithmetic in half precision."""
 
     def rounded(column):
@@ -206,16 +209,16 @@ def bfloat16(plan):
             return column
         return np.asarray(column).astype(ml_dtypes.bfloat16).astype(np.float32)
 
-    return plan._replace(**{name: rounded(getattr(plan, name)) for name in plan._fields})
+    return SamplerTable(*map(rounded, table))
 
 
-def one_timestep_off(plan):
-    return plan._replace(timestep=plan.timestep - 1)
+def one_timestep_off(table):
+    return table._replace(timestep=table.timestep - 1)
 
 
 @pytest.mark.parametrize("mistake", [bfloat16, one_timestep_off])
-def test_a_wrong_plan_shows(artist, monkeypatch, mistake):
-    plan = pipeline.samplers.plan
-    wrong = lambda *settings, **options: mistake(plan(*settings, **options))  # noqa: E731
-    monkeypatch.setattr(pipeline.samplers, "plan", wrong)
+def test_a_wrong_table_shows(artist, monkeypatch, mistake):
+    right = pipeline.table
+    wrong = lambda *settings, **options: mistake(right(*settings, **options))  # noqa: E731
+    monkeypatch.setattr(pipeline, "table", wrong)
     assert not painted(artist, "ddim").ok

@@ -12,7 +12,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffusion.picture_files import (
     KEY,
-    Settings,
     check_writable,
     digest,
     read_mask,
@@ -20,14 +19,16 @@ from diffusion.picture_files import (
     read_source,
     save,
 )
+from diffusion.settings import PictureSettings
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
-EVERYTHING = Settings(
+EVERYTHING = PictureSettings(
     prompt="kırmızı çatılı ev 🏡 \x00 \udcff \"'{}\n" + "x" * 100_000,
     model="runs/my model",
     negative="ağaç",
     seed=2**32 - 1,
     count=9,
+    first=3,
     steps=7,
     guidance=-0.1,
     sampler="ddim",
@@ -53,16 +54,30 @@ def png_with(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [Settings("a red house"), Settings(""), EVERYTHING])
+@pytest.mark.parametrize(
+    "settings", [PictureSettings("a red house"), PictureSettings(""), EVERYTHING]
+)
 def test_settings_come_back_as_they_were(tmp_path, settings):
     save(tmp_path / "picture.png", IMAGE, settings)
     assert read_settings(tmp_path / "picture.png") == settings
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
+def test_settings_of_version_0_1_are_read(tmp_path):
+    """They had these names, and every one of them was written."""
+    whole = dataclasses.asdict(EVERYTHING)
+    names = (
+        "prompt", "model", "negative", "seed", "count", "steps", "guidance", "sampler", "eta",
+        "height", "width", "source", "mask", "strength", "loras", "dtype", "digest", "zoom",
+        "strip", "index",
+    )  # fmt: skip
+    path = png_with(tmp_path / "old.png", json.dumps({name: whole[name] for name in names}))
+    assert read_settings(path) == dataclasses.replace(EVERYTHING, first=0)
+
+
 @pytest.mark.parametrize("zoom", [1, 2, 64])
 def test_zoom_repeats_every_pixel(tmp_path, zoom):
-    save(tmp_path / "picture.png", IMAGE, Settings("", zoom=zoom))
+    save(tmp_path / "picture.png", IMAGE, PictureSettings("", zoom=zoom))
     with Image.open(tmp_path / "picture.png") as image:
         found = np.asarray(image)
     np.testing.assert_array_equal(found, np.kron(IMAGE, np.ones((zoom, zoom, 1), np.uint8)))
@@ -71,19 +86,19 @@ def test_zoom_repeats_every_pixel(tmp_path, zoom):
 @pytest.mark.parametrize("zoom", [0, -1, 65, 10**9])
 def test_absurd_zoom_is_refused(zoom):
     with pytest.raises(ValueError, match=f"zoom is {zoom}"):
-        Settings("", zoom=zoom)
+        PictureSettings("", zoom=zoom)
 
 
 @pytest.mark.parametrize("index", [-1, 4])
 def test_index_beyond_the_series_is_refused(index):
     with pytest.raises(ValueError, match=f"index is {index}"):
-        Settings("", count=4, index=index)
+        PictureSettings("", count=4, index=index)
 
 
 @pytest.mark.parametrize("moment", ["while writing", "at the end"])
 def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch, moment):
     path = tmp_path / "picture.png"
-    save(path, IMAGE, Settings("old"))
+    save(path, IMAGE, PictureSettings("old"))
     before = path.read_bytes()
 
     def half_written(self, place, **options):
@@ -98,7 +113,7 @@ def test_a_write_that_fails_leaves_the_old_picture(tmp_path, monkeypatch, moment
     else:
         monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OSError, match="disk full"):
-        save(path, IMAGE, Settings("new"))
+        save(path, IMAGE, PictureSettings("new"))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["picture.png"]
 
@@ -108,7 +123,7 @@ def test_what_is_no_picture_of_ours_is_refused_by_name(tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "photo.jpg")
     (tmp_path / "letter.txt").write_text("a red house")
     (tmp_path / "empty.png").touch()
-    save(tmp_path / "whole.png", IMAGE, Settings(""))
+    save(tmp_path / "whole.png", IMAGE, PictureSettings(""))
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "whole.png").unlink()
@@ -127,10 +142,12 @@ def test_what_is_no_picture_of_ours_is_refused_by_name(tmp_path):
         "null",
         "[" * 100_000,
         "{}",
-        json.dumps(dataclasses.asdict(Settings("")) | {"seed": "one"}),
-        json.dumps(dataclasses.asdict(Settings("")) | {"mood": "blue"}),
-        json.dumps(dataclasses.asdict(Settings("")) | {"zoom": 0}),
-        json.dumps(dataclasses.asdict(Settings("")) | {"index": 4}),
+        json.dumps(dataclasses.asdict(PictureSettings("")) | {"seed": "one"}),
+        json.dumps(dataclasses.asdict(PictureSettings("")) | {"mood": "blue"}),
+        json.dumps(dataclasses.asdict(PictureSettings("")) | {"zoom": 0}),
+        json.dumps(dataclasses.asdict(PictureSettings("", count=4)) | {"index": 4}),
+        json.dumps(dataclasses.asdict(PictureSettings("")) | {"seed": -1}),
+        json.dumps(dataclasses.asdict(PictureSettings("")) | {"count": 0}),
     ],
 )
 def test_damaged_settings_are_refused_by_name(tmp_path, text):
@@ -185,7 +202,7 @@ def test_a_picture_of_ours_comes_back_to_the_pixel_whatever_its_zoom(tmp_path):
     painted = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     path = tmp_path / "ours.png"
     for zoom in (1, 3, 4):
-        save(path, painted, Settings("a house", count=1, zoom=zoom))
+        save(path, painted, PictureSettings("a house", count=1, zoom=zoom))
         np.testing.assert_array_equal(read_source(path, None, None, 16, 8), painted)
     touched = Image.open(path)
     touched.putpixel((0, 0), (255, 0, 0))  # by hand, at the size of the file
@@ -264,14 +281,14 @@ def test_a_digest_tells_whether_the_files_are_the_same(tmp_path):
     source, style = tmp_path / "source.png", tmp_path / "style.safetensors"
     source.write_bytes(b"1")
     style.write_bytes(b"2")
-    settings = Settings("", source=str(source), loras={str(style): 0.5})
+    settings = PictureSettings("", source=str(source), loras={str(style): 0.5})
     before = digest(settings)
-    assert before == digest(settings) != digest(Settings("", source=str(source)))
+    assert before == digest(settings) != digest(PictureSettings("", source=str(source)))
     style.write_bytes(b"3")
     assert digest(settings) != before
-    assert digest(Settings("")) is None
+    assert digest(PictureSettings("")) is None
     style.unlink()
     with pytest.raises(ValueError, match=r"style\.safetensors cannot be read"):
         digest(settings)
     with pytest.raises(ValueError, match="/dev/zero cannot be read"):
-        digest(Settings("", source="/dev/zero"))
+        digest(PictureSettings("", source="/dev/zero"))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES, GROWS
-from diffusion.evaluation.evaluate import Group, Pictures, Report
+from diffusion.evaluation.answers import Group, Pictures
+from diffusion.evaluation.evaluate import Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
 from diffusion.images import sheet
@@ -98,11 +99,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def page(report: Report, main: Group) -> str:
+    """The report in Markdown: what was asked, then a section a subject, then pictures."""
     settings = report["settings"]
-    by_group = report["marks"]
-    calibration = report["calibration"]
-    spread = report["spread"]
-    questions, failed = shown(main.asked)[0], failing(main)
     parts = [
         f"# Evaluation of {report['model']}",
         report["made"],
@@ -112,20 +110,45 @@ def page(report: Report, main: Group) -> str:
         "picture shows; an attribute counts where the caption names it. Per cent, with 95 % "
         f"confidence intervals: where fewer than {RARE} are wrong, that of as many pictures as "
         "there are captions, which is rather too wide.",
+        *_marks(report),
+        *_judge(report),
+        *_binding_and_counting(report),
+        *_among_pictures(report),
+        *_other_parts(report),
+        *_pictures(main),
+    ]
+    return "\n\n".join(map(_wrapped, parts))
+
+
+def _wrapped(part: str) -> str:
+    """Prose in lines of 110; headings, tables, figures and lists as they are."""
+    if part[0] in "#|!" or (part[0].isdigit() and "\n" in part):
+        return part
+    return textwrap.fill(part, 110, break_long_words=False, break_on_hyphens=False)
+
+
+def _by_line(groups: Mapping[str, Mapping[str, Share]]) -> str:
+    """A table of marks: a row an attribute, a column a group of pictures."""
+    rows = [[name, *(said(group[name]) for group in groups.values())] for name in LINES]
+    return table(["", *groups], rows)
+
+
+def _marks(report: Report) -> list[str]:
+    return [
         "## What the captions name, and what the pictures show",
-        table(
-            ["", *by_group],
-            [[name, *(said(group[name]) for group in by_group.values())] for name in LINES],
-        ),
-        f"Held-out combinations ({settings['combinations']} captions in each language) never "
-        "occurred in training. Their twins are of the same scenes with one attribute changed, so "
-        "that they did, and say it in nearly the same words.",
+        _by_line(report["marks"]),
+        f"Held-out combinations ({report['settings']['combinations']} captions in each language) "
+        "never occurred in training. Their twins are of the same scenes with one attribute "
+        "changed, so that they did, and say it in nearly the same words.",
         "![Attribute by attribute](attributes.png)",
+    ]
+
+
+def _judge(report: Report) -> list[str]:
+    held_out = report["judge on held-out combinations"]
+    return [
         "## Is the judge to be trusted?",
-        table(
-            ["", *calibration],
-            [[name, *(said(group[name]) for group in calibration.values())] for name in LINES],
-        ),
+        _by_line(report["calibration"]),
         "*Renders* are drawn pictures for the same captions; after the VAE, they say what encoding "
         "and decoding alone cost (a model may be a little better: its latents need not be an "
         "encoder's). With captions of other pictures, marks must fall to chance, and do not depend "
@@ -133,23 +156,29 @@ def page(report: Report, main: Group) -> str:
         "combinations, too: it has to know what it judges.",
         table(
             ["the judge on", "fresh renders", "those of held-out combinations"],
-            [
-                [name, said(value), said(report["judge on held-out combinations"][name])]
-                for name, value in report["judge"].items()
-            ],
+            [[name, said(value), said(held_out[name])] for name, value in report["judge"].items()],
         ),
+    ]
+
+
+def _binding_and_counting(report: Report) -> list[str]:
+    renders = report["binding of renders after the VAE"]
+    return [
         "## Binding and counting",
         table(
             ["house and roof of two colours", "pictures", "renders after the VAE"],
-            [
-                [name, said(value), said(report["binding of renders after the VAE"][name])]
-                for name, value in report["binding"].items()
-            ],
+            [[name, said(value), said(renders[name])] for name, value in report["binding"].items()],
         ),
         table(
             ["trees named", "right"],
             [[name, said(value)] for name, value in report["counting"].items()],
         ),
+    ]
+
+
+def _among_pictures(report: Report) -> list[str]:
+    spread = report["spread"]
+    return [
         "## Pictures among pictures",
         table(
             ["", "squared Fréchet distance to fresh renders", "spread of one caption's pictures"],
@@ -166,30 +195,42 @@ def page(report: Report, main: Group) -> str:
         "together; entropy beside theirs: "
         + ", ".join(f"{name} {value:.2f}" for name, value in report["freedom"].items())
         + ".",
+        *(_novelty(report) if "novelty" in report else []),
     ]
-    if "novelty" in report:
-        seen = report["training pictures"]
-        parts += [
-            f"Distance to the nearest of {seen['looked at']:,} pictures, of {seen['of']:,} that "
-            "the training saw (root mean square of 16x16 thumbnails in [-1, 1]):",
-            table(
-                ["", "nearest", "1 %", "median"],
-                [
-                    [name, *(f"{row[key]:.3f}" for key in ("nearest", "1 %", "median"))]
-                    for name, row in report["novelty"].items()
-                ],
-            ),
-            "The eight that are closest, and below each its neighbour in the training:",
-            "![The closest of all pictures, and below each its neighbour](neighbours.png)",
-        ]
+
+
+def _novelty(report: Report) -> list[str]:
+    seen, columns = report["training pictures"], ("nearest", "1 %", "median")
+    return [
+        f"Distance to the nearest of {seen['looked at']:,} pictures, of {seen['of']:,} that "
+        "the training saw (root mean square of 16x16 thumbnails in [-1, 1]):",
+        table(
+            ["", *columns],
+            [
+                [name, *(f"{row[column]:.3f}" for column in columns)]
+                for name, row in report["novelty"].items()
+            ],
+        ),
+        "The eight that are closest, and below each its neighbour in the training:",
+        "![The closest of all pictures, and below each its neighbour](neighbours.png)",
+    ]
+
+
+def _other_parts(report: Report) -> list[str]:
     vae, found = report["vae"], report["text"]
-    parts += [
+    return [
         "## The other parts",
         f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: a linear map of "
         f"its last state tells {100 * found['mentions']:.1f} % of what captions name; another "
         f"finds the picture of {100 * found['found']:.0f} % of captions among 128 (an ideal "
         "reader, who knows all that is said and guesses among the pictures that fit, "
         f"{100 * found['ideal reader']:.0f} %; chance {100 * found['chance']:.1f} %).",
+    ]
+
+
+def _pictures(main: Group) -> list[str]:
+    questions, failed = shown(main.asked)[0], failing(main)
+    return [
         "## Pictures",
         f"The first picture of the first {len(questions)} captions, row by row; nothing chosen.",
         "![Contact sheet](contact.png)",
@@ -202,7 +243,6 @@ def page(report: Report, main: Group) -> str:
         "the row; less than half a per cent is left out.",
         "![What was named, and what was seen](confusion.png)",
     ]
-    return "\n\n".join(parts)
 
 
 def shown(asked: Sequence[Question]) -> tuple[list[Question], list[int]]:

@@ -7,8 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from diffusion.evaluation import judge
-from diffusion.evaluation.evaluate import SMALL, EvaluationConfig, evaluate, forget
+from diffusion.evaluation.answers import forget
+from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
 from diffusion.evaluation.page import LINES, said, write
+from diffusion.evaluation.scores import SMALL
 from diffusion.loading import load
 from diffusion.picture_files import check_writable
 from diffusion.runtime.devices import described

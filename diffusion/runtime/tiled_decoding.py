@@ -37,9 +37,7 @@ from diffusion.runtime.devices import free_memory
 from diffusion.runtime.programs import Network
 from diffusion.stages.vae import VAE, ImageAttention
 
-Bands: TypeAlias = list[
-    Float[np.ndarray, "_ _ _"]
-]  # a map: `tile` rows each, the last what is left
+Bands: TypeAlias = list[Float[np.ndarray, "_ _ _"]]  # a map, `tile` rows each but for the last
 Window: TypeAlias = Float[Array, "1 h w c"]  # a tile and its halo of one; zero outside the picture
 Inside: TypeAlias = Bool[Array, "1 h w 1"]  # which positions of a window are in the picture
 Statistics: TypeAlias = tuple[Float[Array, "1 g"], Float[Array, "1 g"]]  # mean and variance
@@ -48,7 +46,7 @@ Statistics: TypeAlias = tuple[Float[Array, "1 g"], Float[Array, "1 g"]]  # mean 
 def decode_in_tiles(
     vae: VAE, latents: Float[Array | np.ndarray, "b h w z"], tile: int = 32
 ) -> Float[np.ndarray, "b H W k"]:
-    """`vae.decode(latents)` in less memory: unscaled latents (b, h, w, 4) -> (b, f h, f w, 3).
+    """`vae.decode(latents)` in less memory: latents (b, h, w, 4) -> (b, f h, f w, 3).
 
     It differs from the whole decode by what float32 rounds, measured 5e-6. How many programs
     are compiled, and what they need, depends on `tile` and not on the picture; docs/memory.md has
@@ -62,7 +60,9 @@ def decode_in_tiles(
     """
     if tile < 1:
         raise ValueError(f"tile is {tile}; give 1 position or more, such as 32")
-    return np.stack([_decode(vae, np.asarray(picture), tile) for picture in latents])
+    scaled = np.asarray(latents)
+    unscaled = (scaled / vae.scaling_factor).astype(scaled.dtype)
+    return np.stack([_decode(vae, latent, tile) for latent in unscaled])
 
 
 def decoder(
@@ -78,8 +78,8 @@ def decoder(
         return autoencoder.decode
 
     def in_tiles(latents: Any) -> Float[np.ndarray, "b H W k"]:
-        unscaled = np.asarray(latents / config.scaling_factor, autoencoder.dtype)
-        return decode_in_tiles(autoencoder.module, unscaled).astype(np.float32)
+        latents = np.asarray(latents, autoencoder.dtype)
+        return decode_in_tiles(autoencoder.module, latents).astype(np.float32)
 
     return in_tiles
 
@@ -146,15 +146,15 @@ def _in_tiles(layer: Callable[..., Array], bands: Bands, tile: int) -> Bands:
     done: Bands = []
     above = bands[0][:0]  # the last row of the band before, none at the top of the picture
     while bands:
-        high, wide, _ = bands[0].shape
-        seen = [above, bands.pop(0), *(below[:1] for below in bands[:1])]
-        above = seen[1][-1:].copy()
-        missing = tile + 2 - sum(map(len, seen))
-        top = 1 - len(seen[0])
-        frame = (top, missing - top), (1, -wide % tile + 1), (0, 0)
-        inside = np.pad(np.ones((tile + 2 - missing, wide, 1), bool), frame)
-        window = np.pad(np.concatenate(seen), frame)
-        seen.clear()
+        high, wide, channels = bands[0].shape
+        window = np.zeros((tile + 2, -(-wide // tile) * tile + 2, channels), bands[0].dtype)
+        inside = np.zeros((*window.shape[:2], 1), bool)
+        row = 1 - len(above)
+        for rows in (above, bands[0], *(below[:1] for below in bands[1:2])):
+            here = np.s_[row : row + len(rows), 1 : wide + 1]
+            window[here], inside[here] = rows, True
+            row += len(rows)
+        above = bands.pop(0)[-1:].copy()
         for left in range(0, wide, tile):
             part = np.s_[None, :, left : left + tile + 2]
             y = np.asarray(layer(window[part], inside[part]))[0]

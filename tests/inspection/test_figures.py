@@ -60,21 +60,22 @@ def test_three_directions_show_a_share_of_the_variance():
 def test_film_shows_canvas_and_estimate_of_every_moment(run):
     figure = sampling.film(run, moments=3)
     for i in (0, 2, 3):
-        glance = run.steps[i]
+        step = run.steps[i]
         assert holds(figure, run.artist.decode(step.x_t)[0])
         assert holds(figure, run.artist.decode(step.x0)[0])
     assert [axis.get_title() for axis in figure.axes[:3]] == [
-        f"t = {run.steps[i].timestep}" for i in (0, 2, 3)
+        f"t = {run.steps[i].t}" for i in (0, 2, 3)
     ]
     assert sampling.spread(4, 9) == [0, 1, 2, 3]
 
 
 def test_branches_show_both_answers_and_their_guided_sum(run):
     figure = sampling.branches(run, moments=2)
-    looks = [run.activations(0), run.activations(3)]
-    guided = [guide(look.unconditional, look.conditional, run.guidance) for look in looks]
+    seen = [run.activations(0), run.activations(3)]
+    guided = [guide(one.unconditional, one.conditional, run.guidance) for one in seen]
     every = [
-        x[0] for x in (*(k.conditional for k in looks), *(k.unconditional for k in looks), *guided)
+        x[0]
+        for x in (*(one.conditional for one in seen), *(one.unconditional for one in seen), *guided)
     ]
     pictures = shown(figure)
     assert len(pictures) == 8
@@ -101,7 +102,7 @@ def test_channels_are_those_that_there_are():
 
 
 def test_a_wide_canvas_and_no_words(artist):
-    wide = trace(artist, PROMPT, steps=1, height=16, width=32).look(0)
+    wide = trace(artist, PROMPT, steps=1, height=16, width=32).activations(0)
     assert words.sizes(wide) == [8, 4, 2]
     house = next(word for word in trace(artist, PROMPT, steps=1).words if word.text == "house")
     assert words.heat(wide, house, 8).shape == (8, 16)
@@ -114,20 +115,20 @@ def test_a_wide_canvas_and_no_words(artist):
 
 
 def test_heat_is_the_mean_of_heads_and_modules_over_a_words_tokens(run):
-    look = run.activations(1)
-    assert words.sizes(look) == [8, 4, 2]
+    one = run.activations(1)
+    assert words.sizes(one) == [8, 4, 2]
     house = next(word for word in run.words if word.text == "house")
     modules = [
         np.asarray(weights[0])
-        for name, weights in look.attention.items()
+        for name, weights in one.attention.items()
         if name.endswith("cross_attention") and weights.shape[2] == 16
     ]
     assert len(modules) == 5  # two on the way down, three on the way up
     mean = np.mean([weights.mean(axis=0) for weights in modules], axis=0)
     expected = mean[:, house.places].sum(axis=1).reshape(4, 4)
-    np.testing.assert_allclose(words.heat(look, house, 4), expected, rtol=1e-5)
+    np.testing.assert_allclose(words.heat(one, house, 4), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="5x5"):
-        words.heat(look, house, 5)
+        words.heat(one, house, 5)
 
 
 def test_heat_maps_name_every_word_and_resolution(run):
@@ -148,17 +149,17 @@ def test_the_u_has_every_map_with_its_shape(run):
     assert down == ["8×8×8", "8×8×8", "4×4×12", "2×2×16"]
     assert bottom == "2×2×16"
     assert up == ["2×2×16", "4×4×12", "8×8×8", "8×8×4"]
-    look = run.activations(1)
-    assert holds(figure, pca_rgb(look.tensors["down.blocks.1.transformers.1"][0]))
-    assert holds(figure, pca_rgb(look.tensors["up.blocks.1.transformers.2"][0]))
+    one = run.activations(1)
+    assert holds(figure, pca_rgb(one.tensors["down.blocks.1.transformers.1"][0]))
+    assert holds(figure, pca_rgb(one.tensors["up.blocks.1.transformers.2"][0]))
 
 
 def test_resolutions_and_channels(run):
     figure = maps.resolutions(run, (0, 3))
-    looks = [run.activations(0), run.activations(3)]
-    expected = alike([look.tensors["down.blocks.2.residuals.1"][0] for look in looks])
+    seen = [run.activations(0), run.activations(3)]
+    expected = alike([one.tensors["down.blocks.2.residuals.1"][0] for one in seen])
     assert all(holds(figure, one) for one in expected)
-    features = looks[0].tensors["down.conv_in"][0]
+    features = seen[0].tensors["down.conv_in"][0]
     figure = maps.channels(features, count=8, columns=4)
     np.testing.assert_array_equal(shown(figure)[5], features[..., 5])
 
@@ -187,7 +188,7 @@ def test_the_bottleneck_scaled_and_swapped(run):
     other = trace(run.artist, "a house at night", seed=2, steps=4)
     first, mixed, last = shown(maps.bottleneck_swapped(run, other, (1,)))
     np.testing.assert_array_equal(first, sees)
-    np.testing.assert_array_equal(last, run.artist.decode(other.glances[1].x0)[0])
+    np.testing.assert_array_equal(last, run.artist.decode(other.steps[1].x0)[0])
     assert np.abs(mixed.astype(int) - sees).max() > 5
 
 
@@ -224,15 +225,15 @@ def test_energy_finds_the_frequency_of_a_wave():
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), power)
 
 
-def test_the_exhibition(run):
+def test_the_decoder(run):
     figure = decoder.latent_channels(run)
-    np.testing.assert_array_equal(shown(figure)[2], run.steps[-1].latents[0, ..., 2])
+    np.testing.assert_array_equal(shown(figure)[2], run.steps[-1].x_next[0, ..., 2])
     figure = decoder.decoder(run)
     assert [axis.get_xlabel().split("\n")[0] for axis in figure.axes] == [
         "post_quant_conv", "decoder.conv_in", "decoder.middle", "decoder.levels.0",
         "decoder.levels.1", "picture",
     ]  # fmt: skip
-    latents = run.steps[-1].latents
+    latents = run.steps[-1].x_next
     before, after, change = shown(decoder.perturbed(run.artist, latents, 2, 5))
     np.testing.assert_array_equal(before, run.pictures[0])
     assert change.max() == np.abs(after.astype(float) - before).mean(axis=-1).max() > 0
@@ -273,7 +274,7 @@ def test_schedules_are_drawn_as_they_are(artist):
     assert left.get_legend().texts[0].get_text() == "the garden's"
 
 
-def test_the_story(run):
+def test_the_text_encoder(run):
     figure = text.cosines(run)
     rows = np.asarray(run.context[0, : run.words[-1].places.stop + 1])
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -307,8 +308,7 @@ def test_errors_are_those_of_the_prediction(artist):
     scenes = sample_scenes(np.random.default_rng(0), 2)
     texts = ["a red house", "two pines"]
     found = training.errors(artist, scenes, texts, (900,))
-    mean, _ = artist.autoencoder.encode(render(scenes, 16))
-    x0 = mean * artist.config.autoencoder.scaling_factor
+    x0 = artist.autoencoder.encode(render(scenes, 16))
     noise_ = jax.random.normal(jax.random.key(0), x0.shape)
     ab = alpha_bars(artist.config.process)[900]
     z = ab**0.5 * x0 + (1 - ab) ** 0.5 * noise_

@@ -1,10 +1,7 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.config import VariancePreservingConfig
-from diffusion.process import schedule
-from diffusion.stages.noisy_latent import initial_noise, noisy_latent, picture_keys
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 
 SIZE = (8, 6, 4)
 
@@ -30,13 +27,3 @@ def test_the_canvas_is_standard_normal():
     assert abs(z.mean()) < 0.02  # 102,400 numbers: deviation 0.003
     assert abs(z.var() - 1) < 0.02
     assert abs((z**4).mean() - 3) < 0.15
-
-
-def test_noisy_latent_takes_each_picture_to_its_own_timestep():
-    alpha_bars = schedule.alpha_bars(VariancePreservingConfig())
-    x0, noise = jax.random.normal(jax.random.key(0), (2, 3, *SIZE))
-    timesteps = [0, 500, 999]
-    z = noisy_latent(x0, noise, jnp.asarray(timesteps), jnp.asarray(alpha_bars))
-    for i, t in enumerate(timesteps):
-        expected = alpha_bars[t] ** 0.5 * x0[i] + (1 - alpha_bars[t]) ** 0.5 * noise[i]
-        np.testing.assert_allclose(z[i], expected, atol=3e-6)

@@ -1,25 +1,34 @@
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
+from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet_down import UNetDown
 
 
 @pytest.fixture(scope="module")
 def down(tiny, build):
-    return build(lambda: UNetDown(tiny.denoiser, rngs=nnx.Rngs(0)))
+    return build(lambda: UNetDown(tiny.denoiser, rngs=SameKey(0)))
 
 
 @pytest.fixture(scope="module")
-def inputs(tiny):
+def seen(tiny, down):
+    """What comes out of the stage, and of the parts of its first level one after the other."""
+    rng = np.random.default_rng(0)
     shapes = ((1, 8, 8, 4), (1, tiny.denoiser.time_width), (1, 5, 8))
-    return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+    inputs = [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+    def look(down, latents, time, context):
+        block, start = down.blocks[0], down.conv_in(latents)
+        first = block.transformers[0](block.residuals[0](start, time), context)
+        second = block.transformers[1](block.residuals[1](first, time), context)
+        return (start, first, second, block.downsample(second)), *down(latents, time, context)
+
+    return jax.jit(look)(down, *inputs)
 
 
-def test_every_map_on_the_way_is_kept(down, inputs):
-    look = nnx.jit(lambda down, *inputs: (down.conv_in(inputs[0]), *down(*inputs)))
-    first, h, skips = look(down, *inputs)
+def test_every_map_on_the_way_is_kept(seen):
+    _, h, skips = seen
     assert [skip.shape[1:] for skip in skips] == [
         *[(8, 8, 8)] * 3,
         (4, 4, 8),
@@ -27,21 +36,13 @@ def test_every_map_on_the_way_is_kept(down, inputs):
         (2, 2, 12),
         *[(2, 2, 16)] * 2,
     ]
-    np.testing.assert_allclose(skips[0], first, atol=1e-6)
     np.testing.assert_array_equal(skips[-1], h)
 
 
-def test_a_level_is_residual_transformer_residual_transformer_downsample(down, inputs):
-    def look(down, latents, time, context):
-        block, h = down.blocks[0], down.conv_in(latents)
-        first = block.transformers[0](block.residuals[0](h, time), context)
-        second = block.transformers[1](block.residuals[1](first, time), context)
-        return (first, second, block.downsample(second)), *block(h, time, context)
-
-    parts, h, skips = nnx.jit(look)(down, *inputs)
-    for skip, expected in zip(skips, parts, strict=True):
+def test_a_level_is_residual_transformer_residual_transformer_downsample(seen):
+    parts, _, skips = seen
+    for skip, expected in zip(skips, parts, strict=False):
         np.testing.assert_allclose(skip, expected, atol=1e-6)
-    np.testing.assert_array_equal(h, skips[-1])
 
 
 def test_only_the_levels_that_listen_have_transformers(down):

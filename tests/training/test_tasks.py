@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -20,23 +20,15 @@ from diffusion.config import (
     VariancePreservingConfig,
 )
 from diffusion.datasets.captions import caption, captions, said_by
-from diffusion.datasets.curriculum import CAPTION_DROPOUT
-from diffusion.datasets.garden import (
-    ATTRIBUTES,
-    HELD_OUT,
-    Scene,
-    is_held_out,
-    render,
-    sample_scenes,
-)
+from diffusion.datasets.curriculum import CAPTION_DROPOUT, practice
+from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
 from diffusion.process import schedule
-from diffusion.runtime.parameters import split
-from diffusion.stages.text_encoder import TextEncoder
-from diffusion.stages.vae import VAE
+from diffusion.runtime.parameters import Params, split
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import denoiser
+from diffusion.training import denoiser, text_encoder
 from diffusion.training.autoencoder import AutoencoderTask, measure_scale
 from diffusion.training.denoiser import GAMMA, TIMES, DenoiserTask, draw_timesteps, weight
+from diffusion.training.loop import State, TrainConfig, init_state, make_step
 from diffusion.training.text_encoder import (
     OPTIONS,
     TWIN_ATTRIBUTES,
@@ -45,8 +37,20 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
+from diffusion.weights.architectures import create
+from tests.training.conftest import stripes
 
 HUES = ("house", "roof", "door")
+CONFIG = TrainConfig(1000, 4, 3e-3, warmup=0)
+pytestmark = pytest.mark.usefixtures("quick_pictures", "narrow_tower")
+
+
+@pytest.fixture(scope="module")
+def narrow_tower() -> Iterator[None]:
+    """The image tower of the text task with few channels: a wide one's gradients compile long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoder, "IMAGE_WIDTHS", (8, 8, 8, 8))
+        yield
 
 
 @cache
@@ -59,57 +63,113 @@ def words() -> Tokenizer:
 @cache
 def small(kind: str = "v") -> ModelConfig:
     return ModelConfig(
-        image_size=16,
+        image_size=8,
         text_encoder=TextEncoderConfig(
             vocab_size=words().vocab_size, length=100, width=8, layers=1, heads=2, mlp_width=16
         ),
         denoiser=UNetConfig(
-            block_out_channels=(8, 8), layers_per_block=1, attention=(True, False),
-            heads=(2, 2), context_width=8, norm_groups=4,
+            block_out_channels=(8,), layers_per_block=1, attention=(True,), heads=(2,),
+            context_width=8, norm_groups=4,
         ),
         autoencoder=VAEConfig(
-            block_out_channels=(4, 8), layers_per_block=1, norm_groups=2, scaling_factor=1.0
+            block_out_channels=(4,), layers_per_block=1, norm_groups=2, scaling_factor=1.0
         ),
         process=VariancePreservingConfig(prediction=kind),
     )  # fmt: skip
 
 
+def fresh(slot: str, config: ModelConfig, seed: int) -> Params:
+    return split(create(getattr(config, slot), nnx.Rngs(seed)))[1]
+
+
+@cache
 def make(name: str) -> Any:
     if name == "vae":
         return AutoencoderTask(small())
     if name == "text":
         return TextTask(small(), words())
-    text_encoder = split(TextEncoder(small().text_encoder, rngs=nnx.Rngs(1)))[1]
+    config = small()
     return DenoiserTask(
-        small(), words(), text_encoder, split(VAE(small().vae, rngs=nnx.Rngs(2)))[1]
+        config, words(), fresh("text_encoder", config, 1), fresh("autoencoder", config, 2)
     )
+
+
+class School(NamedTuple):
+    """A task, where it begins, a batch of it, and its compiled training step."""
+
+    task: Any
+    params: Params
+    batch: Any
+    step: Callable[..., tuple[State, dict[str, jax.Array]]]
+
+    def at(self, number: int = 0) -> State:
+        """The beginning, with the random numbers of a step."""
+        return init_state(self.task, CONFIG, self.params)._replace(step=jnp.int32(number))
+
+
+@cache
+def school(name: str) -> School:
+    task = make(name)
+    batch = task.batch(np.random.default_rng(0), CONFIG.batch_size)
+    return School(task, task.init(0), batch, make_step(task, CONFIG))
 
 
 @pytest.mark.parametrize("name", ["vae", "text", "unet"])
 def test_a_task_gives_gradients_and_learns_a_batch_by_heart(name):
-    task = make(name)
-    data = task.batch(np.random.default_rng(0), 4)
-    params, key = task.init(0), jax.random.key(0)
-    rule = optax.adam(3e-3)
-
-    @jax.jit
-    def step(params, state, key):
-        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(params, data, key)
-        changes, state = rule.update(gradients, state)
-        return optax.apply_updates(params, changes), state, loss, metrics, gradients
-
-    state = rule.init(params)
-    following, state, loss, metrics, gradients = step(params, state, key)
-    assert all(np.isfinite(value).all() for value in jax.tree.leaves((loss, metrics, gradients)))
-    assert loss > 0
-    assert float(optax.tree.norm(gradients)) > 1e-3
-    again = step(params, rule.init(params), key)[2]
-    assert again == loss
+    task, _, batch, step = school(name)
+    state, first = step(school(name).at(0), task.frozen, batch)
+    assert all(np.isfinite(value) for value in first.values())
+    assert all(np.isfinite(value).all() for value in jax.tree.leaves(state))
+    assert first["loss"] > 0
+    assert first["gradient_norm"] > 1e-3
+    assert step(school(name).at(0), task.frozen, batch)[1] == first
     if name != "text":  # which needs no randomness
-        assert step(params, rule.init(params), jax.random.key(1))[2] != loss
+        assert step(school(name).at(1), task.frozen, batch)[1]["loss"] != first["loss"]
     for _ in range(40):
-        following, state, last, _, _ = step(following, state, key)
-    assert last < 0.9 * loss
+        state, last = step(state._replace(step=jnp.int32(0)), task.frozen, batch)
+    assert last["loss"] < 0.9 * first["loss"]
+
+
+def constants(jaxpr: Any) -> int:
+    """The largest constant that a program holds, in bytes."""
+    found = [constant.nbytes for constant in getattr(jaxpr, "consts", [])]
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        inner = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")
+        )
+        found += [constants(one) for one in inner if hasattr(one, "eqns")]
+    return max(found, default=0)
+
+
+def test_a_training_step_holds_no_frozen_network():
+    task, _, batch, step = school("unet")
+    state = jax.eval_shape(school("unet").at)
+
+    class Closing(DenoiserTask):
+        """As it must not be: the networks are part of the program."""
+
+        def loss(self, params, frozen, batch, key):
+            return super().loss(params, self.frozen, batch, key)
+
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(task.frozen))
+    closing = Closing(task.model, task.tokenizer, **task.frozen)
+    held = make_step(closing, CONFIG).trace(state, closing.frozen, batch).jaxpr
+    assert constants(held) >= largest
+    assert constants(step.trace(state, task.frozen, batch).jaxpr) < largest
+
+
+@pytest.mark.parametrize("slot", ["text_encoder", "autoencoder"])
+def test_another_frozen_network_is_another_loss_by_the_same_program(slot):
+    task, params, batch, step = school("unet")
+    listening = jax.tree.map(lambda leaf: leaf + 0.1, params)  # fresh, it says nothing of anything
+
+    def loss(frozen: Params) -> jax.Array:
+        return step(init_state(task, CONFIG, listening), frozen, batch)[1]["loss"]
+
+    before, programs = loss(task.frozen), step._cache_size()
+    other = task.frozen | {slot: jax.tree.map(lambda leaf: 1.5 * leaf, task.frozen[slot])}
+    assert abs(loss(other) - before) > 1e-3 * before
+    assert step._cache_size() == programs == 1
 
 
 @pytest.mark.parametrize("name", ["vae", "text", "unet"])
@@ -185,33 +245,33 @@ def test_what_was_said_is_what_the_captions_name():
 
 def test_every_token_from_the_end_mark_on_has_to_have_read_the_caption():
     """The gradient of the reading reaches the last row of padding, and no word before the end."""
-    task = make("text")
-    data = task.batch(np.random.default_rng(0), 4)
-    pupil = nnx.merge(task.structure, task.init(0))
+    task, params, data, _ = school("text")
+    pupil = nnx.merge(task.structure, params)
     tokens = jnp.asarray(data.tokens)
 
     def reading(states):
         is_end = tokens == task.tokenizer.eos
         return read_loss(pupil.read(states), jnp.asarray(data.said), is_end)[0]
 
-    slopes = np.abs(jax.grad(reading)(pupil.text(tokens))).sum(axis=-1)
+    slopes = jax.jit(lambda: jax.grad(reading)(pupil.text(tokens)))()
+    slopes = np.abs(slopes).sum(axis=-1)
     assert (slopes[np.asarray(tokens) == task.tokenizer.eos] > 0).all()
     assert (slopes[np.asarray(tokens) != task.tokenizer.eos] == 0).all()
 
 
 def test_a_reader_who_knows_everything_has_no_loss():
-    task = make("text")
-    data = task.batch(np.random.default_rng(0), 4)
+    task, _, data, _ = school("text")
     is_end = jnp.asarray(data.tokens == task.tokenizer.eos)
     perfect = [
         50.0 * jnp.broadcast_to(jax.nn.one_hot(column, k)[:, None], (*is_end.shape, k))
         for column, k in zip(data.said.T, OPTIONS, strict=True)
     ]
-    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    asked = jax.jit(read_loss)
+    loss, understood = asked(perfect, jnp.asarray(data.said), is_end)
     assert loss < 1e-6
     assert understood == 1.0
     perfect[0] = jnp.roll(perfect[0], 1, axis=-1)  # one attribute wrong: nothing is understood
-    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    loss, understood = asked(perfect, jnp.asarray(data.said), is_end)
     assert loss > 10.0
     assert understood == 0.0
 
@@ -235,8 +295,9 @@ def test_the_contrastive_loss_by_hand():
     ],
 )
 def test_the_weight_of_a_noise_level_by_hand(alpha_bar, epsilon, v):
-    np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "epsilon"), [epsilon], rtol=1e-5)
-    np.testing.assert_allclose(weight(jnp.array([alpha_bar]), "v"), [v], rtol=1e-5)
+    ratio = schedule.snr(jnp.array([alpha_bar]))
+    np.testing.assert_allclose(weight(ratio, "epsilon"), [epsilon], rtol=1e-5)
+    np.testing.assert_allclose(weight(ratio, "v"), [v], rtol=1e-5)
 
 
 def test_timesteps_come_one_from_each_part_and_more_of_them_from_the_middle():
@@ -256,8 +317,9 @@ def test_a_draw_that_rounds_to_the_end_is_still_a_timestep(monkeypatch):
     assert draw_timesteps(jax.random.key(0), 4, 1000).max() == 999
 
 
-def test_a_tenth_of_the_captions_is_dropped():
+def test_a_tenth_of_the_captions_is_dropped(monkeypatch):
     count = 4000
+    monkeypatch.setattr(denoiser, "practice", partial(practice, candidates=1))  # the same dropout
     tokens = make("unet").batch(np.random.default_rng(0), count).tokens
     dropped = int((tokens == words()([""])).all(axis=1).sum())
     own = sum(not said.text for said in captions(sample_scenes(np.random.default_rng(0), 100),
@@ -268,68 +330,82 @@ def test_a_tenth_of_the_captions_is_dropped():
 
 
 @pytest.mark.parametrize("kind", ["v", "epsilon"])
-def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, monkeypatch):
-    """A fresh network says nothing (its last layer is zero), so the loss is the target's size."""
+def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
+    """Of a denoiser that says nothing, the loss is the target's size."""
     config = small(kind)
-    config = dataclasses.replace(
-        config, vae=dataclasses.replace(config.autoencoder, scaling_factor=0.5)
-    )
-    text, vae = (split(module(rngs=nnx.Rngs(0)))[1] for module in (
-        partial(TextEncoder, config.text_encoder), partial(VAE, config.autoencoder)))  # fmt: skip
+    scaled = dataclasses.replace(config.autoencoder, scaling_factor=0.5)
+    config = dataclasses.replace(config, autoencoder=scaled)
+    text, vae = (fresh(slot, config, 0) for slot in ("text_encoder", "autoencoder"))
     task = DenoiserTask(config, words(), text, vae)
     seen: dict[str, tuple[jax.Array, ...]] = {}
 
-    def watched(name, function):
-        def call(*arguments):
+    class Silent(nnx.Module):
+        def __call__(self, x_t, t, context):
+            seen["denoiser"] = x_t, t, context
+            return jnp.zeros_like(x_t)
+
+    def watched(name: str, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        def call(*arguments: jax.Array) -> jax.Array:
             seen[name] = arguments
             return function(*arguments)
 
-        monkeypatch.setattr(denoiser, name, call)
+        return call
 
-    watched("noisy_latent", denoiser.noisy_latent)
-    watched("target", denoiser.target)
+    task.structures["denoiser"] = nnx.split(Silent())[0]
+    task.process.add_noise = watched("add_noise", task.process.add_noise)
+    task.process.target = watched("target", task.process.target)
     batch = task.batch(np.random.default_rng(0), 2)
-    loss, metrics = task.loss(task.init(0), batch, jax.random.key(0))
 
-    latents, noise, timesteps, alpha_bars = seen["noisy_latent"]
-    assert np.array_equal(seen["target"][0], latents)
-    assert np.array_equal(seen["target"][1], noise)
+    @jax.jit
+    def run(frozen: Params) -> tuple[Any, ...]:
+        autoencoder = nnx.merge(task.structures["autoencoder"], frozen["autoencoder"])
+        posterior = autoencoder.posterior(stripes(batch.scenes, config.image_size))
+        drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
+        heard = nnx.merge(task.structures["text_encoder"], frozen["text_encoder"])
+        context = heard(jnp.asarray(batch.tokens))
+        return *task.loss({}, frozen, batch, jax.random.key(0)), seen, drawn, context
+
+    loss, metrics, seen, drawn, heard = run(task.frozen)
+    latents, noise, timesteps = seen["add_noise"]
+    jax.tree.map(np.testing.assert_array_equal, seen["target"], seen["add_noise"])
     alpha_bar = schedule.alpha_bars(config.process)[np.asarray(timesteps)]
-    np.testing.assert_allclose(seen["target"][2], alpha_bar, rtol=1e-6)
-    assert np.array_equal(alpha_bars, task.alpha_bars)
-    assert seen["target"][3] == kind
-    posterior = nnx.merge(task.vae_structure, vae).encode(render(batch.scenes, config.image_size))
-    drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
+    assert task.process.prediction == kind
     np.testing.assert_allclose(
         latents, np.concatenate([drawn] * denoiser.VIEWS), rtol=1e-5, atol=1e-6
     )
     assert abs(float(jnp.std(noise)) - 1) < 0.1
 
-    spread = np.sqrt(1 - alpha_bar)[:, None, None, None]
-    v = np.sqrt(alpha_bar)[:, None, None, None] * noise - spread * latents
+    signal, spread = (np.sqrt(x)[:, None, None, None] for x in (alpha_bar, 1 - alpha_bar))
+    x_t, told, context = seen["denoiser"]
+    np.testing.assert_allclose(x_t, signal * latents + spread * noise, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(told, timesteps)
+    np.testing.assert_allclose(context, np.concatenate([heard] * denoiser.VIEWS), atol=1e-5)
+    v = signal * noise - spread * latents
     error = np.square(v if kind == "v" else noise).mean((1, 2, 3))
-    counts = np.asarray(weight(jnp.asarray(alpha_bar, jnp.float32), kind))
+    counts = np.asarray(weight(schedule.snr(jnp.asarray(alpha_bar, jnp.float32)), kind))
     assert float(loss) == pytest.approx(np.mean(counts * error), rel=1e-4)
     assert float(metrics["error"]) == pytest.approx(np.mean(error), rel=1e-4)
 
 
 def test_the_measured_scale_gives_latents_of_unit_variance():
-    config = small()
-    task = AutoencoderTask(config)
-    params = task.init(0)
-    scale = measure_scale(config, params, count=128)
-    vae = nnx.merge(task.structure, params)
-    scenes = sample_scenes(np.random.default_rng(99), 256)  # others than those it was measured on
-    latents = vae.encode(render(scenes, 16)).sample(jax.random.key(5)) * scale
+    task, params, *_ = school("vae")
+    scale = measure_scale(task.model, params, count=128)
+    pictures = stripes(sample_scenes(np.random.default_rng(99), 256), 8)  # measured on others
+
+    @jax.jit
+    def encode(params: Params) -> jax.Array:
+        vae = nnx.merge(task.structure, params)
+        return vae.posterior(pictures).sample(jax.random.key(5))
+
+    latents = encode(params) * scale
     assert float(jnp.std(latents)) == pytest.approx(1.0, abs=0.05)
-    assert scale == measure_scale(config, params, count=128)
-    assert scale != measure_scale(config, params, count=128, seed=1)
+    assert scale == measure_scale(task.model, params, count=128)
+    assert scale != measure_scale(task.model, params, count=128, seed=1)
 
 
 @pytest.mark.parametrize("name", ["vae", "text", "unet"])
 def test_the_sample_sheet_is_a_picture_and_always_of_the_same(name):
-    task = make(name)
-    params = task.init(0)
+    task, params, *_ = school(name)
     page = task.picture(params)
     assert page.dtype == np.uint8
     assert page.ndim == 3
