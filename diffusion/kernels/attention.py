@@ -46,16 +46,19 @@ def attend(
     def apart(x: Float[Array, "b n c"]) -> Float[Array, "bh n d"]:
         return x.reshape(b, -1, heads, d).swapaxes(1, 2).reshape(b * heads, -1, d)
 
+    def mix(q: Array, k: Array, v: Array) -> Array:
+        return finish(attend_partly(q, k, v, mask)).astype(v.dtype)
+
     query, key, value = apart(query * d**-0.5), apart(key), apart(value)
     if large:
         chunks = query.reshape(b * heads, -1, largest_divisor(n, AT_ONCE // m), d)
         mixed = lax.map(
-            lambda head: lax.map(lambda chunk: finish(attend_partly(chunk, *head[1:])), head[0]),
+            lambda head: lax.map(lambda chunk: mix(chunk, head[1], head[2]), head[0]),
             (chunks, key, value),
         )
     else:
-        mixed = finish(attend_partly(query, key, value, mask))
-    return mixed.astype(value.dtype).reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
+        mixed = mix(query, key, value)
+    return mixed.reshape(b, heads, n, d).swapaxes(1, 2).reshape(b, n, c)
 
 
 class Partial(NamedTuple):
