@@ -5,20 +5,21 @@ BIN = $(VENV)/bin
 PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
+MARKS ?= -m "not slow"
 
 .PHONY: paint test check lessons notebook parity parity-full bench train speedrun figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
 
-test: $(VENV)/installed-dev  ## all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+test: $(VENV)/installed-dev  ## the tests, without the slow ones: make test, or make test MARKS= for all
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(MARKS) $(ARGS)
 
-check: $(VENV)/installed-dev  ## style, types, all tests
+check: $(VENV)/installed-dev  ## style, types, the tests without the slow ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -x -q $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -x -q $(MARKS) $(ARGS)
 
 lessons: $(VENV)/installed-course  ## notebooks from the lessons, executed: make lessons ARGS="3" or ARGS=--check
 	$(BIN)/python -m diffusion.course.notebooks $(ARGS)

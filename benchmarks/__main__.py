@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -19,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.machine import described
 from benchmarks.timing import Options, Row, measure
 
 # Name of the group and of its function, the file where it is, and what is measured.
@@ -33,22 +35,24 @@ GROUPS = {
     "attention": ("networks", "4,096 tokens, by itself"),
     "garden": ("garden", "the shipped model paints latents, 25 steps with guidance"),
     "training": ("training", "a training step of the garden's U-Net and VAE"),
-    "loop": ("painting", "what painting costs beside its arithmetic"),
-    "start": ("painting", "from the start of the process to the picture"),
+    "start": ("garden", "what a user waits for, and what of it is not arithmetic"),
+    "memory": ("memory", "stages of SD 1.5 at 512x512, float32 and bfloat16, and loading"),
 }
 HALF = ("peak", "unet", "vae", "text", "attention")  # the groups that --half has
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "diffusers", "transformers")
 
 NOTES = """\
 {precision}; medians of calls in turns, and the fastest to the slowest of them. *ratio* is our
-median over that of the fastest peer (where there is none, of the first line): below 1 we are
-faster. *compiling* is the first call less a usual one, without any cache. *peak* is the share of
-the fastest matrix product here; the operations are those of products and convolutions in their
-plain form, two for each multiplication. Other forms of a convolution multiply less than is counted,
-so the share can exceed 100 %. Let nothing else run: threads that wait for each other, PyTorch's
-above all, suffer more than others from a busy core."""
+median over that of the fastest peer (without peers, of the first line): below 1 we are faster.
+*compiling* is the first call less a usual one, without any cache; *grown* is the memory of the
+machine that it took beyond what was there before. *peak* is the share of the fastest matrix product
+here; the operations are those of products and convolutions in their plain form, two for each
+multiplication. Other forms of a convolution multiply less than is counted, so the share can exceed
+100 %. Let nothing else run: threads that wait for each other, PyTorch's above all, suffer more than
+others from a busy core."""
 
-HEADS = ("work", "contender", "median", "range", "ratio", "compiling", "peak", "note")
-WIDTHS = (66, 30, 7, 18, 5, 9, 4, 4)
+HEADS = ("work", "contender", "median", "range", "ratio", "compiling", "grown", "peak", "note")
+WIDTHS = (60, 32, 7, 18, 5, 9, 9, 4, 4)
 
 
 def main() -> int:
@@ -58,26 +62,21 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="works whose names hold TEXT")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds (%(default)s)")
     parser.add_argument("--gpu", action="store_true", help="on an NVIDIA GPU, not on the CPU")
-    parser.add_argument(
-        "--half", action="store_true", help="the networks of SD and attention in bfloat16"
-    )
+    parser.add_argument("--half", action="store_true", help=f"bfloat16, in {', '.join(HALF)}")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     given = parser.parse_args()
     if given.list:
         print("\n".join(f"{name:10} {about}" for name, (_, about) in GROUPS.items()))
         return 0
-    if unknown := set(given.groups) - GROUPS.keys():
-        parser.error(f"unknown {', '.join(sorted(unknown))}; groups are {', '.join(GROUPS)}")
+    known = HALF if given.half else tuple(GROUPS)
+    if unknown := set(given.groups) - set(known):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if given.repeats < 1:
         parser.error("--repeats must be 1 or more")
-    groups = given.groups or list(HALF if given.half else GROUPS)
-    if given.half and (others := set(groups) - set(HALF)):
-        parser.error(f"--half has no {', '.join(sorted(others))}; it has {', '.join(HALF)}")
     options = Options(given.repeats, not given.no_compile, given.only, given.half, given.gpu)
     with tempfile.TemporaryDirectory() as cache:
         prepare(options, cache)
-        return report(groups, options, given.markdown)
+        return report(given.groups or known, options)
 
 
 def prepare(options: Options, cache: str) -> None:
@@ -98,35 +97,41 @@ def rows(group: str, options: Options) -> Iterator[Row]:
         yield from measure(work, options)
 
 
-def report(groups: list[str], options: Options, markdown: Path | None) -> int:
-    """Measure, print and write; the matrix products always come first."""
-    page: list[str] = []
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-        page.append(line)
-
-    exact = "float32, products in TensorFloat-32 (loop and start: bfloat16)"
+def report(groups: tuple[str, ...], options: Options) -> int:
+    """Measure and print; the matrix products always come first."""
+    exact = "float32, products in TensorFloat-32 (start: bfloat16)"
     precision = "bfloat16" if options.half else exact if options.gpu else "float32"
-    say(f"{date.today()}, {described(options.gpu)}\n\n{NOTES.format(precision=precision)}")
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    load = f"load before {os.getloadavg()[0]:.1f}"
+    print(f"{date.today()}, {machine(options.gpu)}, {os.cpu_count()} cores, {load}; {versions}\n")
+    print(NOTES.format(precision=precision))
     peak, failed, last = 0.0, 0, None
     for group in ["peak", *(group for group in groups if group != "peak")]:
-        say(f"\n## {group}: {GROUPS[group][1]}\n")
-        say(line(HEADS))
-        say(line(tuple("-" * width for width in WIDTHS)))
+        print(f"\n## {group}: {GROUPS[group][1]}\n")
+        print(line(HEADS))
+        print(line(tuple("-" * width for width in WIDTHS)), flush=True)
         try:
             for row in rows(group, replace(options, only="") if group == "peak" else options):
                 if group == "peak":
                     peak = max(peak, row.work.flops / min(row.seconds))
-                say(line(cells(row, peak, named=row.work is not last)))
+                print(line(cells(row, peak, named=row.work is not last)), flush=True)
                 last = row.work
         except Exception as error:
             traceback.print_exc()
-            say(f"\n{group} failed: {error}")
-            failed += 1
-    if markdown is not None:
-        markdown.write_text("\n".join(page) + "\n", encoding="utf-8")
-    return min(failed, 1)
+            print(f"\n{group} failed: {error}", flush=True)
+            failed = 1
+    return failed
+
+
+def machine(gpu: bool) -> str:
+    """What the processor or the GPU calls itself."""
+    if gpu:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.check_output(command, text=True).splitlines()[0]
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def line(texts: tuple[str, ...]) -> str:
@@ -138,22 +143,18 @@ def line(texts: tuple[str, ...]) -> str:
 def cells(row: Row, peak: float, named: bool) -> tuple[str, ...]:
     """The texts of a line; what is not known is empty."""
     name, flops = row.work.name, row.work.flops
-    if flops:
-        weights = f", {row.work.weights / 2**20:,.0f} MiB" if row.work.weights else ""
-        name += f" ({flops / 1e9:,.3g} Gflop{weights})"
-    name = name if named else ""
-    if not row.seconds:
-        return (name, row.contender, "", "", "", "", "", row.note)
-    return (
-        name,
-        row.contender,
-        duration(row.median),
-        f"{duration(min(row.seconds))} to {duration(max(row.seconds))}",
-        "" if row.ratio is None else f"{row.ratio:.2f}",
-        "" if row.compiling is None else duration(row.compiling),
-        f"{flops / row.median / peak:.0%}" if flops else "",
-        row.note,
-    )
+    name += f" ({flops / 1e9:,.3g} Gflop)" if flops else ""
+    known = ("",) * 6
+    if row.seconds:
+        known = (
+            duration(row.median),
+            f"{duration(min(row.seconds))} to {duration(max(row.seconds))}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.compiling is None else duration(row.compiling),
+            f"{row.grown / 2**20:,.0f} MiB",
+            f"{flops / row.median / peak:.0%}" if flops else "",
+        )
+    return (name if named else "", row.contender, *known, row.note)
 
 
 def duration(seconds: float) -> str:

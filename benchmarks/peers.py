@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,35 +16,38 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from benchmarks.machine import cores
 from benchmarks.timing import EAGER, Call, Options, Side
 from parity import reference
 from parity.blocks import nhwc
+from parity.full_size import synthetic_tokenizer
 
 COMPILED = "torch.compile"
 LAST = ", channels last"
 KINDS = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
 
 
+@contextmanager
+def random_model(family: str) -> Iterator[Path]:
+    """A folder as an official one, of full size: random weights, a vocabulary of the right size."""
+    with tempfile.TemporaryDirectory() as place:
+        reference.build(reference.FULL[family], seed=0, tiny=False).save_pretrained(place)
+        words = reference.FULL[family].text_encoder["vocab_size"]
+        synthetic_tokenizer(words).save(Path(place) / "tokenizer")
+        yield Path(place)
+
+
 def pair(
     ours: Callable[..., dict[str, Call]],
     theirs: Callable[..., Call],
-    *arguments: Any,
+    arguments: tuple[Any, ...],
     options: Options,
     layouts: tuple[str, ...] = ("",),
 ) -> list[Side]:
-    """Ours, and theirs in each form, each in a process of its own.
-
-    Args:
-        theirs: the call in one form, from `arguments` and the form's name.
-        layouts: what the names of the forms end with.
-    """
+    """Ours and, in each form and layout, theirs, which gets the form's name, too."""
     forms = [EAGER, COMPILED][: 1 + options.compile]
     names = [form + layout for layout in layouts for form in forms]
-    return [
-        Side(ours, arguments),
-        *(Side(_alone, (theirs, *arguments, name), peer=True) for name in names),
-    ]
+    peers = [Side(_alone, (theirs, *arguments, name), peer=True) for name in names]
+    return [Side(ours, arguments), *peers]
 
 
 def _alone(theirs: Callable[..., Call], *arguments: Any) -> dict[str, Call]:
@@ -53,7 +60,7 @@ def device() -> torch.device:
 
     On a GPU both round the factors of float32 products to TensorFloat-32.
     """
-    torch.set_num_threads(cores())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     if jax.default_backend() == "cpu":
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
@@ -65,7 +72,10 @@ def network(place: Any, part: str, form: str, dtype: torch.dtype = torch.float32
     """A network of a model folder, in the layout that the form's name says."""
     found = KINDS[part].from_pretrained(place, subfolder=part).eval()
     layout = torch.channels_last if form.endswith(LAST) else torch.contiguous_format
-    return found.to(device(), dtype, memory_format=layout)
+    found = found.to(device(), dtype, memory_format=layout)
+    for parameter in found.parameters():
+        parameter.data = parameter.data.clone()  # as it is, it lies askew in the file
+    return found
 
 
 def formed(function: Callable[..., Any], form: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.timing import Call, Options, Side, Work
 from diffusion.weights.architectures import structure
@@ -37,24 +37,14 @@ def product(n: int, m: int, k: int, dtype: str) -> dict[str, Call]:
     return {"JAX": lambda: multiply(one, other)}
 
 
-def counted(config: Any, method: str, *inputs: Any) -> dict[str, Any]:
-    """Operations of a network's method and bytes of its parameters in float32, as of a `Work`.
-
-    Args:
-        config: of the network.
-        inputs: of the method, or their shapes.
-    """
+def counted(config: Any, method: str, *inputs: Any) -> float:
+    """Operations of a method of a configuration's network; `inputs` may be shapes."""
     form, like = structure(config)
 
     def apply(params: Any, *inputs: Any) -> Any:
         return getattr(nnx.merge(form, params), method)(*inputs)
 
-    return {"flops": flops(apply, like, *inputs), "weights": size(like)}
-
-
-def size(params: Any) -> int:
-    """Bytes of parameters, or of their shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    return flops(apply, like, *inputs)
 
 
 def flops(function: Callable[..., Any], *inputs: Any) -> float:
@@ -69,29 +59,20 @@ def flops(function: Callable[..., Any], *inputs: Any) -> float:
 
 
 def _flops(jaxpr: Jaxpr) -> float:
-    return sum(_flops_of(equation) for equation in jaxpr.eqns)
+    return sum(map(_flops_of, jaxpr.eqns))
 
 
 def _flops_of(equation: JaxprEqn) -> float:
-    options = equation.params
+    options, (result, *_) = equation.params, equation.outvars
     if equation.primitive.name == "dot_general":
         contracted = options["dimension_numbers"][0][0]
         depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return 2.0 * equation.outvars[0].aval.size * depth
+        return 2.0 * result.aval.size * depth
     if equation.primitive.name == "conv_general_dilated":
         kernel = equation.invars[1].aval
         depth = kernel.size / kernel.shape[options["dimension_numbers"].rhs_spec[0]]
         # A dilated input is the gradient of a stride: only one value in so many is not a zero.
-        return 2.0 * equation.outvars[0].aval.size * depth / math.prod(options["lhs_dilation"])
+        return 2.0 * result.aval.size * depth / math.prod(options["lhs_dilation"])
     times = options["length"] if equation.primitive.name == "scan" else 1
-    return times * sum(map(_flops, _inner(options)))
-
-
-def _inner(options: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs that an equation holds."""
-    for value in options.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, ClosedJaxpr):
-                yield one.jaxpr
-            elif isinstance(one, Jaxpr):
-                yield one
+    inner = (getattr(leaf, "jaxpr", leaf) for leaf in jax.tree.leaves([*options.values()]))
+    return times * sum(_flops(program) for program in inner if isinstance(program, Jaxpr))

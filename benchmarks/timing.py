@@ -6,15 +6,16 @@ beside it and 587 ms apart, PyTorch's 794 and 748 (Zen 5, 2026-11-27).
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -67,7 +68,6 @@ class Work:
     name: str
     sides: Sequence[Side]
     flops: float = 0.0  # operations of the plain form; 0: not counted
-    weights: int = 0  # bytes of parameters
     times: int = 1  # how often a call does it
 
 
@@ -78,13 +78,22 @@ class Row:
     work: Work
     contender: str
     seconds: tuple[float, ...] = ()  # of the rounds that count; none where it failed
-    compiling: float | None = None  # seconds of the first call beyond a usual one
     ratio: float | None = None  # of the median to that of the fastest peer, or of the first
+    compiling: float | None = None  # seconds of the first call beyond a usual one
+    grown: int = 0
     note: str = ""
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+
+class Answer(NamedTuple):
+    """What a process says of a call."""
+
+    seconds: float
+    grown: int  # bytes: the most memory that it had by now, less what it had when it was ready
+    outputs: list[np.ndarray]  # where they are wanted
 
 
 @dataclass(frozen=True)
@@ -95,72 +104,71 @@ class Contender:
     peer: bool
     pipe: Connection
 
-    def call(self, wanted: bool = False) -> tuple[float, list[np.ndarray]]:
-        """Seconds of a call, and what it returned if that is wanted. Raises what it raised."""
+    def call(self, wanted: bool = False) -> Answer:
+        """Raises what it raised over there."""
         self.pipe.send((self.name, wanted))
-        return _answer(self.pipe)
+        return _received(self.pipe)
 
 
-def measure(work: Work, options: Options) -> list[Row]:
+def measure(work: Work, options: Options) -> Iterator[Row]:
     """A row a contender. The first two rounds do not count: they compile, compare and warm up.
 
     All must return what the first does. A compiled peer that fails, or that returns something else,
     has a note in place of its time; of any other contender that is an error.
     """
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         contenders = [one for side in work.sides for one in stack.enter_context(_started(side))]
         first, failed = _first_round(contenders, options.bound)
-        running = [one for one in contenders if one.name not in failed]
-        warm = sum(one.call()[0] for one in running)
+        running = [one for one in contenders if one.name in first]
+        warm = sum(one.call().seconds for one in running)
         seconds: dict[str, list[float]] = {one.name: [] for one in running}
         for _ in range(max(options.repeats, min(MOST, int(SPENT / warm)))):
             for one in running:
                 time.sleep(PAUSE)
-                seconds[one.name].append(one.call()[0])
+                seconds[one.name].append(one.call().seconds)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     peers = [medians[one.name] for one in running if one.peer]
     best = min(peers, default=medians[contenders[0].name])
-    rows = []
     for i, one in enumerate(contenders):
         if one.name in failed:
-            rows.append(Row(work, one.name, note=failed[one.name]))
+            yield Row(work, one.name, note=failed[one.name])
             continue
-        compiling = None
-        if not one.name.startswith(EAGER):
-            compiling = max(0.0, first[one.name] - medians[one.name])
-        ratio = medians[one.name] / best if not one.peer and (peers or i) else None
-        each = tuple(second / work.times for second in seconds[one.name])
-        rows.append(Row(work, one.name, each, compiling, ratio))
-    return rows
+        median, begin = medians[one.name], first[one.name]
+        yield Row(
+            work,
+            one.name,
+            tuple(second / work.times for second in seconds[one.name]),
+            ratio=median / best if not one.peer and (peers or i) else None,
+            compiling=None if one.name.startswith(EAGER) else max(0.0, begin.seconds - median),
+            grown=begin.grown,
+        )
 
 
 def _first_round(
     contenders: list[Contender], bound: float
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of each contender's first call, and what is the matter with those that failed."""
-    seconds: dict[str, float] = {}
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """Each contender's first answer, and what is the matter with those that failed."""
+    first: dict[str, Answer] = {}
     failed: dict[str, str] = {}
     expected: list[np.ndarray] = []
     for one in contenders:
         try:
-            seconds[one.name], found = one.call(wanted=True)
-            expected = expected or found
-            for pair in zip(found, expected, strict=True) if found else ():
+            answer = one.call(wanted=True)
+            expected = expected or answer.outputs
+            for pair in zip(answer.outputs, expected, strict=True) if answer.outputs else ():
                 row = compare("", *pair, bound)
                 if not row.ok:
-                    raise ValueError(
-                        f"differs from the first by {row.relative:.1e} of the largest output, more "
-                        f"than {bound:.0e}"
-                    )
+                    raise ValueError(f"differs by {row.relative:.1e} of the largest output")
+            first[one.name] = answer
         except Exception as error:
             if not one.peer or one.name.startswith(EAGER):
                 error.add_note(one.name)
                 raise
             failed[one.name] = str(error).strip().splitlines()[0]
-    return seconds, failed
+    return first, failed
 
 
-@contextmanager
+@contextlib.contextmanager
 def _started(side: Side) -> Iterator[list[Contender]]:
     context = get_context("spawn")
     here, there = context.Pipe()
@@ -168,13 +176,13 @@ def _started(side: Side) -> Iterator[list[Contender]]:
     process.start()
     there.close()  # if the process dies, the end of the pipe is noticed here
     try:
-        yield [Contender(name, side.peer, here) for name in _answer(here)]
+        yield [Contender(name, side.peer, here) for name in _received(here)]
     finally:
         process.kill()
         process.join()
 
 
-def _answer(pipe: Connection) -> Any:
+def _received(pipe: Connection) -> Any:
     found = pipe.recv()
     if isinstance(found, Exception):
         raise found
@@ -188,17 +196,28 @@ def _serve(pipe: Connection, side: Side) -> None:
     try:
         calls = side.build(*side.arguments)
         pipe.send(list(calls))
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forget the most memory until now
+        ready = memory("VmRSS")
         while True:
             name, wanted = pipe.recv()
             began = time.perf_counter()
             result = calls[name]()
             _wait(result)
             seconds = time.perf_counter() - began
-            pipe.send((seconds, arrays(result) if wanted else []))
+            outputs = arrays(result) if wanted else []
+            pipe.send(Answer(seconds, memory("VmHWM") - ready, outputs))
     except EOFError:  # nobody asks any more
         return
     except Exception as error:
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def memory(entry: str) -> int:
+    """Bytes that this process has in memory (VmRSS) or had at most (VmHWM); 0 if unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
 def _wait(result: Any) -> None:

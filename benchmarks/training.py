@@ -14,7 +14,7 @@ from flax import nnx
 
 import diffusion
 from benchmarks.peers import LAST, as_theirs, formed, network, pair
-from benchmarks.roofline import flops, size
+from benchmarks.roofline import flops
 from benchmarks.timing import Call, Options, Work
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.pipeline import Artist
@@ -38,7 +38,7 @@ class Task:
     ours: Callable[..., Any]  # the loss of our module on the data
     theirs: Callable[..., Any]  # and of theirs
 
-    def loss(self, params: Any, frozen: Any, data: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    def loss(self, params: Any, frozen: Any, data: Any, key: Any = None) -> tuple[Any, Any]:
         return self.ours(nnx.merge(self.network.structure, params), *data), {}
 
 
@@ -53,16 +53,9 @@ def training(options: Options) -> Iterator[Work]:
         task = drawn(part)
         name = f"training step of the garden's {part}, batch {task.config.batch_size}"
         if options.wants(name):
-            params = task.network.params
-            count = flops(
-                jax.grad(lambda *given, task=task: task.loss(*given)[0]),
-                params,
-                {},
-                task.data,
-                None,
-            )
-            sides = pair(ours, theirs, part, options=options, layouts=("", LAST))
-            yield Work(name, sides, count, size(params), times=STEPS)
+            gradient = jax.grad(lambda params, task=task: task.loss(params, {}, task.data)[0])
+            sides = pair(ours, theirs, (part,), options, ("", LAST))
+            yield Work(name, sides, flops(gradient, task.network.params), times=STEPS)
 
 
 def ours(part: str) -> dict[str, Call]:
@@ -83,23 +76,13 @@ def ours(part: str) -> dict[str, Call]:
 
 
 def theirs(part: str, form: str) -> Call:
-    """The same of PyTorch, at a constant learning rate."""
+    """The same of PyTorch, at a constant learning rate, and biases decay, too: as much work."""
     task = drawn(part)
     module = network(find("garden"), part, form).train()
     loss_of = formed(task.theirs, form)
     config, parameters = task.config, list(module.parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in parameters if (p.ndim > 1) == decays],
-                "weight_decay": config.weight_decay * decays,
-            }
-            for decays in (True, False)
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), fused=True, **settings)
     average = [p.detach().clone() for p in parameters]
     data = [as_theirs(x) for x in task.data]
 
@@ -156,31 +139,25 @@ def vae(artist: Artist) -> Task:
     key, side = jax.random.key(0), model.latent_size
     shape = (config.batch_size, side, side, model.autoencoder.latent_channels)
 
-    def loss(decoded: Any, images: Any, kl: Any, rows: int) -> Any:
-        """Of both: `rows` is the axis of the rows of pixels."""
+    def loss(decoded: Any, images: Any, kl: Any, diff: Any, rows: int) -> Any:
+        """`diff` is NumPy's as either knows it, `rows` the axis of the rows of pixels."""
         error = decoded - images
-        down, right = (_difference(error, axis) for axis in (rows, rows + 1))
+        edges = sum(abs(diff(error, 1, axis)).mean() for axis in (rows, rows + 1))
         pixel = abs(error).mean() + autoencoder.SQUARED_WEIGHT * (error**2).mean()
-        edges = autoencoder.EDGE_WEIGHT * (abs(down).mean() + abs(right).mean())
-        return pixel + edges + autoencoder.COST_WEIGHTS["kl"] * kl
+        cost = autoencoder.COST_WEIGHTS["kl"] * kl
+        return pixel + autoencoder.EDGE_WEIGHT * edges + cost
 
     def ours(network: Any, images: Any, noise: Any) -> Any:
         decoded, costs = network.reconstruct(images, key)  # draws that noise
-        return loss(decoded, images, costs["kl"], rows=1)
+        return loss(decoded, images, costs["kl"], jnp.diff, 1)
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:
         posterior = network.encode(images).latent_dist
         decoded = network.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return loss(decoded, images, kl, rows=2)
+        return loss(decoded, images, kl, torch.diff, 2)
 
     return Task(artist.autoencoder, config, (images, jax.random.normal(key, shape)), ours, theirs)
-
-
-def _difference(x: Any, axis: int) -> Any:
-    """Between neighbours along an axis."""
-    before = (slice(None),) * axis
-    return x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
 
 
 TASKS: dict[str, Callable[[Artist], Task]] = {"unet": unet, "vae": vae}

@@ -54,7 +54,7 @@ command goes on where it was.
 
   diffusion train all --output runs/garden
   diffusion train vae --output runs/garden --set steps=500 batch_size=16
-  diffusion train all --output runs/wide --set model.unet.block_out_channels="(64,128,192)"
+  diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion paint "a red house" --model runs/garden
 

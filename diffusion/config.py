@@ -302,7 +302,10 @@ def _replaced(config: C, values: Mapping[str, str]) -> C:
             kind = get_type_hints(type(config))[entry.name]
             alone = dataclasses.make_dataclass(type(config).__name__, [(entry.name, kind)])
             value = {entry.name: _value(values[entry.name], now)}
-            from_dict(alone, value)  # says what is wrong with its type
+            try:
+                from_dict(alone, value)
+            except ValueError as error:  # its type is wrong
+                raise ValueError(f"{entry.name}: {str(error).partition(': ')[2]}") from error
             changes |= value
     return dataclasses.replace(config, **changes)
 

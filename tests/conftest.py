@@ -32,6 +32,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 from flax.traverse_util import flatten_dict  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from diffusion.config import (  # noqa: E402
     ModelConfig,
@@ -48,15 +49,49 @@ from diffusion.text.tokenizer import Tokenizer  # noqa: E402
 from diffusion.weights import folder  # noqa: E402
 from diffusion.weights.architectures import SLOTS, structure  # noqa: E402
 
+LEFT_OUT = pytest.StashKey[int]()  # how many tests marked `slow` were left out
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    for item in slow[:1]:
+        item.config.stash[LEFT_OUT] = len(slow)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the others' head; each leaves out the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of all."""
+    if count := config.stash.get(LEFT_OUT, 0) * (not hasattr(config, "workeroutput")):
+        print(f"slow tests left out: {count}; `make test MARKS=` runs them, too")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's compiled programs are left alone; those of the tests are shared among them."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    (cache / "jax").mkdir(parents=True)
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """The user's compiled programs are left alone; those of the tests are shared among them.
+
+    The workers of pytest-xdist share one folder. JAX writes a program without a lock: a worker
+    that reads half of it says so (pyproject.toml lets it), and compiles the program itself.
+    """
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if hasattr(request.config, "workerinput") else base) / "cache"
+    (cache / "jax").mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compilation_cache.platformdirs, "user_cache_path", lambda name: cache)
         compilation_cache.keep_compilations()

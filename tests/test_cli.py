@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion import cli, painting
-from diffusion.picture_files import KEY, read_settings
+from diffusion.config import garden, override
+from diffusion.picture_files import KEY, read_settings, save
 from diffusion.pipeline import Artist
 from diffusion.runtime import compilation_cache, progress
 from diffusion.settings import PictureSettings
@@ -28,27 +30,45 @@ from diffusion.weights.folder import part_file
 REPOSITORY = Path(cli.__file__).parents[1]
 Paint = Callable[..., int]
 
+SOURCE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+
 pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_folder: Path, artist: Artist) -> Callable[..., Artist]:
+    """`diffusion.load`, but what has been loaded with the same settings is not loaded again."""
+    load = diffusion.load
+    artists = {(None, ()): artist, ("float32", ()): artist}
+
+    def loaded(model: str, *, dtype: str | None, loras: dict[str, float]) -> Artist:
+        if model != str(tiny_folder):
+            return load(model, dtype=dtype, loras=loras)
+        key = dtype, tuple(loras.items())
+        if key not in artists:
+            artists[key] = load(model, dtype=dtype, loras=loras)
+        return artists[key]
+
+    return loaded
 
 
 @pytest.fixture
 def paint(
-    tiny_folder: Path, artist: Artist, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny_folder: Path,
+    loaded: Callable[..., Artist],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Paint:
-    """`diffusion paint` with the tiny model, which is loaded once; works in an empty folder."""
-    load = diffusion.load
+    """`diffusion paint` with the tiny model, in an empty folder.
 
-    def loaded(model: str, **settings: object) -> Artist:
-        usual = model == str(tiny_folder) and settings in (
-            {"dtype": dtype, "loras": {}} for dtype in (None, "float32")
-        )
-        return artist if usual else load(model, **settings)
-
+    Three pictures of the model's size, one of it, two of `SOURCE`'s: what else a test asks for
+    is compiled for it alone.
+    """
     monkeypatch.setattr(diffusion, "load", loaded)
     monkeypatch.chdir(tmp_path)
 
     def paint(*arguments: object, model: object = tiny_folder) -> int:
-        common = ["--model", str(model), "--count", "2", "--steps", "2", "--zoom", "1"]
+        common = ["--model", str(model), "--count", "3", "--steps", "2", "--zoom", "1"]
         return cli.main(["paint", *common, *map(str, arguments)])
 
     return paint
@@ -76,7 +96,7 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 def test_a_sheet_of_all_pictures(paint, artist, tiny_folder):
-    assert paint("a red house", "--count", 3, "--seed", 7) == 0
+    assert paint("a red house", "--seed", 7) == 0
     assert files() == ["picture.png"]
     page = pixels("picture.png")
     size, gap = 16, painting.GAP
@@ -103,8 +123,8 @@ def test_a_single_picture_has_no_frame(paint, artist):
 
 def test_a_folder_of_single_files(paint, artist):
     assert paint("a red house", "--output", "new/folder") == 0
-    assert files() == ["new/folder/0000.png", "new/folder/0001.png"]
-    expected = artist.paint("a red house", count=2, steps=2)
+    assert files() == [f"new/folder/000{i}.png" for i in range(3)]
+    expected = artist.paint("a red house", count=3, steps=2)
     for i, name in enumerate(files()):
         np.testing.assert_array_equal(pixels(name), expected[i])
         assert read_settings(Path(name)).index == i
@@ -151,7 +171,7 @@ def test_again_of_a_sheet_gives_all_its_pictures_to_a_folder(paint):
     assert paint("a red house", "--output", "sheet.png") == 0
     assert paint("a red house", "--output", "first") == 0
     assert cli.main(["paint", "--again", "sheet.png", "--output", "second"]) == 0
-    for name in ("0000.png", "0001.png"):
+    for name in ("0000.png", "0001.png", "0002.png"):
         assert Path("second", name).read_bytes() == Path("first", name).read_bytes()
 
 
@@ -159,8 +179,7 @@ def test_again_of_a_sheet_gives_all_its_pictures_to_a_folder(paint):
     "given", [["--steps", "25"], ["--seed", "0"], ["--model", "garden"], ["--negative", ""]]
 )
 def test_again_refuses_what_is_given_even_if_it_is_the_default(paint, capsys, given):
-    assert paint("a red house") == 0
-    capsys.readouterr()
+    save(Path("picture.png"), SOURCE, PictureSettings("a red house"))
     assert cli.main(["paint", "--again", "picture.png", *given]) == 1
     assert f"leave out {given[0]}" in refusal(capsys)
 
@@ -233,9 +252,6 @@ def test_a_mistake_is_named_and_nothing_is_written(paint, capsys, arguments, nam
     assert Path("picture.png").read_text() == "old"
 
 
-SOURCE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
-
-
 @pytest.fixture
 def source() -> str:
     """A picture in the working folder that fits the tiny model as it is."""
@@ -244,14 +260,15 @@ def source() -> str:
 
 
 def test_a_picture_of_another_shape(paint, artist):
-    assert paint("a red house", "--width", 24, "--height", 8, "--count", 1, "--output", "wide") == 0
-    expected = artist.paint("a red house", steps=2, width=24, height=8)
+    size = ["--width", 24, "--height", 16]
+    assert paint("a red house", *size, "--count", 2, "--output", "wide") == 0
+    expected = artist.paint("a red house", steps=2, width=24, height=16, count=2)
     np.testing.assert_array_equal(pixels("wide/0000.png"), expected[0])
 
 
 def test_a_picture_from_a_picture(paint, artist, source):
-    arguments = ["--from", source, "--strength", "0.5", "--steps", 4, "--output", "new"]
-    assert paint("a red house", *arguments) == 0
+    arguments = ["--from", source, "--strength", "0.5", "--steps", 4, "--count", 2]
+    assert paint("a red house", *arguments, "--output", "new") == 0
     expected = artist.paint("a red house", steps=4, image=SOURCE, strength=0.5, count=2)
     for i, name in enumerate(["new/0000.png", "new/0001.png"]):
         np.testing.assert_array_equal(pixels(name), expected[i])
@@ -260,16 +277,18 @@ def test_a_picture_from_a_picture(paint, artist, source):
 
 
 def test_a_source_is_fitted_to_the_size_that_is_asked_for(paint, source):
-    arguments = ["--from", source, "--width", 8, "--height", 16, "--strip", "--output", "new"]
-    assert paint("a red house", *arguments) == 0
-    assert pixels("new/0000.png").shape[0] == 2 * (16 + painting.GAP) + painting.GAP
+    arguments = ["--from", source, "--width", 16, "--height", 16, "--count", 1, "--strip"]
+    assert paint("a red house", *arguments, "--output", "new") == 0
+    high, wide = (rows * (16 + painting.GAP) + painting.GAP for rows in (2, 1))
+    assert pixels("new/0000.png").shape == (high, wide, 3)  # one moment, and what is seen in it
 
 
 def test_only_the_white_of_the_mask_is_painted(paint, source):
     mask = np.zeros((16, 24), np.uint8)
     mask[4:12, 4:20] = 255
     Image.fromarray(mask).save("mask.png")
-    assert paint("a red house", "--from", source, "--mask", "mask.png", "--output", "new") == 0
+    arguments = ["--from", source, "--mask", "mask.png", "--count", 2, "--output", "new"]
+    assert paint("a red house", *arguments) == 0
     picture = pixels("new/0000.png")
     np.testing.assert_array_equal(picture[mask == 0], SOURCE[mask == 0])
     assert (picture[mask > 0] != SOURCE[mask > 0]).mean() > 0.5
@@ -293,7 +312,7 @@ def test_the_picture_that_it_begins_with_is_not_replaced(paint, capsys, source, 
     assert Path("new/0000.png").read_bytes() == first
 
 
-@pytest.mark.parametrize("kind", [["--count", 2], ["--count", 1, "--strip"]])
+@pytest.mark.parametrize("kind", [["--count", 3], ["--count", 1, "--strip"]])
 def test_a_sheet_is_no_picture_to_begin_with(paint, capsys, kind):
     assert paint("a red house", *kind, "--output", "sheet.png") == 0
     capsys.readouterr()
@@ -304,7 +323,7 @@ def test_a_sheet_is_no_picture_to_begin_with(paint, capsys, kind):
 
 
 def test_again_notices_that_the_source_has_changed(paint, capsys, source):
-    assert paint("a red house", "--from", source) == 0
+    assert paint("a red house", "--from", source, "--count", 2) == 0
     capsys.readouterr()
     Image.fromarray(SOURCE[::-1]).save(source)
     assert cli.main(["paint", "--again", "picture.png", "--output", "again.png"]) == 1
@@ -319,8 +338,8 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_{}.weight"
     factors = {name.format(letter): np.ones((16, 16), np.float32) for letter in "AB"}
     save_file(factors, "a=b.safetensors")
-    arguments = ["--lora", "a=b.safetensors=0.5", "--dtype", "bfloat16", "--output", "one.png"]
-    assert paint("a red house", *arguments) == 0
+    arguments = ["--lora", "a=b.safetensors=0.5", "--dtype", "bfloat16", "--count", 1]
+    assert paint("a red house", *arguments, "--output", "one.png") == 0
     settings = read_settings(Path("one.png"))
     assert (settings.loras, settings.dtype) == ({"a=b.safetensors": 0.5}, "bfloat16")
     assert cli.main(["paint", "--again", "one.png", "--output", "two.png"]) == 0
@@ -346,7 +365,7 @@ def test_again_of_a_picture_of_version_0_1(paint, tiny_folder):
     """It had all these names, and no more."""
     assert paint("a red house", "--seed", 5) == 0
     old = {
-        "prompt": "a red house", "model": str(tiny_folder), "negative": "", "seed": 5, "count": 2,
+        "prompt": "a red house", "model": str(tiny_folder), "negative": "", "seed": 5, "count": 3,
         "steps": 2, "guidance": 3.0, "sampler": "dpm++2m", "eta": 0.0, "height": None,
         "width": None, "source": None, "mask": None, "strength": None, "loras": {},
         "dtype": "float32", "digest": None, "zoom": 1, "strip": False, "index": None,
@@ -470,13 +489,31 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
 
 
-@pytest.mark.parametrize("command", ["paint", "train"])
+@pytest.mark.parametrize("command", ["paint", "train", "evaluate"])
 def test_help_explains_each_option(command):
     text = commands()[command].format_help()
     for action in commands()[command]._actions:
         assert action.help
         assert all(option in text for option in action.option_strings)
     assert "diffusion " + command in text
+
+
+EXAMPLES = [
+    line.strip()
+    for text in (cli.PAINT_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
+    for line in text.splitlines()
+    if line.startswith("  diffusion")
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_help_can_be_typed(example):
+    options = cli.build_parser().parse_args(shlex.split(example)[1:])
+    if options.run is cli.run_paint and options.again is None:
+        assert cli.settings_of(options).prompt == options.prompt
+    for setting in getattr(options, "set", []):
+        if setting.startswith("model."):
+            override(garden(), [setting.removeprefix("model.")])
 
 
 def options_of_paint() -> dict[str, argparse.Action]:
@@ -506,7 +543,9 @@ def test_every_option_reaches_its_field():
         "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
     }  # fmt: skip
     options = options_of_paint()
-    arguments = [x for name, value in said.items() for x in (options[name].option_strings[0], value)]
+    arguments = [
+        x for name, value in said.items() for x in (options[name].option_strings[0], value)
+    ]
     arguments += ["--strip", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
@@ -530,7 +569,6 @@ def test_module_runs_as_a_program():
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert "paint" in said.stdout

@@ -30,7 +30,7 @@ def test_precision_that_suits_the_device(tiny_folder, monkeypatch, capability, d
     assert {getattr(loaded, slot).dtype for slot in SLOTS} == {dtype}
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_in_the_networks_float32_around_them(tiny_folder, artist, dtype):
     half = diffusion.load(tiny_folder, dtype=dtype)
     for slot in SLOTS:
@@ -56,19 +56,19 @@ def test_an_unknown_precision_is_refused(tiny_folder):
         diffusion.load(tiny_folder, dtype="float8")
 
 
-@pytest.mark.parametrize("slot", SLOTS)
-def test_a_released_network_gives_its_memory_back_and_can_be_used_again(tiny_folder, slot):
+def test_a_released_network_gives_its_memory_back_and_can_be_used_again(tiny_folder):
     artist = diffusion.load(tiny_folder)
     before = artist.paint(PROMPT, steps=2)
-    gc.collect()
-    with_it = sum(x.nbytes for x in jax.live_arrays())
-    network = getattr(artist, slot)
-    size = sum(x.nbytes for x in jax.tree.leaves(network.params))
-    network.release()
-    network.release()
-    gc.collect()
-    assert with_it - sum(x.nbytes for x in jax.live_arrays()) >= size > 1000
-    np.testing.assert_array_equal(artist.paint(PROMPT, steps=2), before)
+    for slot in SLOTS:
+        gc.collect()
+        with_it = sum(x.nbytes for x in jax.live_arrays())
+        network = getattr(artist, slot)
+        size = sum(x.nbytes for x in jax.tree.leaves(network.params))
+        network.release()
+        network.release()
+        gc.collect()
+        assert with_it - sum(x.nbytes for x in jax.live_arrays()) >= size > 1000
+        np.testing.assert_array_equal(artist.paint(PROMPT, steps=2), before)
 
 
 def test_what_is_saved_is_what_was_loaded(tiny_folder, artist, tmp_path):
@@ -119,7 +119,7 @@ def test_weights_that_changed_on_disk_are_not_read_again(tiny_folder, tmp_path):
     folder.part_file(place, artist.config, "autoencoder").touch()
     artist.autoencoder.release()
     with pytest.raises(ValueError, match="has changed since; load the model again"):
-        artist.paint(PROMPT, steps=1)
+        artist.decode(np.zeros((1, 8, 8, 4), np.float32))
 
 
 def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
@@ -142,13 +142,13 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_where_memory_is_short_the_same_picture_is_decoded_in_tiles(tiny_folder, monkeypatch, dtype):
+def test_where_memory_is_short_a_picture_is_decoded_in_tiles(tiny_folder, monkeypatch, dtype):
     artist = diffusion.load(tiny_folder, dtype=dtype)
-    *_, last = artist.sample(PROMPT, steps=1, height=8, width=24, count=3)
-    whole = artist.decode(last.x_next)
+    latents = 5 * jax.random.normal(jax.random.key(0), (3, 4, 12, 4))
+    whole = artist.decode(latents)
     monkeypatch.setattr(tiled_decoding, "free_memory", lambda: 1000)
     monkeypatch.setattr(artist.autoencoder, "decode", None)  # not as a whole
-    tiles = artist.decode(last.x_next)
+    tiles = artist.decode(latents)
     assert tiles.shape == (3, 8, 24, 3)
     difference = np.abs(tiles.astype(int) - whole)
     assert difference.max() <= {"float32": 1, "bfloat16": 8}[dtype]

@@ -54,7 +54,9 @@ def png_with(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [PictureSettings("a red house"), PictureSettings(""), EVERYTHING])
+@pytest.mark.parametrize(
+    "settings", [PictureSettings("a red house"), PictureSettings(""), EVERYTHING]
+)
 def test_settings_come_back_as_they_were(tmp_path, settings):
     save(tmp_path / "picture.png", IMAGE, settings)
     assert read_settings(tmp_path / "picture.png") == settings

@@ -37,13 +37,23 @@ def latents_of(artist, image, seed):
 
 
 def noise(seed, h=8, w=12):
-    return initial_noise(picture_keys(seed, jnp.arange(1)), (h, w, 4))
+    return initial_noise(picture_keys(seed, jnp.arange(2)), (h, w, 4))
+
+
+def sample(artist, **settings):
+    """The steps of two pictures of 16x24: the only program for steps that these tests compile."""
+    return artist.sample(PROMPT, count=2, **settings)
 
 
 def test_pictures_of_other_shapes(artist):
-    assert artist.paint(PROMPT, steps=1, height=8, width=24).shape == (1, 8, 24, 3)
-    assert artist.paint(PROMPT, steps=1, width=24).shape == (1, 16, 24, 3)
-    first = next(artist.sample(PROMPT, height=8, width=24, seed=3))
+    assert artist.paint(PROMPT, steps=1, count=2, height=16, width=24).shape == (2, 16, 24, 3)
+    first = next(sample(artist, width=24, seed=3))
+    np.testing.assert_array_equal(first.x_t, noise(3))
+
+
+def test_height_and_width_decide_the_noise(artist, monkeypatch):
+    monkeypatch.setattr(artist, "_advance", lambda x_t, memory, *_: (x_t, x_t, x_t, memory))
+    first = next(sample(artist, height=8, width=24, seed=3))
     np.testing.assert_array_equal(first.x_t, noise(3, 4, 12))
 
 
@@ -80,15 +90,16 @@ def test_what_makes_no_sense_is_named(artist, settings, message):
 
 def test_a_picture_is_sent_part_of_the_way_back_to_noise(artist):
     settings = {"image": IMAGE, "strength": 0.5, "steps": 6, "seed": 7}
-    steps = list(artist.sample(PROMPT, **settings))
+    steps = list(sample(artist, **settings))
     table = samplers.table("dpm++2m", artist.process, 6, strength=0.5)
     assert [step.t for step in steps] == table.timestep.tolist()
     assert [step.index for step in steps] == [3, 4, 5]
-    latents = latents_of(artist, from_uint8(IMAGE), 7)
-    expected = artist.process.add_noise(latents, noise(7), jnp.asarray(table.timestep[:1]))
+    latents = jnp.repeat(latents_of(artist, from_uint8(IMAGE), 7), 2, axis=0)
+    t = jnp.full(2, table.timestep[0])
+    expected = artist.process.add_noise(latents, noise(7), t)
     np.testing.assert_allclose(steps[0].x_t, expected, atol=1e-5)
-    usual = list(artist.sample(PROMPT, image=IMAGE, steps=10))
-    assert usual[0].index == 2  # strength 0.8
+    usual = next(sample(artist, image=IMAGE, steps=10))
+    assert usual.index == 2  # strength 0.8
 
 
 def test_several_pictures_from_one(artist):
@@ -100,17 +111,17 @@ def test_several_pictures_from_one(artist):
 @pytest.mark.parametrize("sampler", ["dpm++2m", "heun", "ddpm"])
 def test_outside_of_the_mask_the_canvas_is_the_picture_under_noise(artist, sampler):
     settings = {"image": IMAGE, "mask": MASK, "steps": 3, "seed": 7, "sampler": sampler}
-    steps = list(artist.sample(PROMPT, **settings))
-    free = list(artist.sample(PROMPT, height=16, width=24, steps=3, seed=7, sampler=sampler))
+    steps = list(sample(artist, **settings))
+    free = list(sample(artist, height=16, width=24, steps=3, seed=7, sampler=sampler))
     np.testing.assert_array_equal(steps[0].x_t, noise(7))  # strength 1: from pure noise
-    known = latents_of(artist, from_uint8(IMAGE), 7)
+    known = jnp.repeat(latents_of(artist, from_uint8(IMAGE), 7), 2, axis=0)
     for i, step in enumerate(steps):
         expected = known  # the last step arrives at the picture itself
         if i + 1 < len(steps):
-            expected = artist.process.add_noise(known, noise(7), jnp.asarray([steps[i + 1].t]))
-        np.testing.assert_allclose(step.x_next[0, ~PAINTED], expected[0, ~PAINTED], atol=1e-5)
-        assert np.abs(step.x_next - expected)[0, PAINTED].max() > 0.01
-    np.testing.assert_allclose(steps[0].x_next[0, PAINTED], free[0].x_next[0, PAINTED], atol=1e-5)
+            expected = artist.process.add_noise(known, noise(7), jnp.full(2, steps[i + 1].t))
+        np.testing.assert_allclose(step.x_next[:, ~PAINTED], expected[:, ~PAINTED], atol=1e-5)
+        assert np.abs(step.x_next - expected)[:, PAINTED].max() > 0.01
+    np.testing.assert_allclose(steps[0].x_next[:, PAINTED], free[0].x_next[:, PAINTED], atol=1e-5)
 
 
 def test_what_is_not_masked_stays_to_the_pixel(artist):
@@ -122,39 +133,46 @@ def test_what_is_not_masked_stays_to_the_pixel(artist):
 
 def test_part_of_the_way_back_within_the_mask(artist):
     settings = {"image": IMAGE, "mask": MASK, "steps": 4, "seed": 7, "strength": 0.5}
-    steps = list(artist.sample(PROMPT, **settings))
-    without = next(artist.sample(PROMPT, **(settings | {"mask": None})))
+    steps = list(sample(artist, **settings))
+    without = next(sample(artist, **(settings | {"mask": None})))
     assert len(steps) == 2
     np.testing.assert_array_equal(steps[0].x_t, without.x_t)
 
 
+def predictions(inpainter, seen, t):
+    """What the network says of both pictures with the prompt, and without."""
+    context = inpainter.text_encoder(jnp.asarray(inpainter.tokenizer([PROMPT, ""])))
+    context = jnp.repeat(context, 2, axis=0)
+    both = inpainter.denoiser(jnp.concatenate([seen, seen]), jnp.full(4, t), context)
+    return both[:2], both[2:]
+
+
 def test_an_inpainting_network_sees_mask_and_what_is_kept(inpainter):
     settings = {"image": IMAGE, "mask": MASK, "steps": 2, "seed": 7, "guidance": 2.0}
-    step = next(inpainter.sample(PROMPT, **settings))
+    step = next(sample(inpainter, **settings))
     kept = from_uint8(IMAGE) * ~MASK[..., None]  # grey where it is to be painted
     mask = jnp.asarray(PAINTED, jnp.float32)[None, ..., None]
-    seen = jnp.concatenate([noise(7), mask, latents_of(inpainter, kept, 7)], axis=-1)
-    context = inpainter.text_encoder(jnp.asarray(inpainter.tokenizer(["", PROMPT])))
-    timesteps = jnp.full(2, step.t)
-    without, told = inpainter.denoiser(jnp.concatenate([seen, seen]), timesteps, context)[:, None]
+    beside = jnp.concatenate([mask, latents_of(inpainter, kept, 7)], axis=-1)
+    seen = jnp.concatenate([noise(7), jnp.repeat(beside, 2, axis=0)], axis=-1)
+    told, without = predictions(inpainter, seen, step.t)
     expected = samplers.guide(without, told, 2.0)
     np.testing.assert_allclose(step.prediction, expected, atol=1e-5)
-    picture = inpainter.paint(PROMPT, **settings)[0]
-    np.testing.assert_array_equal(picture[~MASK], IMAGE[~MASK])
+    for picture in inpainter.paint(PROMPT, count=2, **settings):
+        np.testing.assert_array_equal(picture[~MASK], IMAGE[~MASK])
 
 
 def test_an_inpainting_network_paints_from_nothing_too(inpainter):
-    step = next(inpainter.sample(PROMPT, steps=2, seed=7, guidance=1.0))
-    nothing = latents_of(inpainter, np.zeros((16, 16, 3), np.float32), 7)
-    seen = jnp.concatenate([noise(7, 8, 8), jnp.ones((1, 8, 8, 1)), nothing], axis=-1)
-    context = inpainter.text_encoder(jnp.asarray(inpainter.tokenizer([PROMPT])))
-    expected = inpainter.denoiser(seen, jnp.full(1, step.t), context)
+    step = next(sample(inpainter, steps=2, seed=7, guidance=1.0, width=24))
+    nothing = latents_of(inpainter, np.zeros((16, 24, 3), np.float32), 7)
+    beside = jnp.concatenate([jnp.ones((1, 8, 12, 1)), nothing], axis=-1)
+    seen = jnp.concatenate([noise(7), jnp.repeat(beside, 2, axis=0)], axis=-1)
+    expected, _ = predictions(inpainter, seen, step.t)
     np.testing.assert_allclose(step.prediction, expected, atol=1e-5)
 
 
 def test_a_picture_or_a_mask_compiles_nothing_new(artist):
-    artist.paint(PROMPT, steps=2, height=16, width=24)
+    artist.paint(PROMPT, steps=2, count=2, height=16, width=24)
     before = artist._advance.compiled._cache_size()
-    artist.paint(PROMPT, steps=4, image=IMAGE, strength=0.5)
-    artist.paint(PROMPT, steps=2, image=IMAGE, mask=MASK, sampler="ddpm")
+    artist.paint(PROMPT, steps=4, count=2, image=IMAGE, strength=0.5)
+    artist.paint(PROMPT, steps=2, count=2, image=IMAGE, mask=MASK, sampler="ddpm")
     assert artist._advance.compiled._cache_size() == before

@@ -18,9 +18,9 @@ PROMPT = "a red house"
 
 
 @pytest.fixture
-def turns_of_five(monkeypatch):
-    """Batches of one, four and five are all that these tests compile."""
-    monkeypatch.setattr(pipeline, "BATCH", 5)
+def turns_of_three(monkeypatch):
+    """Batches of one and of three are all that these tests compile."""
+    monkeypatch.setattr(pipeline, "BATCH", 3)
 
 
 def finished(artist, prompt=PROMPT, **settings):
@@ -109,25 +109,25 @@ def test_a_step_is_painted_when_it_is_asked_for(artist, monkeypatch):
     assert asked == [0, 1]
 
 
-def test_one_seed_one_picture_whatever_is_painted_beside_it(artist, turns_of_five):
+def test_one_seed_one_picture_whatever_is_painted_beside_it(artist):
     for sampler in ("dpm++2m", "ddpm"):
-        together = finished(artist, count=5, seed=9, sampler=sampler)
+        together = finished(artist, count=3, seed=9, sampler=sampler)
         spread = np.abs(together - np.roll(together, 1, axis=0)).max(axis=(1, 2, 3))
-        assert spread.min() > 0.1  # they are five different pictures
-        for i in (0, 3):
+        assert spread.min() > 0.1  # they are three different pictures
+        for i in (0, 2):
             alone = finished(artist, count=1, first=i, seed=9, sampler=sampler)
             np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
 
 
-def test_a_long_series_is_painted_in_turns(artist, turns_of_five):
+def test_a_long_series_is_painted_in_turns(artist, turns_of_three):
     seen = []
-    series = artist.paint(PROMPT, count=11, steps=3, on_step=seen.append)
-    assert series.shape == (11, 16, 16, 3)
-    assert [len(step.x_next) for step in seen] == [4] * 9
-    for i in (0, 3, 4, 10):
+    series = artist.paint(PROMPT, count=8, steps=3, on_step=seen.append)
+    assert series.shape == (8, 16, 16, 3)
+    assert [len(step.x_next) for step in seen] == [3] * 9
+    for i in (0, 2, 3, 7):
         alone = artist.decode(jnp.asarray(finished(artist, first=i)))
         assert np.abs(series[i].astype(int) - alone[0]).max() <= 1
-    assert len(np.unique(series.reshape(11, -1), axis=0)) == 11
+    assert len(np.unique(series.reshape(8, -1), axis=0)) == 8
 
 
 def test_same_seed_same_picture_bit_for_bit(artist):
@@ -157,15 +157,14 @@ def test_nothing_that_a_user_chooses_compiles_again(artist):
     assert compiled(artist) == before
 
 
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
-def test_every_sampler_paints_something_finite_of_its_own(artist, sampler):
-    latents = finished(artist, steps=6, sampler=sampler)
-    assert np.isfinite(latents).all()
-    assert 0.05 < latents.std() < 20
-    others = [name for name in samplers.SAMPLERS if name != sampler]
-    others = [name for name in others if {name, sampler} != {"ddpm", "euler_a"}]  # one table
-    for other in others:
-        assert np.abs(finished(artist, steps=6, sampler=other) - latents).max() > 1e-3
+def test_every_sampler_paints_something_finite_of_its_own(artist):
+    found = {name: finished(artist, steps=6, sampler=name) for name in samplers.SAMPLERS}
+    for latents in found.values():
+        assert np.isfinite(latents).all()
+        assert 0.05 < latents.std() < 20
+    for one, other in itertools.combinations(found, 2):
+        if {one, other} != {"ddpm", "euler_a"}:  # one table
+            assert np.abs(found[one] - found[other]).max() > 1e-3, (one, other)
 
 
 def test_guidance(artist):

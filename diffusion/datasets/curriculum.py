@@ -43,7 +43,7 @@ def practice(
     Args:
         candidates: how many scenes are drawn for each example that is taken. With 1, nothing comes
             more often than in the garden.
-        practised: the weights of values, as in `PRACTISED`.
+        practised: weights of values, as in `PRACTISED`.
 
     Raises ValueError if `candidates` is below 1.
     """
@@ -53,9 +53,9 @@ def practice(
     said = captions(scenes, rng, detailed_share=DETAILED_SHARE)
     silent = rng.binomial(size, CAPTION_DROPOUT)  # examples without words: the first, unweighted
     spoken = list(range(silent, len(said)))
-    weight = np.array([_weight(said[i], scenes, i, practised) for i in spoken])
     taken = np.arange(silent)
     if spoken:  # there are none if a batch of one, with one candidate, has no words
+        weight = np.array([_weight(said[i], scenes, i, practised) for i in spoken])
         chosen = rng.choice(spoken, size - silent, replace=False, p=weight / weight.sum())
         taken = np.concatenate([taken, chosen])
     taken = rng.permutation(taken)
@@ -63,10 +63,7 @@ def practice(
     return Scene(*(field[taken] for field in scenes)), texts
 
 
-def _weight(caption: Caption, scenes: Scene, index: int, practised: Weights) -> float:
-    named = (
-        weights.get(value(scenes, index, name), 1.0)
-        for name, weights in practised.items()
-        if name in caption.named
-    )
-    return math.prod(named, start=1.0)
+def _weight(caption: Caption, scenes: Scene, index: int, weights: Weights) -> float:
+    named = [name for name in weights if name in caption.named]
+    found = (weights[name].get(value(scenes, index, name), 1.0) for name in named)
+    return math.prod(found, start=1.0)

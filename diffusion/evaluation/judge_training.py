@@ -79,6 +79,7 @@ class JudgeTask:
         self.create = lambda seed: Judge(rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
         self.frozen: Params = {}
+        self.answers = jax.jit(lambda params, images: nnx.merge(self.structure, params)(images))
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
@@ -105,7 +106,7 @@ class JudgeTask:
         scenes = draw(np.random.default_rng(0), 32)
         images = worn(render(scenes, SIZE), jax.random.key(0))
         wrong = np.zeros(len(images), bool)
-        for name, logits in nnx.merge(self.structure, params)(images).items():
+        for name, logits in self.answers(params, images).items():
             truth = np.asarray(getattr(scenes, name))
             wrong |= is_there(scenes, name) & (np.asarray(logits.argmax(1)) != truth)
         pictures = np.pad(to_uint8(images), ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)

@@ -74,8 +74,7 @@ def ddim(process: Process, steps: int, eta: float = 0.0) -> SamplerTable:
     As Stable Diffusion configures it, the last step stops at the first timestep, a trace of noise
     short of x0; at eta > 0 even that step draws noise.
 
-    Raises:
-        ValueError: if `steps` is not between 1 and T, or `eta` not between 0 and 1.
+    Raises ValueError if `steps` is not between 1 and T, or `eta` not between 0 and 1.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta must be between 0 (no noise) and 1 (as much as ddpm), got {eta}")
@@ -279,11 +278,7 @@ def _steps(
 
 
 def _along_slope(gain: Level, alpha: Level, next_alpha: Level) -> tuple[Level, Level]:
-    """The weights of x_t and x0 in x + dt d, with d = (x - x0) / sigma, in the scale of x_t.
-
-    Args:
-        gain: dt / sigma, of the exploding scale.
-    """
+    """The weights of x_t and x0 in x + gain (x - x0), gain = dt / sigma, in the scale of x_t."""
     return next_alpha / alpha * (1.0 + gain), -next_alpha * gain
 
 

@@ -41,30 +41,19 @@ class Files:
     described: Any  # added tokens, each a table; where a marker is among them, its flags count
 
     def settings(self) -> dict[str, Any]:
-        """The settings of a `Tokenizer`.
-
-        Raises:
-            AttributeError, KeyError, TypeError, ValueError: they are not what CLIP's files have.
-        """
+        """The settings of a `Tokenizer`; an error of any kind where they are not as CLIP's are."""
         length = self.config.get("model_max_length", 77)
         if isinstance(length, int | float) and length > 1e9:
             length = 77  # Hugging Face writes 10^30 where no limit was set
+        fold = self.config.get("fold_dotted_i", False)
         pad_token, any_case = _markers(self.named, self.described)
-        fold_dotted_i = self.config.get("fold_dotted_i", False)
-        return {
-            "length": length,
-            "pad_token": pad_token,
-            "fold_dotted_i": fold_dotted_i,
-            "any_case": any_case,
-        }
+        return dict(length=length, pad_token=pad_token, any_case=any_case, fold_dotted_i=fold)
 
 
 def read(folder: Path) -> Files:
     """Read `vocab.json` and `merges.txt` or, without them, `tokenizer.json`, and the settings.
 
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or holds what is not supported.
+    Raises FileNotFoundError; ValueError where a file is damaged, or holds what is not supported.
     """
     config = _read_json(folder / "tokenizer_config.json", optional=True)
     special = _read_json(folder / "special_tokens_map.json", optional=True)
@@ -91,34 +80,30 @@ def write(
     config: Mapping[str, Any],
     any_case: Collection[str],
 ) -> None:
-    """Write what `read` reads; each file appears whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write what `read` reads; each file appears whole or not at all."""
     flags = {**dict.fromkeys(SPACED, False), "normalized": True}
     special = {
         role: {"content": marker, **flags} if marker in any_case else marker
         for role, marker in config.items()
         if role.endswith("_token")
     }
+    texts = {
+        "vocab.json": json.dumps(vocab, ensure_ascii=False),
+        "merges.txt": "\n".join(["#version: 0.2", *map(" ".join, merges)]),
+        "special_tokens_map.json": json.dumps(special, indent=2),
+        "tokenizer_config.json": json.dumps(config, indent=2),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    lines = ["#version: 0.2", *map(" ".join, merges)]
-    _write(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
-    _write(folder / "merges.txt", "\n".join(lines))
-    _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
-    _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+    for name, text in texts.items():
+        with atomic_write(folder / name) as draft:
+            draft.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def _markers(named: Mapping[str, Any], described: list[Mapping[str, Any]]) -> tuple[str, set[str]]:
-    """The padding token, and the markers that count in any case.
+    """The padding token, and the markers that count in any case; see `Files`.
 
-    Args:
-        named: "bos_token" and so on, each a text or, with flags, a table.
-        described: the tables of `added_tokens`; where a marker is in it, its flags count.
-
-    Raises:
-        ValueError: there are other markers than BOS, EOS and padding, or they take up white space.
+    Raises ValueError where there are other markers than BOS, EOS and padding, or where they take up
+    white space.
     """
     roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
     entries = [named.get(role) or usual for role, usual in roles.items()]
@@ -211,8 +196,3 @@ def _read_one_file(path: Path) -> tuple[dict[str, int], list[Pair], list[dict[st
         return vocab | {token["content"]: token["id"] for token in added}, merges, added
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged (in added_tokens: {error}); {WAY_OUT}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as draft:
-        draft.write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -13,6 +13,7 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -30,18 +31,11 @@ Pair = tuple[str, str]
 
 LONGEST_CACHED_WORD, CACHED_WORDS = 64, 65_536
 
-
-def _byte_symbols() -> tuple[str, ...]:
-    """A visible character for each byte, as in GPT-2: `merges.txt` stays readable, split by spaces.
-
-    Bytes that print in Latin-1 stand for themselves, the others get U+0100, U+0101, ... in order.
-    """
-    printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = iter(range(0x100, 0x200))
-    return tuple(chr(byte if byte in printing else next(spare)) for byte in range(256))
-
-
-BYTE_SYMBOLS = _byte_symbols()
+# A visible character for each byte, as in GPT-2: `merges.txt` stays readable, split by spaces.
+# Bytes that print in Latin-1 stand for themselves, the others get U+0100, U+0101, ... in order.
+PRINTING = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+HIDDEN = sorted({*range(0x100)} - PRINTING)
+BYTE_SYMBOLS = tuple(chr(b if b in PRINTING else 0x100 + HIDDEN.index(b)) for b in range(0x100))
 # The first 512 tokens of CLIP: each byte inside a word, then each byte that ends a word.
 BASE_TOKENS = (*sorted(BYTE_SYMBOLS), *(symbol + WORD_END for symbol in sorted(BYTE_SYMBOLS)))
 
@@ -56,16 +50,11 @@ def word_symbols(word: str) -> Word:
     return (*body, last + WORD_END)
 
 
-def pairs_of(word: Word) -> Iterator[Pair]:
-    """Neighbours: (l, o, w) -> (l, o), (o, w)."""
-    return pairwise(word)
-
-
 def count_pairs(words: Mapping[Word, int]) -> Counter[Pair]:
     """How often each two symbols are neighbours; `words` says how often each word was seen."""
     pairs: Counter[Pair] = Counter()
     for word, count in words.items():
-        for pair in pairs_of(word):
+        for pair in pairwise(word):
             pairs[pair] += count
     return pairs
 
@@ -91,7 +80,7 @@ def learn_merges(words: Mapping[Word, int], new_tokens: int) -> list[Pair]:
     merges: list[Pair] = []
     where: defaultdict[Pair, set[Word]] = defaultdict(set)  # words that hold, or once held, a pair
     for word in words:
-        for pair in pairs_of(word):
+        for pair in pairwise(word):
             where[pair].add(word)
     while pairs and len(tokens) < new_tokens:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -100,7 +89,7 @@ def learn_merges(words: Mapping[Word, int], new_tokens: int) -> list[Pair]:
         before = {word: words.pop(word) for word in where.pop(best) if word in words}
         after = {merge_pair(word, best): count for word, count in before.items()}
         for word in after:
-            for pair in pairs_of(word):
+            for pair in pairwise(word):
                 where[pair].add(word)
         words |= after
         pairs.update(count_pairs(after))
@@ -119,7 +108,7 @@ def apply_merges(word: Word, ranks: Mapping[Pair, int]) -> Word:
     symbols = [*word, ""]  # "" pairs with nothing: a guard at both ends, and a symbol that is gone
     size, end = len(symbols), len(word)
     left, right = [*range(-1, end)], [*range(1, size), end]
-    heap = [ranks[pair] * size + at for at, pair in enumerate(pairs_of(word)) if pair in ranks]
+    heap = [ranks[pair] * size + at for at, pair in enumerate(pairwise(word)) if pair in ranks]
     heapify(heap)
     while heap:
         rank, place = divmod(heappop(heap), size)
@@ -152,8 +141,7 @@ class Tokenizer:
         any_case: the markers that count in capitals too. Hugging Face calls them "normalized";
             the files of SD 1.x say so of BOS, those of SD 2.x of BOS and EOS.
 
-    Raises:
-        ValueError: vocabulary and merges do not fit together, or a setting is out of range.
+    Raises ValueError where vocabulary and merges do not fit together, or a setting is out of range.
     """
 
     def __init__(
@@ -177,7 +165,7 @@ class Tokenizer:
         self._lower = {normalise(marker): self._markers[marker] for marker in self.any_case}
         self._lower_pattern = _one_of(self._lower)
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._cached = lru_cache(CACHED_WORDS)(self._numbers)
         byte_of = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
         self._bytes = [b""] * self.vocab_size  # markers stay empty
         for token in self.vocab.keys() - (self._markers.keys() - set(BASE_TOKENS)):
@@ -212,8 +200,7 @@ class Tokenizer:
     ) -> Self:
         """Learn a vocabulary of at most `vocab_size` tokens; the same texts give the same one.
 
-        Raises:
-            ValueError: `vocab_size` is below 514, or `texts` is a single string.
+        Raises ValueError where `vocab_size` is below 514, or `texts` is a single string.
         """
         smallest = len(BASE_TOKENS) + 2
         if vocab_size < smallest:
@@ -240,10 +227,8 @@ class Tokenizer:
         Where they differ, as in SD 2.x, the first counts, unless the second is of the newer kind
         with `added_tokens_decoder`; `transformers` does the same.
 
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, holds what this tokenizer cannot do, or the files do not
-                fit together.
+        Raises FileNotFoundError; ValueError where a file is damaged, holds what this tokenizer
+        cannot do, or does not fit the others.
         """
         files = clip_files.read(Path(folder))
         try:
@@ -254,11 +239,7 @@ class Tokenizer:
             ) from error
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write what `load` reads; each file appears whole or not at all.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Write what `load` reads; each file appears whole or not at all."""
         roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length}
         config |= {"fold_dotted_i": self.fold_dotted_i, **roles}
@@ -267,10 +248,8 @@ class Tokenizer:
     def __call__(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b length"]:
         """A row a text: BOS, tokens, EOS, padding. A single string is a batch of one.
 
-        A text of more than `length - 2` tokens is cut with a `PromptCutWarning`.
-
-        Raises:
-            ValueError: something in `texts` is not a string.
+        A text of more than `length - 2` tokens is cut with a `PromptCutWarning`. Raises ValueError
+        where something in `texts` is not a string.
         """
         texts = [texts] if isinstance(texts, str) else texts
         batch = np.full((len(texts), self.length), self.pad, np.int32)
@@ -292,10 +271,8 @@ class Tokenizer:
         """The text of one row, up to its first EOS; bytes that are no UTF-8 give U+FFFD.
 
         `decode(encode(text))` is `normalise(text)` up to white space, for any text in which no
-        marker is written out (BOS vanishes, EOS ends the text).
-
-        Raises:
-            ValueError: a number is not in the vocabulary.
+        marker is written out (BOS vanishes, EOS ends the text). Raises ValueError for a number that
+        is not in the vocabulary.
         """
         text = bytearray()
         for number in ids:
@@ -352,17 +329,11 @@ class Tokenizer:
             return
         for chunk in CHUNK.finditer(span):
             for word in WORD.finditer(span, chunk.start(), chunk.end()):
-                yield word.start(), self._numbers(word[0])
+                numbers = self._cached if len(word[0]) <= LONGEST_CACHED_WORD else self._numbers
+                yield word.start(), numbers(word[0])
 
     def _numbers(self, word: str) -> tuple[int, ...]:
-        if word in self._cache:
-            return self._cache[word]
-        numbers = tuple(map(self.vocab.__getitem__, apply_merges(word_symbols(word), self._ranks)))
-        if len(word) <= LONGEST_CACHED_WORD:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            self._cache[word] = numbers
-        return numbers
+        return tuple(map(self.vocab.__getitem__, apply_merges(word_symbols(word), self._ranks)))
 
 
 def _one_of(markers: Collection[str]) -> regex.Pattern[str]:

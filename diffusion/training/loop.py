@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +51,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch_size", "log_every", "picture_every", "checkpoint_every")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
-        for name in ("warmup", "seed", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        for name in (*counts, "warmup", "seed", "weight_decay"):
+            if getattr(self, name) < (least := int(name in counts)):
+                raise ValueError(f"{name} is {getattr(self, name)}; give {least} or more")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give more than 0")
@@ -91,18 +88,16 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
+Step = Callable[[State, Params, Batch], tuple[State, Metrics]]
+
+
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
 
     Weight decay is for matrices and kernels; biases and scales are left alone.
     """
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0,
-        config.learning_rate,
-        min(config.warmup, config.steps // 2),
-        config.steps,
-        config.learning_rate / 100,
-    )
+    peak, warmup = config.learning_rate, min(config.warmup, config.steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps, peak / 100)
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
@@ -116,9 +111,7 @@ def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> 
     return jax.tree.map(lambda a, p: kept * a + (1.0 - kept) * p, average, params)
 
 
-def make_step(
-    task: Task, config: TrainConfig
-) -> Callable[[State, Params, Batch], tuple[State, Metrics]]:
+def make_step(task: Task, config: TrainConfig) -> Step:
     """The jitted training step. It gives up its input state's memory to the output state."""
     update = optimizer(config).update
 
@@ -164,72 +157,61 @@ def train(
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
     divide by the number of devices, and FloatingPointError where the loss is not finite.
     """
-    devices = np.array(jax.devices())
-    if config.batch_size % len(devices):
-        raise ValueError(
-            f"batch_size {config.batch_size} does not divide by the {len(devices)} devices"
-        )
-    mesh = Mesh(devices, ("data",))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    shared_out = NamedSharding(mesh, PartitionSpec("data"))
-
+    everywhere, shared_out = _shardings(config.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(
-        folder / "settings.json", {"train": dataclasses.asdict(config)} | (settings or {})
-    )
+    decides = {"train": dataclasses.asdict(config)} | (settings or {})
+    _check_settings(folder / "settings.json", decides)
     state = jax.device_put(init_state(task, config, given), everywhere)
     frozen = jax.device_put(task.frozen, everywhere)
-    manager = ocp.CheckpointManager(
-        folder.absolute() / "checkpoints",
-        options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
-    )
-    latest = manager.latest_step()
-    if latest is not None:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+    if (latest := manager.latest_step()) is not None:
         state = manager.restore(latest, args=ocp.args.StandardRestore(state))
     start = int(state.step)
-    log = Log(folder / "log.jsonl", start)
-    step = make_step(task, config)
-
-    def batch(i: int) -> Batch:
-        return task.batch(np.random.default_rng([config.seed, i]), config.batch_size)
-
-    progress = tqdm(total=config.steps, initial=start, desc=task.name, unit="step", mininterval=1.0)
-    with progress, ThreadPoolExecutor(1) as reader:
-        following = reader.submit(batch, start)
-        window: list[Metrics] = []
-        for i in range(start, config.steps):
-            data = jax.device_put(following.result(), shared_out)
-            following = reader.submit(batch, i + 1)
-            state, metrics = step(state, frozen, data)
+    log, step = Log(folder, task, start), make_step(task, config)
+    window: list[Metrics] = []
+    bar = tqdm(total=config.steps, initial=start, desc=task.name, unit="step", mininterval=1.0)
+    with bar, ThreadPoolExecutor(1) as reader:
+        for done, data in _batches(task, config, start, reader):
+            state, metrics = step(state, frozen, jax.device_put(data, shared_out))
             window.append(metrics)
-            done = i + 1
-            progress.update()
-            saves = done % config.checkpoint_every == 0 or done == config.steps
+            bar.update()
+            last = done == config.steps
+            saves = last or done % config.checkpoint_every == 0
             if saves or done % config.log_every == 0:
-                means = {k: float(np.mean([m[k] for m in window])) for k in metrics}
+                means = log.add(done, window)
                 window.clear()
-                if not np.isfinite([means["loss"], means["gradient_norm"]]).all():
-                    raise FloatingPointError(
-                        f"{task.name}: loss or gradient is not finite at step {done}; "
-                        "start again with a lower learning_rate"
-                    )
-                log.add(done, means)
-                progress.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
-            if done % config.picture_every == 0 or done == config.steps:
-                log.plot(folder / "loss.png", task.name)
-                samples = folder / "samples"
-                samples.mkdir(exist_ok=True)
-                sheet = task.picture(state.average or state.params)
-                Image.fromarray(sheet).save(samples / f"{done:06d}.png")
-                if watch is not None:
-                    asked = time.monotonic()
-                    watch(done, asked - log.began, state.average or state.params)
-                    log.began += time.monotonic() - asked
+                bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
+            if last or done % config.picture_every == 0:
+                log.show(done, state.average or state.params, watch)
             if saves:
                 log.flush()
                 manager.save(done, args=ocp.args.StandardSave(state))
     manager.close()
     return jax.device_get(state.average or state.params)
+
+
+def _shardings(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+    """Copied to all devices, and shared out over them by the first axis."""
+    devices = np.array(jax.devices())
+    if batch_size % len(devices):
+        raise ValueError(f"batch_size {batch_size} does not divide by the {len(devices)} devices")
+    mesh = Mesh(devices, ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+
+
+def _batches(
+    task: Task, config: TrainConfig, start: int, reader: ThreadPoolExecutor
+) -> Iterator[tuple[int, Batch]]:
+    """The number and the data of each step; `reader` draws the next data during a step."""
+
+    def draw(done: int) -> Batch:
+        return task.batch(np.random.default_rng([config.seed, done]), config.batch_size)
+
+    following = reader.submit(draw, start)
+    for done in range(start + 1, config.steps + 1):
+        data, following = following.result(), reader.submit(draw, done)
+        yield done, data
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -238,45 +220,58 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     before, now = read_json(path), json.loads(json.dumps(settings))
-    if before == now:
-        return
-    other = [
-        f"{section} {name}".strip()
-        for section in sorted(before.keys() | now.keys())
-        for name in _differing(before.get(section), now.get(section))
-    ]
-    raise ValueError(
-        f"{path.parent} holds a run with other settings ({', '.join(other)}; see {path.name}): "
-        "give the same --start and --set to go on, name another --output, or remove that folder"
-    )
+    if before != now:
+        old, new = _entries(before), _entries(now)
+        other = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        raise ValueError(
+            f"{path.parent} holds a run with other settings ({', '.join(other)}; see {path.name}): "
+            "give the same --start and --set to go on, name another --output, or remove that folder"
+        )
 
 
-def _differing(before: Any, now: Any) -> list[str]:
-    """The names of the entries that differ; one without a name, where it is no dictionary."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-    return [""] if before != now else []
+def _entries(settings: dict[str, Any]) -> dict[str, Any]:
+    """The entries of all sections by "section name", or "section" where it is no dictionary."""
+    sections = ((s, e if isinstance(e, dict) else {"": e}) for s, e in settings.items())
+    return {f"{s} {name}".strip(): value for s, entry in sections for name, value in entry.items()}
 
 
 class Log:
-    """The history of a run as lines of JSON: step, seconds since the start, and the metrics."""
+    """The history of a run: log.jsonl (step, seconds, metrics), its curves, and sample sheets."""
 
-    def __init__(self, path: Path, start: int):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
+    def __init__(self, folder: Path, task: Task, start: int):
+        self.folder, self.task, self.path = folder, task, folder / "log.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
         # What was logged after the last checkpoint is lived through again.
         self.rows = [row for line in lines if (row := json.loads(line))["step"] <= start]
         self.began = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0.0)
 
-    def add(self, step: int, metrics: dict[str, float]) -> None:
+    def add(self, step: int, window: list[Metrics]) -> dict[str, float]:
+        """Note the means of the last steps, and return them."""
+        means = {name: float(np.mean([metrics[name] for metrics in window])) for name in window[0]}
+        if not np.isfinite([means["loss"], means["gradient_norm"]]).all():
+            raise FloatingPointError(
+                f"{self.task.name}: loss or gradient is not finite at step {step}; "
+                "start again with a lower learning_rate"
+            )
         seconds = round(time.monotonic() - self.began, 2)
-        self.rows.append({"step": step, "seconds": seconds} | metrics)
+        self.rows.append({"step": step, "seconds": seconds} | means)
+        return means
 
     def flush(self) -> None:
         with atomic_write(self.path) as draft:
             draft.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
-    def plot(self, path: Path, title: str) -> None:
+    def show(self, step: int, params: Params, watch: Watch | None) -> None:
+        self.plot()
+        samples = self.folder / "samples"
+        samples.mkdir(exist_ok=True)
+        Image.fromarray(self.task.picture(params)).save(samples / f"{step:06d}.png")
+        if watch is not None:
+            asked = time.monotonic()
+            watch(step, asked - self.began, params)
+            self.began += time.monotonic() - asked
+
+    def plot(self) -> None:
         from matplotlib.figure import Figure  # imported late: training starts without it
 
         if not self.rows:
@@ -289,5 +284,5 @@ class Log:
             axis.plot([row["step"] for row in self.rows], values)
             scale = "log" if min(values) > 0 else "linear"
             axis.set(title=name.replace("_", " "), xlabel="step", yscale=scale)
-        figure.suptitle(title)
-        figure.savefig(path, dpi=120)
+        figure.suptitle(self.task.name)
+        figure.savefig(self.folder / "loss.png", dpi=120)

@@ -7,12 +7,11 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from diffusion.atomic_write import atomic_write
@@ -75,9 +74,10 @@ def train_part(
         raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
-    override(TrainConfig(1, 1, 1.0), train_settings)  # says what is wrong before a folder is made
-    if part in ("text", "all"):
-        _check_pairs(train_settings)
+    # Says what is wrong before a folder is made.
+    size = override(text_encoder.preset(), train_settings).batch_size
+    if part in ("text", "all") and size % 2:
+        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
     if start is not None:
         if part == "unet":
             _check_trainable(folder.load_config(start))
@@ -145,11 +145,6 @@ def _check_trainable(config: ModelConfig) -> None:
         )
 
 
-def _check_pairs(settings: Sequence[str]) -> None:
-    if (size := override(text_encoder.preset(), settings).batch_size) % 2:
-        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
-
-
 def _train_tokenizer(order: Order, config: ModelConfig) -> None:
     seed = override(TrainConfig(1, 1, 1.0), order.settings).seed
     tokenizer = train_tokenizer(config.text_encoder, seed)
@@ -170,13 +165,12 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
 
 
 def _train_text(order: Order, config: ModelConfig) -> None:
-    output = order.output
-    _require(output, "text", tokenizer="tokenizer/*.json")
-    tokenizer = folder.load_tokenizer(output)
+    _require(order, config, "tokenizer")
+    tokenizer = folder.load_tokenizer(order.output)
     task = text_encoder.TextTask(config, tokenizer)
-    spelling = {"tokenizer": _spelling(tokenizer)}
-    params = run_task(task, text_encoder.preset(), order, {"learns_with": spelling})
-    folder.save_part(output, config, "text_encoder", text_encoder.text_encoder_of(params), DTYPE)
+    pupil = run_task(task, text_encoder.preset(), order, {"tokenizer": _spelling(tokenizer)})
+    kept = text_encoder.text_encoder_of(pupil)
+    folder.save_part(order.output, config, "text_encoder", kept, DTYPE)
 
 
 def _train_autoencoder(order: Order, config: ModelConfig) -> None:
@@ -204,22 +198,16 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
 def _train_denoiser(order: Order, config: ModelConfig) -> None:
     output = order.output
     _check_trainable(config)
-    _require(
-        output,
-        "unet",
-        tokenizer="tokenizer/*.json",
-        text="text_encoder/*.safetensors*",
-        vae=f"{architecture(config.autoencoder).folder}/*.safetensors*",
-    )
+    _require(order, config, "tokenizer", "text", "vae")
+    tokenizer = folder.load_tokenizer(output)
     frozen = {
         slot: folder.load_part(output, config, slot)[1] for slot in ("text_encoder", "autoencoder")
     }
-    tokenizer = folder.load_tokenizer(output)
     task = denoiser.DenoiserTask(config, tokenizer, **frozen)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     data = {"candidates": CANDIDATES, "practised": PRACTISED}
-    params = run_task(task, denoiser.preset(), order, {"learns_with": heard}, data)
+    params = run_task(task, denoiser.preset(), order, heard, **data)
     folder.save_part(output, config, "denoiser", params, DTYPE)
 
 
@@ -231,32 +219,29 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
 }
 
 
-def _require(output: Path, part: str, **needed: str) -> None:
-    """In whatever form it can be read: one file, shards, `tokenizer.json`."""
-    for name, pattern in needed.items():
-        if not any(output.glob(pattern)):
+def _require(order: Order, config: ModelConfig, *parts: str) -> None:
+    """In whatever form they can be read: one file, shards, `tokenizer.json`."""
+    for part in parts:
+        files = "tokenizer/*.json"
+        if part in SLOTS_OF:
+            files = f"{architecture(getattr(config, SLOTS_OF[part])).folder}/*.safetensors*"
+        if not any(order.output.glob(files)):
             raise ValueError(
-                f"{part} needs the {name} of {output}: run `diffusion train {name} --output "
-                f"{output}` first, or `diffusion train all`"
+                f"{order.part} needs the {part} of {order.output}: run `diffusion train {part} "
+                f"--output {order.output}` first, or `diffusion train all`"
             )
 
 
-def run_task(
-    task: Any,
-    preset: TrainConfig,
-    order: Order,
-    learns_with: Mapping[str, Any] = MappingProxyType({}),
-    data: Mapping[str, Any] = MappingProxyType({}),
-) -> Any:
+def run_task(task: Any, preset: TrainConfig, order: Order, heard: Any = None, **data: Any) -> Any:
     """Train one part and record it.
 
     Args:
-        learns_with: the parts that it needs, as fingerprints.
+        heard: fingerprints of the parts that it learns with.
         data: what decides, beside seed and batch size, which examples it sees.
     """
     config = override(preset, order.settings)
     place = order.output / "training" / task.name
-    decides = {**learns_with, **data}
+    decides: dict[str, Any] = ({"learns_with": heard} if heard else {}) | data
     if hasattr(task, "model"):
         decides["model"] = _frame(task.model)
     given, origin = None, {}
@@ -271,10 +256,10 @@ def run_task(
     params = train(task, config, place, decides, order.watch, given)
     rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     summary = dataclasses.asdict(config) | {"minutes": round(rows[-1]["seconds"] / 60, 1)}
-    last = rows[-10:]
     for name in rows[-1].keys() - {"step", "seconds"}:
-        summary[f"final_{name}"] = round(sum(row[name] for row in last) / len(last), 5)
-    record(order, task.name, summary | dict(data) | origin)
+        values = [row[name] for row in rows[-10:]]
+        summary[f"final_{name}"] = round(sum(values) / len(values), 5)
+    record(order, task.name, summary | data | origin)
     return params
 
 

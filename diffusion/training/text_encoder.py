@@ -167,6 +167,7 @@ class TextTask:
         self.create = lambda seed: Pupil(self.model.text_encoder, rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
         self.frozen: Params = {}
+        self.cosines = jax.jit(self._cosines)
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
@@ -215,13 +216,14 @@ class TextTask:
     def picture(self, params: Params) -> np.ndarray:
         """Cosines of 32 captions (rows) and pictures (columns), from -1, black, to 1, white."""
         batch = self.batch(np.random.default_rng(0), 32)
+        cosines = to_uint8(self.cosines(params, batch.tokens, batch.scenes)[..., None])
+        return np.tile(cosines.repeat(8, axis=0).repeat(8, axis=1), (1, 1, 3))
+
+    def _cosines(self, params: Params, tokens: Int[Array, "b n"], scenes: Scene) -> Array:
         pupil = nnx.merge(self.structure, params)
-        tokens = jnp.asarray(batch.tokens)
         ends = jnp.argmax(tokens == self.tokenizer.eos, axis=1)
-        logits = pupil.find(pupil.text(tokens), ends, render(batch.scenes, IMAGE_SIZE))
-        cosines = logits / jnp.exp(jnp.minimum(pupil.logit_scale[...], jnp.log(100.0)))
-        pixels = np.repeat(np.repeat(to_uint8(cosines[..., None]), 8, axis=0), 8, axis=1)
-        return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
+        logits = pupil.find(pupil.text(tokens), ends, render(scenes, IMAGE_SIZE))
+        return logits / jnp.exp(jnp.minimum(pupil.logit_scale[...], jnp.log(100.0)))
 
 
 def text_encoder_of(pupil: Params) -> Params:

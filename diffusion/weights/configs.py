@@ -5,29 +5,20 @@ scheduler's file. Its options are mostly about how to sample, which is our own m
 noise schedule is looked at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config import (
-    LARGEST_GUIDANCE,
-    ModelConfig,
-    ProcessConfig,
-    VariancePreservingConfig,
-)
+from diffusion.config import LARGEST_GUIDANCE, ModelConfig, ProcessConfig, VariancePreservingConfig
 from diffusion.process.schedule import OFFSET
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
-from diffusion.weights.options import Json, check, naming, number, off
+from diffusion.weights.options import Json, check, choice, fraction, naming, number, off
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
+    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
     "StableDiffusionInpaintPipelineLegacy",
-)
+)  # fmt: skip
 OURS = "_diffusion"  # in model_index.json: what the official layout has no place for
 NOT_READ = ("text_encoder_2", "image_encoder", "transformer")
 
@@ -43,9 +34,6 @@ SCHEDULE_SAME: Json = {
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": False,
     "thresholding": False,
-}
-SCHEDULE_ABSENT: Mapping[str, Json] = {  # what the reference takes where an option is absent
-    "DDIMScheduler": {"set_alpha_to_one": True},
 }
 # Of two more, the reference's pipeline minds no file: `steps_offset` is 1, nothing is clipped.
 
@@ -79,11 +67,11 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     for slot, one in slots.items():
         with naming(one.config_file):
             parts[slot] = one.read(files[one.config_file])
-    with naming(SCHEDULER):
-        parts["process"] = _read_process(files[SCHEDULER])
     denoiser = slots["denoiser"].config_file
     with naming(denoiser):
         size = number(files[denoiser], "sample_size", 64, 1, 1024)
+    with naming(SCHEDULER):
+        parts["process"] = _read_process(files[SCHEDULER])
     parts |= {"name": name, "image_size": size * parts["autoencoder"].downscale}
     return ModelConfig(**(parts | _ours(files[INDEX].get(OURS, {}))))
 
@@ -114,28 +102,41 @@ def _ours(data: Any) -> Json:
 
 
 def _read_process(data: Json) -> ProcessConfig:
-    kind = data.get("_class_name", SCHEDULERS[0])
-    if kind not in SCHEDULERS:
-        raise ValueError(f"{kind} is not supported; known: {', '.join(SCHEDULERS)}")
-    absent: Json = {"beta_schedule": "linear", **SCHEDULE_ABSENT.get(kind, {})}
-    data = absent | data
-    check({name: data[name] for name in SCHEDULE_SAME.keys() & data.keys()}, SCHEDULE_SAME, ())
-    if not off(data.get("trained_betas")):
-        raise ValueError("trained_betas is not supported")
-    if data.get("timestep_spacing", "leading") == "trailing":
+    kind = choice(data, "_class_name", SCHEDULERS[0], SCHEDULERS)
+    # What the reference takes where an option is absent.
+    data = {"beta_schedule": "linear", "set_alpha_to_one": kind == "DDIMScheduler"} | data
+    looked_at = {*SCHEDULE_SAME, "trained_betas"}
+    check({option: value for option, value in data.items() if option in looked_at}, SCHEDULE_SAME)
+    if data.get("timestep_spacing") == "trailing":
         raise ValueError("timestep_spacing 'trailing' is not supported")
-    prediction = data.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction_type {prediction!r} is not supported")
-    start, end = data.get("beta_start", 0.0001), data.get("beta_end", 0.02)
-    if not all(isinstance(beta, float) for beta in (start, end)) or not 0 < start < end < 1:
-        raise ValueError(f"beta_start {start!r} and beta_end {end!r} make no sense")
+    end = fraction(data, "beta_end", 0.02, 1)
     return VariancePreservingConfig(
         train_steps=number(data, "num_train_timesteps", 1000, 1, 2**20),
-        beta_start=start,
+        beta_start=fraction(data, "beta_start", 0.0001, end),
         beta_end=end,
-        prediction=PREDICTIONS[prediction],
+        prediction=PREDICTIONS[choice(data, "prediction_type", "epsilon", PREDICTIONS)],
     )
+
+
+def write(config: ModelConfig) -> dict[str, Json]:
+    """The JSON files of a model by path, so that `read` and the reference read them."""
+    index: Json = {
+        "_class_name": PIPELINES[2 if config.inpaints else 0],
+        "_diffusers_version": "0.42.1",
+        OURS: {"name": config.name, "guidance": config.guidance},
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    written = {INDEX: index, SCHEDULER: _write_process(config.process)}
+    for network in (getattr(config, slot) for slot in SLOTS):
+        one = architecture(network)
+        index[one.folder] = [one.library, one.kind]
+        written[one.config_file] = one.write(network, config)
+    return written
 
 
 def _write_process(config: Any) -> Json:
@@ -150,25 +151,3 @@ def _write_process(config: Any) -> Json:
         "clip_sample": False,
         "timestep_spacing": "leading",
     }
-
-
-def write(config: ModelConfig) -> dict[str, Json]:
-    """The JSON files of a model by path, so that `read` and the reference read them."""
-    networks = {slot: getattr(config, slot) for slot in SLOTS}
-    index: Json = {
-        "_class_name": PIPELINES[2 if config.inpaints else 0],
-        "_diffusers_version": "0.42.1",
-        OURS: {"name": config.name, "guidance": config.guidance},
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-    }
-    written = {SCHEDULER: _write_process(config.process)}
-    for network in networks.values():
-        one = architecture(network)
-        index[one.folder] = [one.library, one.kind]
-        written[one.config_file] = one.write(network, config)
-    return {INDEX: index, **written}

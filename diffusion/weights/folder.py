@@ -11,8 +11,6 @@ training.json                           how each part was trained (only of `diff
 Other folders (safety_checker, feature_extractor) are not read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,10 +28,8 @@ from diffusion.weights.files import Weights, save_params
 from diffusion.weights.options import naming
 
 CARD = "training.json"
-SHELVES = (  # of what ships: in a wheel, and in a clone
-    Path(__file__).parents[1] / "data",
-    Path(__file__).parents[2] / "data",
-)
+# Where what ships lies: in a wheel, and in a clone.
+SHELVES = tuple(Path(__file__).parents[up] / "data" for up in (1, 2))
 WAY_OUT = (
     "a model folder has model_index.json, tokenizer/, text_encoder/, unet/, vae/ and scheduler/; a "
     "single file becomes such a folder by `StableDiffusionPipeline.from_single_file(FILE)"
@@ -138,15 +134,9 @@ def save_part(
 ) -> None:
     """Write the parameters of a slot's network; see `files.save_params`."""
     network = getattr(config, slot)
-    one = architecture(network)
-    save_params(
-        part_file(root, config, slot),
-        params,
-        one.names,
-        dtype=dtype,
-        linear_projection=getattr(network, "linear_projection", True),
-        prefix=one.prefix,
-    )
+    one, path = architecture(network), part_file(root, config, slot)
+    linear = getattr(network, "linear_projection", True)
+    save_params(path, params, one.names, dtype=dtype, linear_projection=linear, prefix=one.prefix)
 
 
 def part_file(root: Path, config: ModelConfig, slot: str) -> Path:

@@ -13,8 +13,6 @@ Trainers spell the same layer in many ways, of diffusers and PEFT with dots, of 
 among the layers that the model has.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -22,8 +20,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -31,53 +28,31 @@ from safetensors import SafetensorError, safe_open
 from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
 
 # What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
-STEMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
-    {
-        "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
-        "text_encoder": (
-            ("text_encoder.", "."),
-            ("text_encoder.text_model.", "."),
-            ("lora_te_", "_"),
-            ("lora_te_text_model_", "_"),
-            ("lora_te1_", "_"),
-            ("lora_te1_text_model_", "_"),
-        ),
-    }
-)
-ENDS = MappingProxyType(
-    {
-        ".lora_A.weight": "down",
-        ".lora_B.weight": "up",
-        ".lora.down.weight": "down",
-        ".lora.up.weight": "up",
-        ".lora_down.weight": "down",
-        ".lora_up.weight": "up",
-        ".alpha": "alpha",
-    }
-)
-OLD_SPELLINGS = (
-    (re.compile(r"\.processor\."), "."),
-    (re.compile(r"\.self_attn\.to_(q|k|v|out)_lora\."), r".self_attn.\1_proj.lora."),
-    (re.compile(r"\.to_(q|k|v)_lora\."), r".to_\1.lora."),
-    (re.compile(r"\.to_out_lora\."), ".to_out.0.lora."),
-    (re.compile(r"\.lora_linear_layer\."), ".lora."),
-)
-NOT_READ = MappingProxyType(
-    {
-        "hada_": "a LoHa",
-        "lokr_": "a LoKr",
-        "dora_scale": "a DoRA",
-        "lora_magnitude_vector": "a DoRA",
-        "lora_mid": "a LoCon of three factors",
-        "lora_te2_": "a LoRA of SDXL",
-        "text_encoder_2.": "a LoRA of SDXL",
-        "lora_unet_input_blocks_": "a LoRA of SDXL",
-        "lora_unet_middle_block_": "a LoRA of SDXL",
-        "lora_unet_output_blocks_": "a LoRA of SDXL",
-        "base_model.model.": "a file of PEFT's own, which keeps alpha in another file",
-    }
-)
-WHOLE = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # alpha may be stored as these
+STEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
+    "text_encoder": (("text_encoder.", "."), ("lora_te_", "_"), ("lora_te1_", "_")),
+}
+OLD_SPELLINGS = {
+    r"^(text_encoder\.|lora_te1?_)text_model[._]": r"\1",
+    r"\.processor\.": ".",
+    r"\.self_attn\.to_(q|k|v|out)_lora\.": r".self_attn.\1_proj.lora.",
+    r"\.to_(q|k|v)_lora\.": r".to_\1.lora.",
+    r"\.to_out_lora\.": ".to_out.0.lora.",
+    r"\.lora_linear_layer\.": ".lora.",
+}
+ENDS = {
+    "down": r"\.lora(_A|[._]down)\.weight$",
+    "up": r"\.lora(_B|[._]up)\.weight$",
+    "alpha": r"\.alpha$",
+}
+NOT_READ = {
+    "a LoHa": r"hada_",
+    "a LoKr": r"lokr_",
+    "a DoRA": r"dora_scale|lora_magnitude_vector",
+    "a LoCon of three factors": r"lora_mid",
+    "a LoRA of SDXL": r"lora_te2_|text_encoder_2\.|lora_unet_(input|middle|output)_blocks?_",
+    "a file of PEFT's own, which keeps alpha in another file": r"base_model\.model\.",
+}
 PEFT_SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
 STRONGEST = 10.0
 LARGEST_ALPHA = 1e9
@@ -106,15 +81,12 @@ class LoRA:
     changes: Mapping[Layer, Change]
 
     @classmethod
-    def open(cls, path: str | Path, strength: float, known: Known) -> LoRA:
+    def open(cls, path: str | Path, strength: float, known: Known) -> Self:
         """Read a file, after its names and shapes have been compared with those of the model.
 
-        Args:
-            known: of "denoiser" and "text_encoder" what `Weights.shapes` says.
-
-        Raises FileNotFoundError; ValueError for a pickle, a damaged file or a strength beyond 10
-        either way, and one that lists what is missing, left over, mis-shaped, not finite or not
-        supported.
+        `known` is what `Weights.shapes` says of "denoiser" and "text_encoder".
+        Raises FileNotFoundError; ValueError for a pickle, a damaged file, a strength beyond 10
+        either way, and one that lists what in the file does not fit.
         """
         path = Path(path)
         if not abs(strength) <= STRONGEST:
@@ -150,9 +122,9 @@ class LoRA:
         return cls(path, float(strength), changes)
 
     def adjust(self, part: str) -> Adjust:
-        """What `Weights.read` needs to add this file's changes to one part of the model.
+        """What adds this file's changes to one part of the model while `Weights.read` reads it.
 
-        The sum is float32. It raises ValueError where a change is too large for that.
+        The sum is float32; ValueError where a change is too large for that.
         """
 
         def add(name: str, value: np.ndarray) -> np.ndarray:
@@ -185,33 +157,35 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
     for key, (shape, dtype) in contents.items():
         layer, role = _place(key, stems)
         if layer is None:
-            kinds = [kind for mark, kind in NOT_READ.items() if mark in key]
+            kinds = [kind for kind, mark in NOT_READ.items() if re.search(mark, key)]
             problems[f"of {kinds[0]}, which is not read" if kinds else "left over"].append(key)
             continue
         if role in layers.setdefault(layer, {}):
             problems["twice"].append(key)
         layers[layer][role] = key
-        if dtype not in IN_FILES and not (role == "alpha" and dtype in WHOLE):
+        whole = dtype.startswith(("I", "U"))  # as alpha may be, too
+        if dtype not in IN_FILES and not (role == "alpha" and whole):
             problems["no fractions"].append(f"{key} of {dtype}")
         if role == "alpha" and shape not in ((), (1,)):
             problems["wrong shape"].append(f"{key} of {shape} instead of one number")
     for (part, name), keys in layers.items():
+        told = _peft(part) + name
         missing = {"up", "down"} - keys.keys()
-        problems["missing"] += [f"{role} of {_peft(part)}{name}" for role in sorted(missing)]
+        problems["missing"] += [f"{role} of {told}" for role in sorted(missing)]
         if not missing:
             (up, _), (down, _) = (contents[keys[role]] for role in ("up", "down"))
             shape = known[part][name]
             if not _fits(up, down, shape):
-                problems["wrong shape"].append(f"{up} times {down} for {_peft(part)}{name} of {shape}")
+                problems["wrong shape"].append(f"{up} times {down} for {told} of {shape}")
     return layers, problems
 
 
 def _place(key: str, stems: Mapping[str, Layer]) -> tuple[Layer | None, str]:
-    for old, new in OLD_SPELLINGS:
-        key = old.sub(new, key)
-    for end, role in ENDS.items():
-        if key.endswith(end):
-            return stems.get(key.removesuffix(end)), role
+    for old, new in OLD_SPELLINGS.items():
+        key = re.sub(old, new, key)
+    for role, end in ENDS.items():
+        if re.search(end, key):
+            return stems.get(re.sub(end, "", key)), role
     return None, ""
 
 
@@ -251,32 +225,27 @@ def _scales(
     patterns = {part: setting(part, "alpha_pattern") or {} for part, _ in layers}
     if not all(isinstance(alphas, dict) for alphas in patterns.values()):
         return {}, {"not a JSON object": ["alpha_pattern"]}
-    idle = [
-        f"{_peft(part)}{pattern}"
-        for part, alphas in patterns.items()
-        for pattern in alphas
-        if not any(_named(name, pattern) for other, name in layers if other == part)
-    ]
+    idle = {part: {*alphas} for part, alphas in patterns.items()}
     scales, senseless = {}, []
     for (part, name), keys in layers.items():
-        rank = len(values[keys["down"]])
-        alpha: Any = rank
-        divisor: float = rank
+        alpha: Any = len(values[keys["down"]])
+        divisor: float = alpha
+        meant = [pattern for pattern in patterns[part] if _named(name, pattern)]
+        idle[part] -= {*meant}
         if "alpha" in keys:
             alpha = values[keys["alpha"]].item()
         elif settings:
-            exceptions = (a for pattern, a in patterns[part].items() if _named(name, pattern))
-            alpha = next(exceptions, setting(part, "lora_alpha"))
-            divisor = math.sqrt(rank) if setting(part, "use_rslora") else rank
+            alpha = patterns[part][meant[0]] if meant else setting(part, "lora_alpha")
+            divisor = math.sqrt(divisor) if setting(part, "use_rslora") else divisor
         if type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA:
             scales[part, name] = alpha / divisor
         else:
             senseless.append(f"{_peft(part)}{name} {str(alpha)[:20]}")
-    return scales, {"alpha_pattern without a layer": idle, "senseless alpha": senseless}
+    unused = [_peft(part) + pattern for part, left in idle.items() for pattern in sorted(left)]
+    return scales, {"alpha_pattern without a layer": unused, "senseless alpha": senseless}
 
 
 def _peft(part: str) -> str:
-    """What stands before the names of a part in PEFT's files and settings."""
     return STEMS[part][0][0]
 
 

@@ -6,19 +6,15 @@ mapped by `LEAVES`, and its axes by `to_file` and `from_file`: PyTorch keeps a c
 (in, out). Official files of several ages spell some names differently: see `OLD_SPELLINGS`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
 NameMap = Mapping[str, str]
 
-LEAVES = MappingProxyType(
-    {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
-)
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 IGNORED = re.compile(r"\.?position_ids$")  # 0, 1, 2, ...: no parameter
 PROJECTION = re.compile(r"\.project_(in|out)\.kernel$")
 OLD_SPELLINGS = (
@@ -35,30 +31,23 @@ def under(ours: str, theirs: str, brick: NameMap) -> dict[str, str]:
     return {f"{ours}.{name}": f"{theirs}.{other}" for name, other in brick.items()}
 
 
-# In any config.json, and no matter to a network.
-ANYWHERE = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"}
-
 ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 RESIDUAL = {
-    "norm1": "norm1",
-    "conv1": "conv1",
-    "time": "time_emb_proj",
-    "norm2": "norm2",
-    "conv2": "conv2",
-    "shortcut": "conv_shortcut",
+    "norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj",
+    "norm2": "norm2", "conv2": "conv2", "shortcut": "conv_shortcut",
+}  # fmt: skip
+BLOCK = {
+    **{name: name for name in ("norm1", "norm2", "norm3")},
+    **under("self_attention", "attn1", ATTENTION),
+    **under("cross_attention", "attn2", ATTENTION),
+    "feed_forward.linear1": "ff.net.0.proj",
+    "feed_forward.linear2": "ff.net.2",
 }
-
 TRANSFORMER = {
     "norm": "norm",
     "project_in": "proj_in",
-    "block.norm1": "transformer_blocks.0.norm1",
-    **under("block.self_attention", "transformer_blocks.0.attn1", ATTENTION),
-    "block.norm2": "transformer_blocks.0.norm2",
-    **under("block.cross_attention", "transformer_blocks.0.attn2", ATTENTION),
-    "block.norm3": "transformer_blocks.0.norm3",
-    "block.feed_forward.linear1": "transformer_blocks.0.ff.net.0.proj",
-    "block.feed_forward.linear2": "transformer_blocks.0.ff.net.2",
+    **under("block", "transformer_blocks.0", BLOCK),
     "project_out": "proj_out",
 }
 
@@ -69,14 +58,15 @@ def theirs(name: str, names: NameMap) -> str:
 
     Raises KeyError where the map does not know it.
     """
-    numbers = iter(re.findall(r"(?<=\.)\d+(?=\.|$)", name))
-    pattern = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
-    if pattern not in names:
-        pattern, _, leaf = pattern.rpartition(".")
-        found = f"{names[pattern]}.{LEAVES[leaf]}"
+    found = NUMBER.sub("*", name)
+    if found in names:
+        found = names[found]
     else:
-        found = names[pattern]
-    return re.sub(r"\*", lambda _: next(numbers), found)
+        module, _, leaf = found.rpartition(".")
+        found = f"{names[module]}.{LEAVES[leaf]}"
+    for number in NUMBER.findall(name):
+        found = found.replace("*", number, 1)
+    return found
 
 
 def today(name: str) -> str:

@@ -6,14 +6,15 @@ is absent has it), `known` it reads, or they change no picture. What is in no ta
 (null or false); else a model would be loaded as something that it is not.
 """
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+Fields = Mapping[str, tuple[Any, ...]]  # option -> our field, what reads it, default, bounds
+# In any config.json, and no matter to a network.
+ANYWHERE = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"}
 
 
 @contextlib.contextmanager
@@ -25,25 +26,25 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def check(data: Json, same: Json, known: Collection[str]) -> None:
+def check(data: Json, same: Json, known: Collection[str] = ()) -> None:
     """Raises ValueError that names an option with a value that our network is not built for."""
     for option, value in data.items():
         if option in same and value != same[option]:
             raise ValueError(f"{option} {value!r} is not supported; only {same[option]!r} is")
-        if option not in same and option not in known and not off(value):
+        if not (option in same or option in known or option in ANYWHERE or off(value)):
             raise ValueError(f"{option} {value!r} is not supported")
-
-
-def check_blocks(data: Json, blocks: Json) -> None:
-    """Raises ValueError where a list of block types is another than the network's."""
-    for option, kinds in blocks.items():
-        if data.get(option, kinds) != kinds:
-            raise ValueError(f"{option} {data[option]} is not supported")
 
 
 def off(value: Any) -> bool:
     """Null, false, and lists of nothing else."""
     return value is None or value is False or (isinstance(value, list) and all(map(off, value)))
+
+
+def choice(data: Json, option: str, default: str, known: Collection[str]) -> str:
+    value = data.get(option, default)
+    if value not in tuple(known):
+        raise ValueError(f"{option} {value!r} is not supported; known: {', '.join(known)}")
+    return value
 
 
 def number(data: Json, option: str, default: int, low: int, high: int) -> int:
@@ -57,7 +58,7 @@ def fraction(data: Json, option: str, default: float, below: float) -> float:
     """A number between 0 and `below`, both excluded."""
     value = data.get(option, default)
     if not (isinstance(value, int | float) and 0 < value < below):
-        raise ValueError(f"{option} {value!r} makes no sense")
+        raise ValueError(f"{option} is {value!r}; a number between 0 and {below} is needed")
     return float(value)
 
 
@@ -66,3 +67,11 @@ def numbers(data: Json, option: str, default: tuple[int, ...]) -> tuple[int, ...
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= 8:
         raise ValueError(f"{option} is {values!r}; a list of 1 to 8 numbers is needed")
     return tuple(number({option: value}, option, 0, 1, 2**16) for value in values)
+
+
+def to_fields(data: Json, fields: Fields) -> Json:
+    return {field: read(data, option, *rest) for option, (field, read, *rest) in fields.items()}
+
+
+def to_options(config: Any, fields: Fields) -> Json:
+    return {option: getattr(config, field) for option, (field, *_) in fields.items()}

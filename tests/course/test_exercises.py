@@ -37,10 +37,9 @@ def test_there_are_two_mistakes_and_minutes(name, exercise):
     assert 1 <= exercise.minutes <= 30
 
 
-@pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ...])
 @pytest.mark.parametrize(("name", "exercise"), ALL, ids=[name for name, _ in ALL])
-def test_what_is_not_filled_in_is_not_solved_yet(name, exercise, answer):
-    report = check(name, exercise, answer, WORDS)
+def test_what_is_not_filled_in_is_not_solved_yet(name, exercise):
+    report = check(name, exercise, lambda *_: ..., WORDS)
     assert (report.solved, report.text) == (False, f"{name}: not solved yet.")
 
 
@@ -63,6 +62,9 @@ TWO = Exercise(
     ("answer", "said"),
     [
         (raises(NotImplementedError), "two: not solved yet."),
+        (None, "two: not solved yet."),
+        (..., "two: not solved yet."),
+        (lambda *_: None, "two: not solved yet."),
         (
             raises(TypeError),
             "two: your function raises an error in case 1: TypeError: sizes differ",

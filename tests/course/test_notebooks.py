@@ -3,12 +3,35 @@
 That they run, and what their checks say, is for `make lessons ARGS=--check`.
 """
 
+import base64
+from io import BytesIO
+
 import nbformat
+import numpy as np
+import psutil
 import pytest
+from PIL import Image
 
 from diffusion.course import notebooks
 from diffusion.course.exercises import EXERCISES
-from diffusion.course.notebooks import Source, checks, drifted, index, notebook, verify
+from diffusion.course.notebooks import (
+    FIGURE,
+    Source,
+    bare,
+    checks,
+    drifted,
+    execute,
+    independent,
+    index,
+    light,
+    notebook,
+    rehearsal,
+    small_figure,
+    verify,
+    write,
+)
+
+ALL = 4_000_000  # bytes of all stored notebooks together
 
 TEXT = """---
 lesson: 1
@@ -47,24 +70,28 @@ def double(x):
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def lesson(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def write(text=TEXT):
+    def lesson(text=TEXT):
         path = notebooks.LESSONS / "en" / "01_title.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         return Source.read(path)
 
-    return write
+    return lesson
+
+
+def pair(source):
+    return [notebook(source, solved) for solved in (False, True)]
 
 
 def code(made):
     return [cell.source for cell in made.cells if cell.cell_type == "code"]
 
 
-def test_the_students_notebook_is_open_and_the_solved_one_is_not(write):
-    source = write()
+def test_the_students_notebook_is_open_and_the_solved_one_is_not(lesson):
+    source = lesson()
     assert (source.number, source.language, source.minutes) == (1, "en", 5)
     assert "..." in code(notebook(source, solved=False))[1]
     assert code(notebook(source, solved=True))[1] == "def double(x):\n    return 2 * x"
@@ -72,10 +99,10 @@ def test_the_students_notebook_is_open_and_the_solved_one_is_not(write):
     nbformat.validate(notebook(source, solved=True))
 
 
-def test_links_lead_from_where_a_notebook_lies(write):
+def test_links_lead_from_where_a_notebook_lies(lesson):
     links = "# Title\n\n*[All figures and outputs](../../notebooks/en/solved/01_title.ipynb).*\n"
     links += "\n[code](../../diffusion/schedule.py), [next](02_other.md), [web](https://a.org/b)\n"
-    source = write(TEXT.replace("# Title\n", links))
+    source = lesson(TEXT.replace("# Title\n", links))
     beside, deeper = (notebook(source, solved).cells[0].source for solved in (False, True))
     assert "All figures" not in beside + deeper
     assert "[code](../../diffusion/schedule.py), [next](02_other.ipynb)" in beside
@@ -94,19 +121,19 @@ def test_every_link_of_a_lesson_leads_somewhere():
         assert (path.parent / link).exists(), (path, link)
 
 
-def test_a_published_notebook_installs_itself_first(write):
-    made = notebook(write(), solved=False, repository="owner/name")
+def test_a_published_notebook_installs_itself_first(lesson):
+    made = notebook(lesson(), solved=False, repository="owner/name")
     assert "colab" in made.cells[0].source
     assert "github/owner/name/blob/main/notebooks/en/01_title.ipynb" in made.cells[0].source
     assert code(made)[0] == "%pip install -q git+https://github.com/owner/name"
 
 
-def test_what_a_lesson_must_say(write):
+def test_what_a_lesson_must_say(lesson):
     with pytest.raises(ValueError, match=r"01_title.md does not say its question, minutes"):
-        write(TEXT.replace("question: Why?\n", "").replace("minutes: 5\n", ""))
+        lesson(TEXT.replace("question: Why?\n", "").replace("minutes: 5\n", ""))
     with pytest.raises(ValueError, match="does not say its lesson"):
-        write("# Title")
-    forgot = write(TEXT.replace("<summary>Solution</summary>", "<summary>?</summary>"))
+        lesson("# Title")
+    forgot = lesson(TEXT.replace("<summary>Solution</summary>", "<summary>?</summary>"))
     with pytest.raises(ValueError, match="exercise double has no solution"):
         notebook(forgot, solved=True)
 
@@ -114,12 +141,150 @@ def test_what_a_lesson_must_say(write):
 def answered(made, text):
     cell = next(cell for cell in made.cells if "lesson.check" in cell.source)
     data = {"text/plain": text}
-    cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
+    cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=7)]
     return made
 
 
-def test_every_check_must_say_what_it_has_to(write):
-    source = write()
+def test_a_notebook_runs_in_a_kernel_that_ends_with_it():
+    before = set(psutil.Process().children(recursive=True))
+    cells = [nbformat.v4.new_code_cell("x = 6"), nbformat.v4.new_code_cell("7 * x")]
+    made = nbformat.v4.new_notebook(cells=cells)
+    seconds, memory = execute(made)
+    assert made.cells[1].outputs[0].data == {"text/plain": "42"}
+    assert seconds > 0
+    assert memory > 0
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_one_kernel_tries_every_exercise_open_and_then_solved(lesson):
+    student, solved = pair(lesson())
+    both = rehearsal(student, solved)
+    assert code(both) == [
+        code(solved)[0], code(student)[1], code(student)[2], code(solved)[1], code(solved)[2]
+    ]  # fmt: skip
+    answered(both, "double: not solved yet.")
+    assert list(checks(student)) == ["double: not solved yet."]  # in its own cell
+    assert not list(checks(solved))
+
+
+@pytest.mark.parametrize(
+    ("cell", "needed"),
+    [
+        ("print(double(2))", "double of exercise double"),
+        ("def twice():\n    return double(double(1))", "double of exercise double"),
+        ("print(helper)", "helper of exercise double"),
+        ("print(math.pi)", "math of exercise double"),
+        ("print(np.pi)", None),  # which the open exercise imports, too
+        ("import math\n\nprint(math.pi)", None),
+        ("%pip list\ndoubled = 2", None),
+    ],
+)
+def test_no_cell_may_need_an_answer(lesson, cell, needed):
+    text = TEXT.replace("def double(x):\n    ...", "import numpy as np\n\ndef double(x):\n    ...")
+    solution = "import math\nimport numpy as np\n\nhelper = 2\n\ndef double(x):\n    return"
+    text = text.replace("def double(x):\n    return", solution)
+    source = lesson(f"{text}\n```python\n{cell}\n```\n")
+    if needed is None:
+        independent(source, *pair(source))
+    else:
+        with pytest.raises(ValueError, match=f"01_title.md: a cell needs {needed}:\n"):
+            independent(source, *pair(source))
+
+
+def test_no_open_exercise_may_need_the_answer_to_another(lesson):
+    second = """
+```python exercise="four"
+def four():
+    return double(...)
+```
+
+<details><summary>Solution</summary>
+
+```py
+def four():
+    return double(2)
+```
+
+</details>
+"""
+    source = lesson(TEXT + second)
+    with pytest.raises(ValueError, match="a cell needs double of exercise double"):
+        independent(source, *pair(source))
+    source = lesson(TEXT + second.replace("return double(...)", "..."))
+    independent(source, *pair(source))
+
+
+def png(pixels):
+    found = BytesIO()
+    Image.fromarray(pixels).save(found, "PNG")
+    return found.getvalue()
+
+
+def pixels(figure):
+    image = Image.open(BytesIO(figure))
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGB"))
+
+
+def test_a_figure_of_few_colours_stays_as_it_is():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (200, 3), np.uint8)
+    drawn = colours[rng.integers(0, 200, (90, 120))]
+    small = small_figure(png(drawn))
+    np.testing.assert_array_equal(pixels(small), drawn)
+    assert len(small) < 0.6 * len(png(drawn))
+    np.testing.assert_array_equal(pixels(small_figure(small)), drawn)
+
+
+def test_a_figure_of_many_colours_keeps_them_nearly():
+    red, green = np.meshgrid(np.arange(0, 256, 2), np.arange(0, 256, 2))
+    drawn = np.stack([red, green, np.full_like(red, 99)], axis=-1).astype(np.uint8)
+    assert np.abs(pixels(small_figure(png(drawn))).astype(int) - drawn).max() < 20
+
+
+def test_what_is_transparent_is_paper():
+    drawn = np.zeros((8, 8, 4), np.uint8)
+    drawn[:4] = 9, 9, 9, 255
+    found = pixels(small_figure(png(drawn)))
+    assert (found[:4] == 9).all()
+    assert (found[4:] == 255).all()
+
+
+def test_a_figure_that_is_too_large_shrinks_and_says_so():
+    drawn = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    with pytest.warns(UserWarning, match="a figure of 600x400 is stored at .*: show less in it"):
+        small = small_figure(png(drawn))
+    assert 0.5 * FIGURE < len(small) <= FIGURE
+    height, width, _ = pixels(small).shape
+    assert width / height == pytest.approx(1.5, rel=0.02)
+
+
+def test_what_is_stored_of_an_executed_notebook(lesson):
+    solved = answered(notebook(lesson(), solved=True), "double: right, in 2 of 2 cases")
+    solved.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
+    figure = base64.b64encode(png(np.zeros((8, 8, 3), np.uint8))).decode()
+    shown = nbformat.v4.new_output("display_data", {"image/png": figure, "text/plain": "<Figure>"})
+    solved.cells[1].outputs = [shown]
+    stored = light(solved)
+    nbformat.validate(stored)
+    cells = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [1, 2, 3]
+    assert cells[2].outputs[0].execution_count == 3
+    assert cells[2].outputs[0].data == {"text/plain": "double: right, in 2 of 2 cases"}
+    data = cells[0].outputs[0].data
+    assert (pixels(base64.b64decode(data["image/png"])) == 0).all()
+    assert data["text/plain"] == "<Figure>"
+    assert "execution" not in cells[0].metadata
+    assert shown.data["image/png"] == figure  # it works on a copy
+    assert light(stored) == stored
+
+    assert code(bare(stored)) == code(solved)
+    open_ = [cell for cell in bare(stored).cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in open_)
+
+
+def test_every_check_must_say_what_it_has_to(lesson):
+    source = lesson()
     student = answered(notebook(source, solved=False), "double: not solved yet.")
     assert list(checks(student)) == ["double: not solved yet."]
     verify(source, student, solved=False)
@@ -130,18 +295,17 @@ def test_every_check_must_say_what_it_has_to(write):
         verify(source, notebook(source, solved=False), solved=False)
 
 
-def test_drift_is_noticed(write):
-    source = write()
+def test_drift_is_noticed(lesson):
+    source = lesson()
     assert drifted(source, False, "")
     path = notebooks.stored(source, False)
-    path.parent.mkdir(parents=True)
-    nbformat.write(notebook(source, False), path)
+    write(path, notebook(source, False))
     assert not drifted(source, False, "")
-    assert drifted(write(TEXT.replace("# Title", "# Other")), False, "")
+    assert drifted(lesson(TEXT.replace("# Title", "# Other")), False, "")
 
 
-def test_index(write):
-    line = index([write()]).splitlines()[-1]
+def test_index(lesson):
+    line = index([lesson()]).splitlines()[-1]
     assert line.startswith("| 1 | **A title**: [text](lessons/en/01_title.md), [notebook](")
     assert line.endswith("| Why? | one | 5 |")
 
@@ -155,5 +319,19 @@ def test_stored_notebooks_are_what_the_lessons_give():
         asked = notebook(source, False)
         names = {cell.metadata["exercise"] for cell in asked.cells if "exercise" in cell.metadata}
         assert names == EXERCISES[source.number].keys()
+        stored = [nbformat.read(notebooks.stored(source, solved), 4) for solved in (False, True)]
+        student, solved = ([c for c in made.cells if c.cell_type == "code"] for made in stored)
+        assert not any(cell.outputs or cell.execution_count for cell in student)
+        assert all(cell.execution_count for cell in solved)
+        figures = [
+            base64.b64decode(output.data["image/png"])
+            for cell in solved
+            for output in cell.outputs
+            if "image/png" in output.get("data", {})
+        ]
+        assert figures
+        assert max(map(len, figures)) <= FIGURE
+        independent(source, *pair(source))
+    assert sum(path.stat().st_size for path in notebooks.NOTEBOOKS.rglob("*.ipynb")) < ALL
     page = notebooks.README.read_text("utf-8")
     assert index(found) in page

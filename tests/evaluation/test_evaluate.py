@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -29,6 +28,7 @@ from diffusion.evaluation.scores import (
     reconstruction,
     ridge,
     seen_scenes,
+    thumbnails,
 )
 from diffusion.pipeline import Artist
 from diffusion.runtime.parameters import split
@@ -36,12 +36,30 @@ from diffusion.training.denoiser import DenoiserTask
 
 # The small tokenizer of the tests has no room for long captions.
 pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
+SIZE = 16  # pixels along the side of drawn pictures: one program draws them all
 FEW = EvaluationConfig(captions=3, combinations=2, pictures=2, training=40, rounds=3)
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return TrainedJudge(split(Judge(rngs=nnx.Rngs(0)))[1])
+    """One that knows nothing, and is small; test_judge.py has the real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judges, "WIDTHS", (8, 8))
+        patch.setattr(judges, "SIZE", 16)
+        yield TrainedJudge(split(Judge(rngs=nnx.Rngs(0)))[1])
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    """The seeds of what is painted; in one step each."""
+    paint, seeds = Artist.paint, []
+
+    def noted(self, *prompt, **settings):
+        seeds.append(settings["seed"])
+        return paint(self, *prompt, steps=1, **settings)
+
+    monkeypatch.setattr(Artist, "paint", noted)
+    return seeds
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +137,20 @@ def test_ridge_finds_a_linear_map():
 
 def test_a_copy_is_not_new():
     scenes = sample_scenes(np.random.default_rng(0), 40)
-    known = drawn(scenes, 32)
-    fresh = drawn(sample_scenes(np.random.default_rng(1), 20), 32)
+    known = drawn(scenes, SIZE)
+    fresh = drawn(sample_scenes(np.random.default_rng(1), 20), SIZE)
     report, distances, which = novelty(known, {"copies": known[7:9], "fresh": fresh})
     assert report["copies"]["median"] < 1e-3 < report["fresh"]["nearest"]
     assert which.tolist() == [7, 8]
     assert len(distances) == 2
+
+
+def test_a_thumbnail_is_the_mean_of_the_pixels_it_covers():
+    small = np.random.default_rng(0).integers(0, 250, (2, 16, 16, 3), np.uint8)
+    large = np.repeat(np.repeat(small, 2, axis=1), 2, axis=2)
+    large[:, ::2] += 4
+    np.testing.assert_allclose(thumbnails(large), thumbnails(small) + 2 / 127.5, atol=1e-6)
+    assert abs(thumbnails(small)[1, 3] - (small[1, 0, 1, 0] / 127.5 - 1)) < 1e-6
 
 
 def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
@@ -158,7 +184,7 @@ def test_a_flower_that_is_not_there_is_taken_for_no_colour():
 
 
 def test_reconstruction_is_infinite_where_nothing_is_lost():
-    pictures = drawn(sample_scenes(np.random.default_rng(0), 3), 32)
+    pictures = drawn(sample_scenes(np.random.default_rng(0), 3), SIZE)
     noise = np.random.default_rng(0).integers(-5, 6, pictures.shape)
     worse = np.clip(pictures.astype(int) + noise, 0, 255).astype(np.uint8)
     assert reconstruction(pictures, worse)["psnr"] == pytest.approx(38, abs=1.5)
@@ -177,13 +203,13 @@ def test_the_judges_own_accuracy_leaves_out_what_does_not_grow():
 
 def test_pictures_are_drawn_in_bounded_numbers_and_all_of_them():
     scenes = sample_scenes(np.random.default_rng(0), 70)
-    whole = drawn(scenes, 16)
+    whole = drawn(scenes, SIZE)
     assert len(whole) == 70
-    tail = drawn(Scene(*(field[66:] for field in scenes)), 16)
+    tail = drawn(Scene(*(field[66:] for field in scenes)), SIZE)
     assert np.array_equal(whole[66:], tail)
 
 
-def test_an_evaluation_becomes_a_page(artist, judge, tmp_path):
+def test_an_evaluation_becomes_a_page(artist, judge, painted, tmp_path):
     trainings = [{"steps": 4, "batch_size": 16, "seed": 0}]
     report, everything, closest = evaluate(artist, judge, FEW, trainings)
     assert closest.shape[:2] == (8, 2)
@@ -238,7 +264,9 @@ def test_the_command_says_what_is_wrong(arguments, says, tiny_folder, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, monkeypatch):
+def test_the_command_evaluates_a_folder(
+    tiny_folder, artist, judge, painted, tmp_path, capsys, monkeypatch
+):
     """One with a card, so that it is known what its trainings saw."""
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)
@@ -253,12 +281,13 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
     output = tmp_path / "out"
     given = ["--model", str(model), "--judge", str(tmp_path), "--output", str(output)]
     given += ["--seed", "5", "--captions", "4", "--pictures", "3"]
+    loaded = {str(model): artist}
+    monkeypatch.setattr("diffusion.evaluation.run.load", loaded.__getitem__)
     paint = Artist.paint
-    painted = []
 
     def stopped_once(*args, **kwargs):
-        painted.append(kwargs["seed"])
-        if len(painted) == 6:
+        if len(painted) == 5:
+            painted.append(kwargs["seed"])
             raise KeyboardInterrupt
         return paint(*args, **kwargs)
 
@@ -273,7 +302,6 @@ def test_the_command_evaluates_a_folder(tiny_folder, judge, tmp_path, capsys, mo
     assert {"seed": 5, "captions": 4, "pictures": 3}.items() <= found["settings"].items()
     assert found["marks"]["all"]["all at once"]["total"] == 2 * 4 * 3
     assert found["training pictures"] == {"looked at": 20, "of": 20}
-    jax.clear_caches()
 
 
 def test_what_else_lies_beside_unfinished_pictures_stays(tmp_path):

@@ -1,22 +1,38 @@
 """The judge: sees, learns, is kept, and says clearly when it is not there."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from diffusion.cli import main
 from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
+from diffusion.evaluation import judge as judges
+from diffusion.evaluation import judge_training
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
 from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset, worn
 from diffusion.evaluation.scores import own_accuracy
 from diffusion.images import to_uint8
 from diffusion.runtime.parameters import split
+from diffusion.training.loop import TrainConfig, init_state, make_step
+from tests.training.conftest import stripes
 
 
 @pytest.fixture(scope="module")
 def params():
     return split(Judge(rngs=nnx.Rngs(0)))[1]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Judges of two levels who look at 16x16 pixels of stripes."""
+    monkeypatch.setattr(judges, "WIDTHS", (8, 8))
+    monkeypatch.setattr(judges, "SIZE", 16)
+    monkeypatch.setattr(judge_training, "SIZE", 16)
+    monkeypatch.setattr(judge_training, "render", stripes)
 
 
 def test_it_answers_for_every_attribute_in_pictures_of_any_size(params):
@@ -70,7 +86,7 @@ def test_its_scenes_are_its_own_and_some_are_held_out():
     assert preset().seed not in (0, 2_000_003)
 
 
-def test_what_does_not_grow_is_not_asked_for():
+def test_what_does_not_grow_is_not_asked_for(small):
     task = JudgeTask()
     params, key = task.init(0), jax.random.key(0)
     scenes = sample_scenes(np.random.default_rng(0), 16)
@@ -102,27 +118,22 @@ def test_about_half_of_the_pictures_are_worn_and_stay_pictures():
     assert np.abs(changed).max() <= 1.0
 
 
-def test_the_task_learns_a_batch_by_heart():
-    import optax
-
-    task = JudgeTask()
+def test_the_task_learns_a_batch_by_heart(small):
+    task, config = JudgeTask(), TrainConfig(1000, 8, 1e-2, warmup=0)
     batch = task.batch(np.random.default_rng(0), 8)
-    params, rule = task.init(0), optax.adam(2e-3)
-
-    @jax.jit
-    def step(params, state):
-        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            params, task.frozen, batch, jax.random.key(0)
-        )
-        changes, state = rule.update(gradients, state)
-        return optax.apply_updates(params, changes), state, loss, metrics
-
-    state, losses = rule.init(params), []
-    for _ in range(30):
-        params, state, loss, metrics = step(params, state)
-        losses.append(float(loss))
+    step, state, losses = make_step(task, config), init_state(task, config), []
+    for _ in range(60):
+        state, metrics = step(state._replace(step=jnp.int32(0)), task.frozen, batch)
+        losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.3 * losses[0]
     assert 0 <= float(metrics["wrong"]) < 0.3
-    sheet = task.picture(params)
+    sheet = task.picture(state.params)
     assert sheet.dtype == np.uint8
     assert sheet.shape[2] == 3
+
+
+def test_the_command_trains_a_judge(small, tmp_path):
+    command = ["train", "judge", "--output", str(tmp_path), "--set", "steps=1", "batch_size=2"]
+    assert main(command) == 0
+    assert len(load(tmp_path)(np.zeros((1, 16, 16, 3), np.uint8)).values["house"]) == 1
+    assert json.loads((tmp_path / "training.json").read_text())["judge"]["steps"] == 1

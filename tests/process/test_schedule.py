@@ -107,7 +107,7 @@ def test_a_process_that_nobody_knows():
         process(Unknown())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     alpha_bar=st.floats(0.0047, 0.99915),
     z=st.floats(-5.0, 5.0),

@@ -1,7 +1,6 @@
 """Tests of `diffusion.text.tokenizer`."""
 
 import json
-import time
 import unicodedata
 import warnings
 from collections import Counter
@@ -43,7 +42,9 @@ any_text = st.text(alphabet=st.characters())  # the whole of Unicode, lone surro
 houses = st.sampled_from([*"aehosuıiİIΣςDT'!<|>/ \t\n12", "\u0307", "\ud800", "🏡", "</w>", "'s"])
 texts = any_text | st.lists(houses, max_size=40).map("".join)
 tokenizers = pytest.mark.parametrize("tokenizer", [GARDEN, OFFICIAL, STABLE_DIFFUSION_2])
-property_test = settings(deadline=None, derandomize=True, max_examples=100)
+# A tenth of a second; by the square of the length it is minutes.
+in_linear_time = pytest.mark.timeout(60)
+property_test = settings(derandomize=True, max_examples=100)
 
 
 def without_space(text: str) -> str:
@@ -367,18 +368,16 @@ class TestBatch:
             Tokenizer(GARDEN.vocab, GARDEN.merges, length=length)
 
     @pytest.mark.parametrize("text", ["house " * 16_000, "🏡\0" * 50_000, "\u0301\u0316" * 50_000])
+    @in_linear_time
     def test_a_hundred_thousand_characters(self, text):
-        start = time.perf_counter()
         with pytest.warns(PromptCutWarning) as caught:
             batch = GARDEN(text)
-        assert time.perf_counter() - start < 5  # by the square of the length it takes minutes
         assert batch.shape == (1, 77)
         assert len(str(caught[0].message)) < 500
 
+    @in_linear_time
     def test_a_word_of_a_hundred_thousand_letters(self):
-        start = time.perf_counter()
         ids = GARDEN.encode("house" * 20_000)
-        assert time.perf_counter() - start < 5
         assert GARDEN.decode(ids) == "house" * 20_000
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +20,12 @@ from diffusion.config import (
     VariancePreservingConfig,
 )
 from diffusion.datasets.captions import caption, captions, said_by
-from diffusion.datasets.curriculum import CAPTION_DROPOUT
+from diffusion.datasets.curriculum import CAPTION_DROPOUT, practice
 from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
 from diffusion.process import schedule
 from diffusion.runtime.parameters import Params, split
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import denoiser
+from diffusion.training import denoiser, text_encoder
 from diffusion.training.autoencoder import AutoencoderTask, measure_scale
 from diffusion.training.denoiser import GAMMA, TIMES, DenoiserTask, draw_timesteps, weight
 from diffusion.training.loop import State, TrainConfig, init_state, make_step
@@ -42,7 +42,15 @@ from tests.training.conftest import stripes
 
 HUES = ("house", "roof", "door")
 CONFIG = TrainConfig(1000, 4, 3e-3, warmup=0)
-pytestmark = pytest.mark.usefixtures("quick_pictures")
+pytestmark = pytest.mark.usefixtures("quick_pictures", "narrow_tower")
+
+
+@pytest.fixture(scope="module")
+def narrow_tower() -> Iterator[None]:
+    """The image tower of the text task with few channels: a wide one's gradients compile long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoder, "IMAGE_WIDTHS", (8, 8, 8, 8))
+        yield
 
 
 @cache
@@ -55,16 +63,16 @@ def words() -> Tokenizer:
 @cache
 def small(kind: str = "v") -> ModelConfig:
     return ModelConfig(
-        image_size=16,
+        image_size=8,
         text_encoder=TextEncoderConfig(
             vocab_size=words().vocab_size, length=100, width=8, layers=1, heads=2, mlp_width=16
         ),
         denoiser=UNetConfig(
-            block_out_channels=(8, 8), layers_per_block=1, attention=(True, False),
-            heads=(2, 2), context_width=8, norm_groups=4,
+            block_out_channels=(8,), layers_per_block=1, attention=(True,), heads=(2,),
+            context_width=8, norm_groups=4,
         ),
         autoencoder=VAEConfig(
-            block_out_channels=(4, 8), layers_per_block=1, norm_groups=2, scaling_factor=1.0
+            block_out_channels=(4,), layers_per_block=1, norm_groups=2, scaling_factor=1.0
         ),
         process=VariancePreservingConfig(prediction=kind),
     )  # fmt: skip
@@ -245,7 +253,8 @@ def test_every_token_from_the_end_mark_on_has_to_have_read_the_caption():
         is_end = tokens == task.tokenizer.eos
         return read_loss(pupil.read(states), jnp.asarray(data.said), is_end)[0]
 
-    slopes = np.abs(jax.grad(reading)(pupil.text(tokens))).sum(axis=-1)
+    slopes = jax.jit(lambda: jax.grad(reading)(pupil.text(tokens)))()
+    slopes = np.abs(slopes).sum(axis=-1)
     assert (slopes[np.asarray(tokens) == task.tokenizer.eos] > 0).all()
     assert (slopes[np.asarray(tokens) != task.tokenizer.eos] == 0).all()
 
@@ -257,11 +266,12 @@ def test_a_reader_who_knows_everything_has_no_loss():
         50.0 * jnp.broadcast_to(jax.nn.one_hot(column, k)[:, None], (*is_end.shape, k))
         for column, k in zip(data.said.T, OPTIONS, strict=True)
     ]
-    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    asked = jax.jit(read_loss)
+    loss, understood = asked(perfect, jnp.asarray(data.said), is_end)
     assert loss < 1e-6
     assert understood == 1.0
     perfect[0] = jnp.roll(perfect[0], 1, axis=-1)  # one attribute wrong: nothing is understood
-    loss, understood = read_loss(perfect, jnp.asarray(data.said), is_end)
+    loss, understood = asked(perfect, jnp.asarray(data.said), is_end)
     assert loss > 10.0
     assert understood == 0.0
 
@@ -307,8 +317,9 @@ def test_a_draw_that_rounds_to_the_end_is_still_a_timestep(monkeypatch):
     assert draw_timesteps(jax.random.key(0), 4, 1000).max() == 999
 
 
-def test_a_tenth_of_the_captions_is_dropped():
+def test_a_tenth_of_the_captions_is_dropped(monkeypatch):
     count = 4000
+    monkeypatch.setattr(denoiser, "practice", partial(practice, candidates=1))  # the same dropout
     tokens = make("unet").batch(np.random.default_rng(0), count).tokens
     dropped = int((tokens == words()([""])).all(axis=1).sum())
     own = sum(not said.text for said in captions(sample_scenes(np.random.default_rng(0), 100),
@@ -344,15 +355,21 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
     task.process.add_noise = watched("add_noise", task.process.add_noise)
     task.process.target = watched("target", task.process.target)
     batch = task.batch(np.random.default_rng(0), 2)
-    loss, metrics = task.loss({}, task.frozen, batch, jax.random.key(0))
 
+    @jax.jit
+    def run(frozen: Params) -> tuple[Any, ...]:
+        autoencoder = nnx.merge(task.structures["autoencoder"], frozen["autoencoder"])
+        posterior = autoencoder.posterior(stripes(batch.scenes, config.image_size))
+        drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
+        heard = nnx.merge(task.structures["text_encoder"], frozen["text_encoder"])
+        context = heard(jnp.asarray(batch.tokens))
+        return *task.loss({}, frozen, batch, jax.random.key(0)), seen, drawn, context
+
+    loss, metrics, seen, drawn, heard = run(task.frozen)
     latents, noise, timesteps = seen["add_noise"]
     jax.tree.map(np.testing.assert_array_equal, seen["target"], seen["add_noise"])
     alpha_bar = schedule.alpha_bars(config.process)[np.asarray(timesteps)]
     assert task.process.prediction == kind
-    autoencoder = nnx.merge(task.structures["autoencoder"], vae)
-    posterior = autoencoder.posterior(stripes(batch.scenes, config.image_size))
-    drawn = posterior.sample(jax.random.split(jax.random.key(0), 3)[0]) * 0.5
     np.testing.assert_allclose(
         latents, np.concatenate([drawn] * denoiser.VIEWS), rtol=1e-5, atol=1e-6
     )
@@ -362,7 +379,6 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
     x_t, told, context = seen["denoiser"]
     np.testing.assert_allclose(x_t, signal * latents + spread * noise, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(told, timesteps)
-    heard = nnx.merge(task.structures["text_encoder"], text)(jnp.asarray(batch.tokens))
     np.testing.assert_allclose(context, np.concatenate([heard] * denoiser.VIEWS), atol=1e-5)
     v = signal * noise - spread * latents
     error = np.square(v if kind == "v" else noise).mean((1, 2, 3))
@@ -374,9 +390,14 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
 def test_the_measured_scale_gives_latents_of_unit_variance():
     task, params, *_ = school("vae")
     scale = measure_scale(task.model, params, count=128)
-    vae = nnx.merge(task.structure, params)
-    scenes = sample_scenes(np.random.default_rng(99), 256)  # others than those it was measured on
-    latents = vae.posterior(stripes(scenes, 16)).sample(jax.random.key(5)) * scale
+    pictures = stripes(sample_scenes(np.random.default_rng(99), 256), 8)  # measured on others
+
+    @jax.jit
+    def encode(params: Params) -> jax.Array:
+        vae = nnx.merge(task.structure, params)
+        return vae.posterior(pictures).sample(jax.random.key(5))
+
+    latents = encode(params) * scale
     assert float(jnp.std(latents)) == pytest.approx(1.0, abs=0.05)
     assert scale == measure_scale(task.model, params, count=128)
     assert scale != measure_scale(task.model, params, count=128, seed=1)

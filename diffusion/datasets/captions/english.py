@@ -1,6 +1,6 @@
 """Captions in English."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,30 +9,31 @@ from diffusion.datasets.captions.language import (
     Parts,
     Values,
     Words,
+    phrase,
     pick,
     pick_number,
-    pick_settings,
     shuffle,
+    speaker,
 )
 
 _HOUSE = ("house", "house", "house", "house", "cottage", "home")
-_ROOF_SHAPE: Words = {
-    "gabled": ("gabled", "pointed", "triangular"),
-    "flat": ("flat",),
-    "dome": ("domed", "round", "dome-shaped"),
-}
 _NUMBER: Words = {"one": ("one", "1"), "two": ("two", "2"), "three": ("three", "3")}
-_TREE: Words = {  # singular; the plural adds an s
-    "oak": ("old tree", "old tree", "oak", "oak tree", "old oak"),
-    "pine": ("pine", "pine tree"),
-    "poplar": ("poplar", "poplar tree"),
-    "apple": ("apple tree",),
-}
-_AMOUNT: Words = {
-    "few": ("a few", "a few", "few"),
-    "many": ("many", "many", "lots of", "plenty of"),
-}
-_SETTINGS: dict[str, Words] = {
+_WORDS: Mapping[str, Words] = {
+    "roof_shape": {
+        "gabled": ("gabled", "pointed", "triangular"),
+        "flat": ("flat",),
+        "dome": ("domed", "round", "dome-shaped"),
+    },
+    "tree_kind": {  # singular; the plural adds an s
+        "oak": ("old tree", "old tree", "oak", "oak tree", "old oak"),
+        "pine": ("pine", "pine tree"),
+        "poplar": ("poplar", "poplar tree"),
+        "apple": ("apple tree",),
+    },
+    "flower_amount": {
+        "few": ("a few", "a few", "few"),
+        "many": ("many", "many", "lots of", "plenty of"),
+    },
     "sky": {
         "day": ("by day", "in daylight", "during the day", "in the daytime"),
         "sunset": ("at sunset", "under a sunset sky", "as the sun sets"),
@@ -50,8 +51,13 @@ _SETTINGS: dict[str, Words] = {
         "rain": ("in the rain", "while it rains", "in rainy weather"),
         "snow": ("in falling snow", "while snow falls", "as it snows"),
     },
+    "light": {
+        "left": ("on the left", "on the left", "at the top left"),
+        "right": ("on the right", "on the right", "at the top right"),
+        "middle": ("in the middle", "in the centre"),
+    },
 }
-_SETTING_KEYWORDS: dict[str, Words] = {
+_KEYWORDS: Mapping[str, Words] = dict(_WORDS) | {
     "sky": {
         "day": ("day", "daytime"), "sunset": ("sunset", "sunset sky"),
         "night": ("night", "night sky"),
@@ -65,11 +71,6 @@ _SETTING_KEYWORDS: dict[str, Words] = {
         "snow": ("falling snow", "snowfall"),
     },
 }  # fmt: skip
-_LIGHT: Words = {
-    "left": ("on the left", "on the left", "at the top left"),
-    "right": ("on the right", "on the right", "at the top right"),
-    "middle": ("in the middle", "in the centre"),
-}
 _STYLE: Words = {
     "oil painting": ("oil painting", "oil on canvas", "painted in oil"),
     "pencil sketch": ("pencil sketch", "pencil drawing", "drawn in pencil"),
@@ -81,52 +82,40 @@ _STYLE_OF: Words = {
 
 
 def _describe(scene: Values, named: Values, rng: np.random.Generator, keywords: bool) -> Parts:
-    adjectives = [named["house"]] if "house" in named else []
-    features = []
-    shape = [pick(_ROOF_SHAPE[named["roof_shape"]], rng)] if "roof_shape" in named else []
-    roof = [_spell_colour(named["roof"], rng)] if "roof" in named else []
+    say = speaker(_KEYWORDS if keywords else _WORDS, named, rng)
+    shape, roof = say("roof_shape"), named.get("roof", "")
+    if roof == "grey" and rng.random() < 0.4:
+        roof = "gray"
+    adjectives, features = named.get("house", ""), []
     if roof and not shape and rng.random() < 0.2:
-        adjectives.insert(0, f"{roof[0]}-roofed")
+        adjectives = phrase(f"{roof}-roofed", adjectives)
     elif roof or shape:
-        words = roof + shape if rng.random() < 0.5 else shape + roof
-        features.append(" ".join([*words, "roof"]))
+        first, second = (roof, shape) if rng.random() < 0.5 else (shape, roof)
+        features.append(phrase(first, second, "roof"))
     if "door" in named:
         features.append(f"{named['door']} door")
     if len(features) == 2 and rng.random() < 0.4:
         features.reverse()
-    settings = pick_settings(named, _SETTING_KEYWORDS if keywords else _SETTINGS, rng)
-    light = _light(scene, named, rng, keywords)
-    house = " ".join([*adjectives, pick(_HOUSE, rng)])
-    return Parts(
-        house=house if keywords else _a(house),
-        features=features if keywords else [_a(feature) for feature in features],
-        trees=_trees(named, rng),
-        flowers=_flowers(named, rng),
-        settings=shuffle(settings, rng),
-        light=light,
-        style=named.get("style", ""),
-    )
+    settings = [say(name) for name in ("sky", "season", "weather") if name in named]
+    light = ""
+    if "light" in named:
+        article = "" if keywords or rng.random() < 0.4 else "the"
+        light = phrase(article, "moon" if scene["sky"] == "night" else "sun", say("light"))
+    house = phrase(adjectives, pick(_HOUSE, rng))
+    if not keywords:
+        house, features = _a(house), [_a(feature) for feature in features]
+    trees, flowers = _trees(named, say, rng), _flowers(named, say)
+    style = named.get("style", "")
+    return Parts(house, features, trees, flowers, shuffle(settings, rng), light, style)
 
 
-def _spell_colour(colour: str, rng: np.random.Generator) -> str:
-    return "gray" if colour == "grey" and rng.random() < 0.4 else colour
-
-
-def _light(scene: Values, named: Values, rng: np.random.Generator, keywords: bool) -> str:
-    if "light" not in named:
-        return ""
-    article = "" if keywords or rng.random() < 0.4 else "the "
-    body = "moon" if scene["sky"] == "night" else "sun"
-    return f"{article}{body} {pick(_LIGHT[named['light']], rng)}"
-
-
-def _trees(named: Values, rng: np.random.Generator) -> str:
+def _trees(named: Values, say: Callable[[str], str], rng: np.random.Generator) -> str:
     number = named.get("trees")
     if number == "none":
         return "no trees"
     if number is None and "tree_kind" not in named:
         return ""
-    tree = pick(_TREE[named["tree_kind"]], rng) if "tree_kind" in named else "tree"
+    tree = say("tree_kind") or "tree"
     if number is None:
         return f"{tree}s"
     if number == "one" and rng.random() < 0.7:
@@ -134,15 +123,11 @@ def _trees(named: Values, rng: np.random.Generator) -> str:
     return f"{pick_number(_NUMBER[number], rng)} {tree if number == 'one' else tree + 's'}"
 
 
-def _flowers(named: Values, rng: np.random.Generator) -> str:
-    amount = named.get("flower_amount")
+def _flowers(named: Values, say: Callable[[str], str]) -> str:
+    amount, colour = named.get("flower_amount"), named.get("flowers")
     if amount == "none":
         return "no flowers"
-    if amount is None and "flowers" not in named:
-        return ""
-    words = [pick(_AMOUNT[amount], rng)] if amount else []
-    words += [named["flowers"]] if "flowers" in named else []
-    return " ".join([*words, "flowers"])
+    return phrase(say("flower_amount"), colour or "", "flowers") if amount or colour else ""
 
 
 def _arrange(parts: Parts, rng: np.random.Generator) -> str:
@@ -168,14 +153,12 @@ def _place_plants(parts: Parts, rng: np.random.Generator) -> str:
     if len(plants) == 2 and rng.random() < 0.3:
         plants.reverse()
     house = f"{parts.house} with {_and(parts.features)}" if parts.features else parts.house
-    absent = any(part.startswith("no ") for part in plants)
     form = rng.random()
     if not plants:
         return house
-    if form < 0.25 and not absent:  # "three pines beside a white house"
-        flowers_first = plants[0] == parts.flowers
-        where = "in front of" if flowers_first else pick(("beside", "next to"), rng)
-        text = f"{plants[0]} {where} {house}"
+    if form < 0.25 and not any(part.startswith("no ") for part in plants):
+        where = "in front of" if plants[0] == parts.flowers else pick(("beside", "next to"), rng)
+        text = f"{plants[0]} {where} {house}"  # "three pines beside a white house"
         return f"{text}, with {plants[1]}" if len(plants) == 2 else text
     if form < 0.45:  # "a white house with a red roof, two pines"
         return f"{house}, {_and(plants)}"

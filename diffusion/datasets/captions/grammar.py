@@ -4,23 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from diffusion.datasets.captions import english, turkish
 from diffusion.datasets.captions.language import Language, Parts, Values, pick, shuffle
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, value
 
-LANGUAGES: Mapping[str, Language] = {
-    "en": english.ENGLISH,
-    "tr": turkish.TURKISH,
-}
+LANGUAGES: Mapping[str, Language] = {"en": english.ENGLISH, "tr": turkish.TURKISH}
 """The languages in which captions are written, by their ISO 639 codes."""
 
 HALF_TURKISH: Mapping[str, float] = {"tr": 0.5, "en": 0.5}
 
-# How many attributes a caption names: weights of 0, 1, 2, ... 13.
-_HOW_MANY = np.array([3, 9, 16, 20, 18, 13, 8, 4, 3, 2, 1, 1, 1, 1], np.float64)
-_HOW_MANY_BELOW = tuple(np.cumsum(_HOW_MANY / _HOW_MANY.sum()))
+# How many attributes a caption names: shares of 0, 1, 2, ... 13.
+_HOW_MANY = np.array([3, 9, 16, 20, 18, 13, 8, 4, 3, 2, 1, 1, 1, 1]) / 100.0
 _DETAILED = (5, 14)  # a detailed caption names at least 5 attributes, and fewer than 14
 _HOUSE_SHARE = 0.88  # of the captions that name anything, how many name the colour of the house
 _KEYWORD_SHARE = 0.15  # "red house, two trees, night"
@@ -59,23 +55,17 @@ def captions(
     if not 0.0 <= detailed_share <= 1.0:
         raise ValueError(f"detailed_share is {detailed_share}; give a share from 0 to 1")
     scenes = Scene(*(np.asarray(field) for field in scenes))
+    languages, share = list(shares), np.array(list(shares.values()))
     return [
-        caption(scenes, index, rng, _draw_language(shares, rng), rng.random() < detailed_share)
-        for index in range(len(scenes.house))
+        caption(scenes, i, rng, languages[_draw(share, rng)], rng.random() < detailed_share)
+        for i in range(len(scenes.house))
     ]
 
 
 def caption(
-    scene: Scene,
-    index: int,
-    rng: np.random.Generator,
-    language: str = "en",
-    detailed: bool = False,
+    scene: Scene, index: int, rng: np.random.Generator, language: str = "en", detailed: bool = False
 ) -> Caption:
-    """Write a caption for picture `index` of the batch.
-
-    Args:
-        detailed: name 5 to 13 attributes, not four or so.
+    """Write a caption for picture `index` of the batch; a detailed one names 5 to 13 attributes.
 
     Raises ValueError if `language` is not in `LANGUAGES`.
     """
@@ -107,21 +97,16 @@ def _check_language(language: str) -> None:
         raise ValueError(f"language is {language!r}; captions are written in {known}")
 
 
-def _draw_language(shares: Mapping[str, float], rng: np.random.Generator) -> str:
-    draw, below = rng.random(), 0.0
-    for language, share in shares.items():
-        below += share
-        if draw < below:
-            return language
-    return language  # if rounding has left the sum below 1
+def _draw(shares: Float[np.ndarray, " n"], rng: np.random.Generator) -> int:
+    """A position, each as likely as its share; the shares add up to 1."""
+    return int(np.searchsorted(np.cumsum(shares[:-1]), rng.random(), side="right"))
 
 
 def _choose(values: Values, rng: np.random.Generator, detailed: bool) -> set[str]:
     """Which attributes to name: any subset that makes sense together."""
     others = [name for name in ATTRIBUTES if name not in ("house", *GROWS)]
     others += [name for name, grower in GROWS.items() if values[grower] != "none"]
-    draw = rng.random()
-    count = next((n for n, below in enumerate(_HOW_MANY_BELOW) if draw < below), 0)
+    count = _draw(_HOW_MANY, rng)
     if detailed:
         count = int(rng.integers(*_DETAILED))
     named: set[str] = set()

@@ -40,6 +40,17 @@ class Language(NamedTuple):
     """For `str.translate`: what people type who lack the language's own letters."""
 
 
+def speaker(
+    words: Mapping[str, Words], named: Values, rng: np.random.Generator
+) -> Callable[[str], str]:
+    """`say(attribute)`: one of the words for its value; nothing for what is not named."""
+
+    def say(attribute: str) -> str:
+        return pick(words[attribute][named[attribute]], rng) if attribute in named else ""
+
+    return say
+
+
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
     """One of the options, each as likely as the others."""
     return options[int(rng.random() * len(options))]
@@ -51,11 +62,11 @@ def pick_number(options: Sequence[str], rng: np.random.Generator) -> str:
     return digit if rng.random() < _DIGIT_SHARE else word
 
 
-def pick_settings(named: Values, words: Mapping[str, Words], rng: np.random.Generator) -> list[str]:
-    """One phrase for each attribute of `words` that is named."""
-    return [pick(table[named[name]], rng) for name, table in words.items() if name in named]
-
-
 def shuffle(items: Sequence[str], rng: np.random.Generator) -> list[str]:
     """The items in random order."""
     return [items[i] for i in rng.permutation(len(items))]
+
+
+def phrase(*words: str) -> str:
+    """The words that are there, with a space between them."""
+    return " ".join(word for word in words if word)

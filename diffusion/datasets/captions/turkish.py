@@ -2,7 +2,7 @@
 is a house with a red roof. A noun after a number stays singular: "iki çam" is two pines.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from diffusion.datasets.captions.language import (
     Parts,
     Values,
     Words,
+    phrase,
     pick,
     pick_number,
-    pick_settings,
     shuffle,
+    speaker,
 )
 
 _HOUSE = ("ev", "ev", "ev", "ev", "kulübe")
@@ -23,18 +24,7 @@ _COLOUR = {
     "red": "kırmızı", "blue": "mavi", "yellow": "sarı", "white": "beyaz", "green": "yeşil",
     "purple": "mor", "orange": "turuncu", "pink": "pembe", "brown": "kahverengi", "grey": "gri",
 }  # fmt: skip
-_ROOF_SHAPE: Words = {
-    "gabled": ("üçgen", "sivri", "beşik"),
-    "flat": ("düz",),
-    "dome": ("kubbeli", "yuvarlak", "kubbe"),
-}
 _NUMBER: Words = {"one": ("bir", "1"), "two": ("iki", "2"), "three": ("üç", "3")}
-_TREE: Words = {
-    "oak": ("yaşlı ağaç", "yaşlı ağaç", "meşe", "meşe ağacı", "yaşlı meşe"),
-    "pine": ("çam", "çam ağacı"),
-    "poplar": ("kavak", "kavak ağacı"),
-    "apple": ("elma ağacı",),
-}
 _PLURAL = {
     "ağaç": "ağaçlar", "ağacı": "ağaçları", "meşe": "meşeler", "çam": "çamlar",
     "kavak": "kavaklar",
@@ -43,11 +33,22 @@ _WITH = {  # the noun as an adjective
     "ağaç": "ağaçlı", "ağacı": "ağaçlı", "meşe": "meşeli", "çam": "çamlı", "kavak": "kavaklı",
     "çiçekler": "çiçekli",
 }  # fmt: skip
-_AMOUNT: Words = {
-    "few": ("birkaç", "birkaç", "az sayıda"),
-    "many": ("bir sürü", "çok sayıda", "pek çok"),
-}
-_SETTINGS: dict[str, Words] = {
+_WORDS: Mapping[str, Words] = {
+    "roof_shape": {
+        "gabled": ("üçgen", "sivri", "beşik"),
+        "flat": ("düz",),
+        "dome": ("kubbeli", "yuvarlak", "kubbe"),
+    },
+    "tree_kind": {
+        "oak": ("yaşlı ağaç", "yaşlı ağaç", "meşe", "meşe ağacı", "yaşlı meşe"),
+        "pine": ("çam", "çam ağacı"),
+        "poplar": ("kavak", "kavak ağacı"),
+        "apple": ("elma ağacı",),
+    },
+    "flower_amount": {
+        "few": ("birkaç", "birkaç", "az sayıda"),
+        "many": ("bir sürü", "çok sayıda", "pek çok"),
+    },
     "sky": {
         "day": ("gündüz", "gündüz vakti", "gün ışığında"),
         "sunset": ("gün batımında", "gün batarken"),
@@ -65,8 +66,9 @@ _SETTINGS: dict[str, Words] = {
         "rain": ("yağmurda", "yağmur altında", "yağmur yağarken"),
         "snow": ("kar yağarken", "kar yağışında"),
     },
+    "light": {"left": ("solda",), "right": ("sağda",), "middle": ("ortada",)},
 }
-_SETTING_KEYWORDS: dict[str, Words] = {
+_KEYWORDS: Mapping[str, Words] = dict(_WORDS) | {
     "sky": {"day": ("gündüz",), "sunset": ("gün batımı",), "night": ("gece", "gece göğü")},
     "season": {
         "spring": ("ilkbahar",), "summer": ("yaz",), "autumn": ("sonbahar",),
@@ -77,7 +79,6 @@ _SETTING_KEYWORDS: dict[str, Words] = {
         "rain": ("yağmur", "yağmurlu"), "snow": ("kar yağışı",),
     },
 }  # fmt: skip
-_LIGHT: Words = {"left": ("solda",), "right": ("sağda",), "middle": ("ortada",)}
 _STYLE: Words = {
     "oil painting": ("yağlı boya tablo", "yağlı boya", "yağlı boya resim"),
     "pencil sketch": ("karakalem çizimi", "karakalem", "kurşun kalem çizimi"),
@@ -85,47 +86,39 @@ _STYLE: Words = {
 
 
 def _describe(scene: Values, named: Values, rng: np.random.Generator, keywords: bool) -> Parts:
+    say = speaker(_KEYWORDS if keywords else _WORDS, named, rng)
+    colours = {name: _COLOUR.get(value, "") for name, value in named.items()}
     suffix = "" if keywords else "lı"  # "kırmızı çatı", "kırmızı çatılı"
     features = []
-    roof = [_COLOUR[named["roof"]]] if "roof" in named else []
-    shape = [pick(_ROOF_SHAPE[named["roof_shape"]], rng)] if "roof_shape" in named else []
+    roof, shape = colours.get("roof", ""), say("roof_shape")
     if roof or shape:
         # "kubbe çatı" and "beşik çatı" are compounds: no colour may come between their words.
-        colour_first = shape == ["kubbe"] or rng.random() < 0.5 or shape == ["beşik"]
-        words = roof + shape if colour_first else shape + roof
-        features.append(" ".join([*words, f"çatı{suffix}"]))
+        colour_first = shape == "kubbe" or rng.random() < 0.5 or shape == "beşik"
+        first, second = (roof, shape) if colour_first else (shape, roof)
+        features.append(phrase(first, second, f"çatı{suffix}"))
     if "door" in named:
-        features.append(f"{_COLOUR[named['door']]} kapı{suffix}")
+        features.append(f"{colours['door']} kapı{suffix}")
     if named.get("trees") == "none":
         features.append("ağaçsız")
     if named.get("flower_amount") == "none":
         features.append("çiçeksiz")
-    settings = pick_settings(named, _SETTING_KEYWORDS if keywords else _SETTINGS, rng)
-    light = _light(scene, named, rng)
-    colour = [_COLOUR[named["house"]]] if "house" in named else []
-    return Parts(
-        house=" ".join([*colour, pick(_HOUSE, rng)]),
-        features=shuffle(features, rng),
-        trees=_trees(named, rng),
-        flowers=_flowers(named, rng),
-        settings=shuffle(settings, rng),
-        light=light,
-        style=named.get("style", ""),
-    )
+    settings = [say(name) for name in ("sky", "season", "weather") if name in named]
+    light = ""
+    if "light" in named:
+        words = ["ay" if scene["sky"] == "night" else "güneş", say("light")]
+        light = phrase(*(words if rng.random() < 0.7 else reversed(words)))
+    house = phrase(colours.get("house", ""), pick(_HOUSE, rng))
+    features = shuffle(features, rng)
+    trees, flowers = _trees(named, say, rng), _flowers(named, say)
+    style = named.get("style", "")
+    return Parts(house, features, trees, flowers, shuffle(settings, rng), light, style)
 
 
-def _light(scene: Values, named: Values, rng: np.random.Generator) -> str:
-    if "light" not in named:
-        return ""
-    words = ["ay" if scene["sky"] == "night" else "güneş", pick(_LIGHT[named["light"]], rng)]
-    return " ".join(words if rng.random() < 0.7 else reversed(words))
-
-
-def _trees(named: Values, rng: np.random.Generator) -> str:
+def _trees(named: Values, say: Callable[[str], str], rng: np.random.Generator) -> str:
     number = named.get("trees")
     if number == "none" or (number is None and "tree_kind" not in named):
         return ""
-    tree = pick(_TREE[named["tree_kind"]], rng) if "tree_kind" in named else "ağaç"
+    tree = say("tree_kind") or "ağaç"
     if number is None:
         return _change_noun(tree, _PLURAL)
     if number == "one" and tree.startswith("yaşlı") and rng.random() < 0.7:
@@ -133,14 +126,12 @@ def _trees(named: Values, rng: np.random.Generator) -> str:
     return f"{pick_number(_NUMBER[number], rng)} {tree}"
 
 
-def _flowers(named: Values, rng: np.random.Generator) -> str:
-    amount = named.get("flower_amount")
-    if amount == "none" or (amount is None and "flowers" not in named):
+def _flowers(named: Values, say: Callable[[str], str]) -> str:
+    amount, colour = named.get("flower_amount"), named.get("flowers")
+    if amount == "none" or not (amount or colour):
         return ""
-    colour = [_COLOUR[named["flowers"]]] if "flowers" in named else []
-    if amount is None:
-        return " ".join([*colour, "çiçekler"])
-    return " ".join([pick(_AMOUNT[amount], rng), *colour, "çiçek"])
+    noun = "çiçek" if amount else "çiçekler"
+    return phrase(say("flower_amount"), _COLOUR[colour] if colour else "", noun)
 
 
 def _arrange(parts: Parts, rng: np.random.Generator) -> str:
@@ -172,19 +163,14 @@ def _place_plants(parts: Parts, rng: np.random.Generator) -> str:
     *colour, noun = parts.house.split(" ")
     if len(features) == 2 and rng.random() < 0.4:
         features = [" ve ".join(features)]
-    described = " ".join([", ".join(features), *colour]).strip()
-    one = "bir " if rng.random() < 0.4 else ""
-    form = rng.random()
-    if form < 0.25 and (trees or flowers):  # "beyaz bir evin yanında üç çam"
-        text = f"{described} {one}{_OF_HOUSE[noun]}".strip()
-        plants = [f"yanında {trees}"] if trees else []
-        plants += [f"önünde {flowers}"] if flowers else []
-        return f"{text} {', '.join(plants)}"
-    text = f"{described} {one}{noun}".strip()
-    placed = rng.random() < 0.5
-    plants = [f"yanında {trees}" if placed else trees] if trees else []
-    plants += [f"önünde {flowers}" if placed else flowers] if flowers else []
-    glue = " ve " if rng.random() < 0.3 else ", "
+    described = phrase(", ".join(features), *colour, "bir" if rng.random() < 0.4 else "")
+    beside = rng.random() < 0.25 and bool(trees or flowers)  # "beyaz bir evin yanında üç çam"
+    placed = beside or rng.random() < 0.5
+    plants = [phrase("yanında" if placed else "", trees)] if trees else []
+    plants += [phrase("önünde" if placed else "", flowers)] if flowers else []
+    if beside:
+        return phrase(described, _OF_HOUSE[noun], ", ".join(plants))
+    text, glue = phrase(described, noun), " ve " if rng.random() < 0.3 else ", "
     return ", ".join([text, glue.join(plants)]) if plants else text
 
 
@@ -194,10 +180,5 @@ def _change_noun(phrase: str, forms: Mapping[str, str]) -> str:
     return " ".join([*start, forms[noun]])
 
 
-TURKISH = Language(
-    _describe,
-    _arrange,
-    _STYLE,
-    capitals={"i": "İ"},
-    plain=str.maketrans("çğıöşüÇĞİÖŞÜ", "cgiosuCGIOSU"),
-)
+_PLAIN = str.maketrans("çğıöşüÇĞİÖŞÜ", "cgiosuCGIOSU")
+TURKISH = Language(_describe, _arrange, _STYLE, capitals={"i": "İ"}, plain=_PLAIN)

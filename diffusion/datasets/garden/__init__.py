@@ -21,16 +21,6 @@ from diffusion.datasets.garden.scene import (
 )
 
 __all__ = [
-    "ATTRIBUTES",
-    "GROWS",
-    "HELD_OUT",
-    "LAYOUT",
-    "Scene",
-    "draw_scenes",
-    "is_held_out",
-    "is_there",
-    "render",
-    "sample_scenes",
-    "shows",
-    "value",
-]
+    "ATTRIBUTES", "GROWS", "HELD_OUT", "LAYOUT", "Scene", "draw_scenes", "is_held_out", "is_there",
+    "render", "sample_scenes", "shows", "value",
+]  # fmt: skip

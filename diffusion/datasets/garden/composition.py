@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.datasets.garden import palette
-from diffusion.datasets.garden.drawing import tone
 from diffusion.datasets.garden.scene import ATTRIBUTES, LAYOUT, Scene
 
 
@@ -35,7 +34,7 @@ class View(NamedTuple):
 
     def tone(self, attribute: str, table: np.ndarray) -> Float[Array, "1 1 3"]:
         """The colour that `table` gives to the scene's value of `attribute`."""
-        return tone(jnp.asarray(table)[getattr(self.scene, attribute)])
+        return jnp.asarray(table)[getattr(self.scene, attribute)].reshape(1, 1, 3)
 
 
 def compose(scene: Scene) -> View:
@@ -74,5 +73,5 @@ def compose(scene: Scene) -> View:
         light_x=jnp.array([0.15, 0.85, 0.50])[scene.light] + 0.05 * (free["light_x"] - 0.5),
         light_y=0.125 + 0.04 * free["light_y"],
         shade=jnp.array([1.0, -1.0, 0.4])[scene.light],
-        tint=tone(jnp.asarray(palette.TINT)[scene.sky]),
+        tint=jnp.asarray(palette.TINT)[scene.sky].reshape(1, 1, 3),
     )

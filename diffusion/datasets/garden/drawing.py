@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Colour = Float[Array, "#h #w 3"]
+Colour = Float[Array | np.ndarray, "#h #w 3"]
 Number = float | Array | np.ndarray
 
 
@@ -50,19 +50,9 @@ def fill_rows(
     """Apply `draw` to the rows from `top` to `bottom` only, to save the work on all others."""
     size = len(drawing.y)
     rows = slice(math.floor(top * size), math.ceil(bottom * size))
-    band = draw(
-        drawing._replace(
-            colour=drawing.colour[rows], ink=drawing.ink[rows], x=drawing.x[rows], y=drawing.y[rows]
-        )
-    )
-    return drawing._replace(
-        colour=drawing.colour.at[rows].set(band.colour), ink=drawing.ink.at[rows].set(band.ink)
-    )
-
-
-def tone(colour: Array | np.ndarray) -> Float[Array, "1 1 3"]:
-    """One colour for all pixels of a shape."""
-    return jnp.asarray(colour).reshape(1, 1, 3)
+    colour, ink, x, y, pixel = drawing
+    band = draw(Drawing(colour[rows], ink[rows], x[rows], y[rows], pixel))
+    return drawing._replace(colour=colour.at[rows].set(band.colour), ink=ink.at[rows].set(band.ink))
 
 
 def circle(x: Array, y: Array, radius: Number) -> Array:

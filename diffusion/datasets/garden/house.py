@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from diffusion.datasets.garden import palette
 from diffusion.datasets.garden.composition import View
-from diffusion.datasets.garden.drawing import Drawing, box, circle, ellipse, fill, tone, triangle
+from diffusion.datasets.garden.drawing import Drawing, box, circle, ellipse, fill, triangle
 
 
 def render_house(drawing: Drawing, view: View) -> Drawing:
@@ -28,7 +28,7 @@ def _render_walls(drawing: Drawing, view: View, x: Array, height: Array) -> Draw
     eaves = base - height
     chimney = box(x - 0.55 * half, y - eaves + 0.085, 0.028, 0.075)
     shown = (view.free["chimney"] < 0.6) & view.has("roof_shape", "gabled")
-    drawing = fill(drawing, chimney, tone(palette.STONE) * view.tint, shown, outline=0.9)
+    drawing = fill(drawing, chimney, palette.STONE * view.tint, shown, outline=0.9)
 
     shading = (1.0 - 0.16 * jax.nn.sigmoid(14.0 * x * view.shade / half))[..., None]
     warmth = 1.0 + 0.05 * (view.free["warmth"] - 0.5)
@@ -57,11 +57,11 @@ def _render_door(drawing: Drawing, view: View, x: Array, y: Array) -> Drawing:
     half, height = 0.056, 0.19
     y = y + height / 2
     frame = box(x, y + 0.006, half + 0.013, height / 2 + 0.006)
-    drawing = fill(drawing, frame, tone(palette.TRIM) * 0.94 * view.tint)
+    drawing = fill(drawing, frame, palette.TRIM * 0.94 * view.tint)
     door = box(x, y, half, height / 2)
     drawing = fill(drawing, door, view.tone("door", palette.DOOR) * view.tint, outline=0.6)
     knob = circle(x - 0.032, y - 0.005, 0.010)
-    return fill(drawing, knob, tone(palette.KNOB) * view.tint, outline=0.0)
+    return fill(drawing, knob, palette.KNOB * view.tint, outline=0.0)
 
 
 def _render_windows(drawing: Drawing, view: View, x: Array, y: Array) -> Drawing:
@@ -69,17 +69,12 @@ def _render_windows(drawing: Drawing, view: View, x: Array, y: Array) -> Drawing
 
     y = 0 is the line of the eaves. A window is not tinted: at sunset and at night it is lit.
     """
-    single = jnp.abs(view.door_offset) > 0
-    side = jnp.sign(view.door_offset)
+    single, side, wall = view.door_offset != 0, jnp.sign(view.door_offset), view.house_half
     half = jnp.where(single, 0.055, 0.036)
-    across = jnp.where(
-        single,
-        jnp.abs(x + 0.45 * side * view.house_half),
-        jnp.abs(jnp.abs(x) - 0.64 * view.house_half),
-    )
+    across = jnp.abs(jnp.where(single, x + 0.45 * side * wall, jnp.abs(x) - 0.64 * wall))
     down = jnp.abs(y - 0.105)
     pane = jnp.maximum(across - half, down - 0.042)
-    drawing = fill(drawing, pane - 0.012, tone(palette.TRIM) * 0.94 * view.tint)
+    drawing = fill(drawing, pane - 0.012, palette.TRIM * 0.94 * view.tint)
     drawing = fill(drawing, pane, view.tone("sky", palette.PANE), outline=0.6)
     bars = jnp.maximum(jnp.minimum(across, down) - 0.004, pane)
-    return fill(drawing, bars, tone(palette.TRIM) * 0.9 * view.tint, 0.8, outline=0.3)
+    return fill(drawing, bars, palette.TRIM * 0.9 * view.tint, 0.8, outline=0.3)

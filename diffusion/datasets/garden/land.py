@@ -13,7 +13,6 @@ from diffusion.datasets.garden.drawing import (
     circle,
     ellipse,
     fill,
-    tone,
     triangle,
 )
 from diffusion.datasets.garden.scene import ATTRIBUTES
@@ -63,7 +62,7 @@ def render_trees(drawing: Drawing, view: View) -> Drawing:
     half = jnp.select([oak, pine, poplar], [0.034, 0.022, 0.018], 0.022)
     flare = jnp.clip(1.0 + 5.0 * (y + 0.05), 1.0, 1.3)  # wider at the foot
     trunk = box(x / flare, y + 0.11, half, 0.12) * scale
-    drawing = fill(drawing, trunk, tone(palette.BARK) * view.tint, shown)
+    drawing = fill(drawing, trunk, palette.BARK * view.tint, shown)
 
     lobes = jnp.minimum(circle(jnp.abs(x) - 0.056, y + 0.25, 0.076), circle(x, y + 0.325, 0.088))
     tiers = jnp.minimum(triangle(x, y + 0.52, 0.068, 0.17), triangle(x, y + 0.42, 0.096, 0.19))
@@ -87,13 +86,13 @@ def render_trees(drawing: Drawing, view: View) -> Drawing:
 def _leaves(x: Array, y: Array, view: View) -> Float[Array, "h w 3"]:
     """The colour of leaves: lighter where the light comes from, and in winter white on top."""
     scene, pine, poplar = view.scene, view.has("tree_kind", "pine"), view.has("tree_kind", "poplar")
-    leaves = tone(jnp.asarray(palette.LEAVES)[scene.tree_kind, scene.season])
+    leaves = jnp.asarray(palette.LEAVES)[scene.tree_kind, scene.season].reshape(1, 1, 3)
     middle = jnp.select([pine, poplar], [-0.30, -0.31], -0.26)
     sunny = jnp.clip(0.5 - 2.2 * (y - middle) - 2.6 * x * view.shade, 0.0, 1.0)
     leaves = leaves * (0.74 + 0.42 * sunny)[..., None]
     tip = jnp.select([y < -0.385, y < -0.265], [-0.52, -0.415], -0.305)  # of a pine's three tiers
     drift = jnp.where(pine, y - tip - 0.35 * jnp.abs(x) < 0.035, sunny > 0.62)
-    return jnp.where((view.has("season", "winter") & drift)[..., None], tone(palette.SNOW), leaves)
+    return jnp.where((view.has("season", "winter") & drift)[..., None], palette.SNOW, leaves)
 
 
 def render_flowers(drawing: Drawing, view: View) -> Drawing:
@@ -111,14 +110,13 @@ def render_flowers(drawing: Drawing, view: View) -> Drawing:
     shown = grown & (view.has("flower_amount", "many") | (view.has("flower_amount", "few") & few))
 
     leaf = ellipse(x, y - 0.022, 0.038, 0.014)
-    drawing = fill(drawing, leaf, tone(palette.LEAF_GREEN) * view.tint, shown, outline=0.5)
+    drawing = fill(drawing, leaf, palette.LEAF_GREEN * view.tint, shown, outline=0.5)
     # Five petals: a circle whose radius swings with cos 5a, by the multiple angle formula.
     radius = jnp.sqrt(x**2 + y**2 + 1e-8)
     c = y / radius
     petals = radius - 0.0295 - 0.0045 * (16.0 * c**5 - 20.0 * c**3 + 5.0 * c)
     tint = 0.25 + 0.75 * view.tint  # at night a flower keeps more of its colour than the meadow
-    drawing = fill(
-        drawing, petals, view.tone("flowers", palette.FLOWERS) * tint, shown, outline=0.7
-    )
+    colour = view.tone("flowers", palette.FLOWERS) * tint
+    drawing = fill(drawing, petals, colour, shown, outline=0.7)
     heart = view.tone("flowers", palette.HEART) * tint
     return fill(drawing, radius - 0.010, heart, shown, outline=0.0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from diffusion.datasets.garden import palette
 from diffusion.datasets.garden.composition import View, compose
-from diffusion.datasets.garden.drawing import Drawing, fill_rows, tone
+from diffusion.datasets.garden.drawing import Drawing, fill_rows
 from diffusion.datasets.garden.house import render_house
 from diffusion.datasets.garden.land import render_flowers, render_ground, render_trees
 from diffusion.datasets.garden.scene import Scene
@@ -81,9 +81,9 @@ def _apply_style(drawing: Drawing, view: View) -> Float[Array, "h w 3"]:
     oil = oil * (1.0 + 0.035 * stroke - 0.30 * ink)
 
     hatch = jnp.sin(46.0 * (x + 0.9 * y) + 1.2 * sway)[..., None]
-    wash = tone(palette.PAPER) + 0.60 * (drawing.colour - tone(palette.PAPER))
+    wash = palette.PAPER + 0.60 * (drawing.colour - palette.PAPER)
     wash = wash - 0.035 * (1.0 - 0.6 * grey) * (1.0 + hatch)
-    pencil = wash + 0.85 * ink * (tone(palette.GRAPHITE) - wash)
+    pencil = wash + 0.85 * ink * (palette.GRAPHITE - wash)
 
     picture = jnp.where(view.has("style", "pencil sketch"), pencil, oil)
     return jnp.clip(picture, 0.0, 1.0) * 2.0 - 1.0

@@ -103,14 +103,10 @@ def draw_scenes(rng: np.random.Generator, count: int) -> Scene:
     trees = pick("trees", 0.16, 0.28, 0.28, 0.28)
     season = pick("season", 0.26, 0.26, 0.24, 0.24)
     winter = season == ATTRIBUTES["season"].index("winter")
-    weather = np.where(
-        winter, pick("weather", 0.40, 0.20, 0.00, 0.40), pick("weather", 0.50, 0.25, 0.25, 0.00)
-    )
-    amount = np.where(
-        winter,
-        pick("flower_amount", 0.60, 0.20, 0.20),
-        pick("flower_amount", 0.20, 0.40, 0.40),
-    )
+    snow, rain = pick("weather", 0.40, 0.20, 0.0, 0.40), pick("weather", 0.50, 0.25, 0.25, 0.0)
+    weather = np.where(winter, snow, rain)
+    few, more = pick("flower_amount", 0.60, 0.20, 0.20), pick("flower_amount", 0.20, 0.40, 0.40)
+    amount = np.where(winter, few, more)
     return Scene(
         house=pick("house"),
         roof=pick("roof"),

@@ -5,16 +5,13 @@ from jaxtyping import Array
 
 from diffusion.datasets.garden import palette
 from diffusion.datasets.garden.composition import View
-from diffusion.datasets.garden.drawing import Drawing, box, cell_hash, circle, fill, tone
+from diffusion.datasets.garden.drawing import Drawing, box, cell_hash, circle, fill
 
 
 def render_air(drawing: Drawing, view: View) -> Drawing:
     """The colours of the air from its top to the horizon, the glow of sun or moon, and stars."""
     x, y = drawing.x, drawing.y
-    top, middle, low, grey = (
-        view.tone("sky", table)
-        for table in (palette.SKY_TOP, palette.SKY_MIDDLE, palette.SKY_LOW, palette.SKY_GREY)
-    )
+    top, middle, low, grey = (view.tone("sky", table) for table in palette.AIR)
     height = (y / 0.62)[..., None]
     colour = jnp.where(
         height < 0.5,
@@ -31,16 +28,25 @@ def render_air(drawing: Drawing, view: View) -> Drawing:
 
 def _render_stars(drawing: Drawing, view: View) -> Drawing:
     """On a clear night, at most one star in each cell of a grid."""
-    x, y, seed = drawing.x, drawing.y, view.free["weather_seed"]
-    column, row = jnp.floor(x * 7.0), jnp.floor(y * 8.0)
-    across, down = cell_hash(column, row, seed), cell_hash(row + 31, column, seed)
-    star = circle(
-        (x * 7.0 - column - 0.2 - 0.6 * across) / 7.0,
-        (y * 8.0 - row - 0.2 - 0.6 * down) / 8.0,
-        0.009,
-    )
-    shown = view.has("sky", "night") & view.has("weather", "clear") & (across + down > 0.7)
-    return fill(drawing, star, tone(palette.TRIM), 0.9 * shown, outline=0.3)
+    x, y, luck = _scatter(drawing, view, 7.0, 0.2, (0, 31, 0))
+    shown = view.has("sky", "night") & view.has("weather", "clear") & (luck > 0.7)
+    return fill(drawing, circle(x, y, 0.009), palette.TRIM, 0.9 * shown, outline=0.3)
+
+
+def _scatter(
+    drawing: Drawing, view: View, columns: float, margin: float, salt: tuple[int, int, int]
+) -> tuple[Array, Array, Array]:
+    """How far each pixel is from the one dot in its cell, across and down; the cell's luck, 0 to 2.
+
+    The grid has 8 rows. A dot keeps `margin` cells away from the edge of its cell.
+    """
+    x, y, seed = drawing.x * columns, drawing.y * 8.0, view.free["weather_seed"]
+    column, row = jnp.floor(x), jnp.floor(y)
+    across = cell_hash(column, row + salt[0], seed)
+    down = cell_hash(row + salt[1], column + salt[2], seed)
+    spread = 1.0 - 2.0 * margin
+    dx = (x - column - margin - spread * across) / columns
+    return dx, (y - row - margin - spread * down) / 8.0, across + down
 
 
 def render_sky(drawing: Drawing, view: View) -> Drawing:
@@ -54,7 +60,7 @@ def render_sky(drawing: Drawing, view: View) -> Drawing:
     disc = jnp.where(view.has("sky", "night"), moon, circle(dx, dy, 0.072))
     drawing = fill(drawing, disc, view.tone("sky", palette.SUN_OR_MOON), outline=0.8)
 
-    grey = view.tone("sky", palette.SKY_GREY)
+    grey = view.tone("sky", palette.AIR[3])
     colour = view.tone("sky", palette.CLOUD)
     colour = colour + 0.35 * (scene.weather >= 2) * (grey * 0.9 - colour)  # darker in rain and snow
     size = 0.9 + 0.25 * free["cloud_size"]
@@ -91,14 +97,8 @@ def render_weather(drawing: Drawing, view: View) -> Drawing:
     shift = 0.5 * (cell_hash(column, row, seed) - 0.5)
     streak = box((slanted - column - 0.5 - shift) / 11.0, (fall - row - 0.5) / 4.5, 0.006, 0.05)
     shown = view.has("weather", "rain")
-    drawing = fill(drawing, streak, tone(palette.RAIN), 0.75 * shown, outline=0.35)
+    drawing = fill(drawing, streak, palette.RAIN, 0.75 * shown, outline=0.35)
 
-    column, row = jnp.floor(x * 8.0), jnp.floor(y * 8.0)
-    across, down = cell_hash(column, row + 3.0, seed), cell_hash(row, column + 41.0, seed)
-    flake = circle(
-        (x * 8.0 - column - 0.25 - 0.5 * across) / 8.0,
-        (y * 8.0 - row - 0.25 - 0.5 * down) / 8.0,
-        0.015,
-    )
-    shown = view.has("weather", "snow") & (across + down > 0.55)
-    return fill(drawing, flake, tone(palette.SNOW), 0.95 * shown, outline=0.55)
+    x, y, luck = _scatter(drawing, view, 8.0, 0.25, (3, 0, 41))
+    shown = view.has("weather", "snow") & (luck > 0.55)
+    return fill(drawing, circle(x, y, 0.015), palette.SNOW, 0.95 * shown, outline=0.55)

@@ -210,28 +210,33 @@ def time_code(artist: Artist, width: int = 64) -> Figure:
 def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
     """Which positions of the canvas reach one position of each level's map, by the gradient."""
     step = run.activations(index).step
-
-    def reached(unet: UNet, z: Array, context: Array, level: int) -> Array:
-        time = unet.time_embedding(jnp.full(1, step.t))
-
-        def value(z: Array) -> Array:
-            _, skips = unet.down(z, time, context)
-            size = z.shape[1] >> level
-            first = next(x for x in skips[1:] if x.shape[1] == size)
-            place = first[0, row * size // z.shape[1], column * first.shape[2] // z.shape[2]]
-            return jnp.sum(place * jax.lax.stop_gradient(jnp.sign(place)))
-
-        return jax.grad(value)(z)
-
     levels = len(run.artist.denoiser.module.down.blocks)
+    program = run.artist.denoiser.compiled(partial(_reached, row=row, column=column, levels=levels))
+    gradients = program(step.x_t[:1], jnp.full(1, step.t), run.context[:1])
     figure = paper(1.6 * levels, 1.9)
     for level, axis in enumerate(figure.subplots(1, levels, squeeze=False)[0]):
-        program = run.artist.denoiser.compiled(partial(reached, level=level))
-        gradient = program(step.x_t[:1], run.context[:1])
-        strength = np.asarray(jnp.abs(gradient[0]).sum(axis=-1))
+        strength = np.asarray(jnp.abs(gradients[level, 0]).sum(axis=-1))
         show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, vmin=0, vmax=1)
         axis.plot(column, row, marker="s", color=INK, markersize=5, fillstyle="none")
     return figure
+
+
+def _reached(
+    unet: UNet, z: Array, t: Array, context: Array, row: int, column: int, levels: int
+) -> Float[Array, "levels 1 h w c"]:
+    """The gradient of one position of each level's first map, its channels added up by size."""
+    time = unet.time_embedding(t)
+
+    def values(z: Array) -> Array:
+        _, skips = unet.down(z, time, context)
+        found = []
+        for level in range(levels):
+            first = next(x for x in skips[1:] if x.shape[1] == z.shape[1] >> level)
+            place = first[0, row >> level, column * first.shape[2] // z.shape[2]]
+            found.append(jnp.sum(place * jax.lax.stop_gradient(jnp.sign(place))))
+        return jnp.stack(found)
+
+    return jax.jacrev(values)(z)
 
 
 def energy(picture: UInt8[np.ndarray, "H W 3"]) -> tuple[np.ndarray, np.ndarray]:

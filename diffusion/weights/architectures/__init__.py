@@ -3,8 +3,6 @@
 A new one is a file beside these and an entry here.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 
@@ -31,7 +29,7 @@ def architecture(config: Any) -> Architecture:
 
 def create(config: Any, rngs: nnx.Rngs) -> Any:
     """The network of a configuration, with fresh parameters."""
-    return architecture(config).create(config, rngs)
+    return architecture(config).create(config, rngs=rngs)
 
 
 @lru_cache(maxsize=16)  # Flax takes a second to trace the modules of a model

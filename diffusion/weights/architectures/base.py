@@ -1,7 +1,5 @@
 """What a model folder has to know of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +19,14 @@ class Architecture:
 
     slot: str  # one of `SLOTS`
     config: type[Any]  # its configuration; by this a model says which architecture it has
-    create: Callable[[Any, nnx.Rngs], nnx.Module]  # the network of a configuration
+    create: Callable[..., nnx.Module]  # create(config, rngs=...) is the network
     folder: str  # in a model folder
-    library: str  # in model_index.json: whose class it is,
-    kind: str  # and the name of the class
-    stem: str  # of the weights file: STEM.safetensors
+    kind: str  # in model_index.json: the name of its class
     names: NameMap  # the official name of each parameter
     read: Callable[[Json], Any]  # config.json -> configuration; ValueError names what is wrong
     write: Callable[[Any, ModelConfig], Json]  # and back
+    library: str = "diffusers"  # which has that class
+    stem: str = "diffusion_pytorch_model"  # of the weights file: STEM.safetensors
     prefix: str = ""  # of the names in the files that we write
 
     @property

@@ -1,12 +1,10 @@
 """The U-Net of Stable Diffusion, as `diffusers` stores it: stages 3A, 3B and 4."""
 
-from __future__ import annotations
-
 from diffusion.config import ModelConfig, UNetConfig
 from diffusion.stages.unet import UNet
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import ANYWHERE, RESIDUAL, TRANSFORMER, NameMap, under
-from diffusion.weights.options import Json, check, check_blocks, number, numbers
+from diffusion.weights.names import RESIDUAL, TRANSFORMER, NameMap, under
+from diffusion.weights.options import Json, check, number, numbers, to_fields, to_options
 
 NAMES: NameMap = {
     "time_embedding.linear1": "time_embedding.linear_1",
@@ -41,16 +39,20 @@ SAME: Json = {
     "time_embedding_type": "positional",
     "transformer_layers_per_block": 1,
 }
-NO_MATTER = ANYWHERE | {
+NO_MATTER = {
     "addition_embed_type_num_heads",  # of an embedding that is off
     "dropout",  # while training
     "upcast_attention",  # our softmax is always float32
 }
-READ = {
-    "attention_head_dim", "block_out_channels", "cross_attention_dim", "down_block_types",
-    "in_channels", "layers_per_block", "norm_num_groups", "out_channels", "up_block_types",
-    "use_linear_projection",
-}  # fmt: skip
+FIELDS = {
+    "attention_head_dim": ("heads", numbers, ()),  # the number of heads, in spite of its name
+    "block_out_channels": ("block_out_channels", numbers, (320, 640, 1280, 1280)),
+    "cross_attention_dim": ("context_width", number, 768, 1, 2**16),
+    "in_channels": ("in_channels", number, 4, 1, 256),
+    "layers_per_block": ("layers_per_block", number, 2, 1, 16),
+    "norm_num_groups": ("norm_groups", number, 32, 1, 2**16),
+    "out_channels": ("latent_channels", number, 4, 1, 64),
+}
 
 
 def blocks(attention: tuple[bool, ...]) -> Json:
@@ -63,41 +65,24 @@ def blocks(attention: tuple[bool, ...]) -> Json:
 
 
 def read(data: Json) -> UNetConfig:
-    check(data, SAME, NO_MATTER | READ)
-    widths = numbers(data, "block_out_channels", (320, 640, 1280, 1280))
     down = data.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     if not isinstance(down, list):
         raise ValueError(f"down_block_types {down!r} is no list")
     attention = tuple(kind == "CrossAttnDownBlock2D" for kind in down)
-    check_blocks(data, blocks(attention))
+    check(data, SAME | blocks(attention), {*NO_MATTER, *FIELDS, "use_linear_projection"})
     heads = data.get("attention_head_dim", 8)
     if isinstance(heads, int):
-        data = data | {"attention_head_dim": [heads] * len(widths)}
-    return UNetConfig(
-        latent_channels=number(data, "out_channels", 4, 1, 64),
-        in_channels=number(data, "in_channels", 4, 1, 256),
-        block_out_channels=widths,
-        layers_per_block=number(data, "layers_per_block", 2, 1, 16),
-        attention=attention,
-        heads=numbers(data, "attention_head_dim", ()),
-        context_width=number(data, "cross_attention_dim", 768, 1, 2**16),
-        norm_groups=number(data, "norm_num_groups", 32, 1, 2**16),
-        linear_projection=bool(data.get("use_linear_projection", False)),
-    )
+        data = data | {"attention_head_dim": [heads] * len(attention)}
+    linear = bool(data.get("use_linear_projection", False))
+    return UNetConfig(**to_fields(data, FIELDS), attention=attention, linear_projection=linear)
 
 
 def write(config: UNetConfig, model: ModelConfig) -> Json:
     return {
         "_class_name": ARCHITECTURE.kind,
         **SAME,
-        "attention_head_dim": list(config.heads),  # the number of heads, in spite of its name
-        "block_out_channels": list(config.block_out_channels),
-        "cross_attention_dim": config.context_width,
+        **to_options(config, FIELDS),
         **blocks(config.attention),
-        "in_channels": config.in_channels,
-        "layers_per_block": config.layers_per_block,
-        "norm_num_groups": config.norm_groups,
-        "out_channels": config.latent_channels,
         "sample_size": model.latent_size,
         "upcast_attention": True,
         "use_linear_projection": config.linear_projection,
@@ -107,11 +92,9 @@ def write(config: UNetConfig, model: ModelConfig) -> Json:
 ARCHITECTURE = Architecture(
     slot="denoiser",
     config=UNetConfig,
-    create=lambda config, rngs: UNet(config, rngs=rngs),
+    create=UNet,
     folder="unet",
-    library="diffusers",
     kind="UNet2DConditionModel",
-    stem="diffusion_pytorch_model",
     names=NAMES,
     read=read,
     write=write,

@@ -1,12 +1,10 @@
 """The variational autoencoder of Stable Diffusion, as `diffusers` stores it: stage 5."""
 
-from __future__ import annotations
-
 from diffusion.config import ModelConfig, VAEConfig
 from diffusion.stages.vae import VAE
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import ANYWHERE, ATTENTION, RESIDUAL, NameMap, under
-from diffusion.weights.options import Json, check, check_blocks, fraction, number, numbers
+from diffusion.weights.names import ATTENTION, RESIDUAL, NameMap, under
+from diffusion.weights.options import Json, check, fraction, number, numbers, to_fields, to_options
 
 MIDDLE = {
     **under("residual1", "resnets.0", RESIDUAL),
@@ -36,11 +34,15 @@ SAME: Json = {
     "use_post_quant_conv": True,
     "use_quant_conv": True,
 }
-NO_MATTER = ANYWHERE | {"force_upcast"}
-READ = {
-    "block_out_channels", "down_block_types", "in_channels", "latent_channels", "layers_per_block",
-    "norm_num_groups", "out_channels", "scaling_factor", "up_block_types",
-}  # fmt: skip
+FIELDS = {
+    "block_out_channels": ("block_out_channels", numbers, (128, 256, 512, 512)),
+    "in_channels": ("image_channels", number, 3, 3, 3),
+    "latent_channels": ("latent_channels", number, 4, 1, 64),
+    "layers_per_block": ("layers_per_block", number, 2, 1, 16),
+    "norm_num_groups": ("norm_groups", number, 32, 1, 2**16),
+    "out_channels": ("image_channels", number, 3, 3, 3),
+    "scaling_factor": ("scaling_factor", fraction, 0.18215, 1e6),
+}
 
 
 def blocks(levels: int) -> Json:
@@ -51,45 +53,27 @@ def blocks(levels: int) -> Json:
 
 
 def read(data: Json) -> VAEConfig:
-    check(data, SAME, NO_MATTER | READ)
-    widths = numbers(data, "block_out_channels", (128, 256, 512, 512))
-    check_blocks(data, blocks(len(widths)))
-    scale = fraction(data, "scaling_factor", 0.18215, 1e6)
-    channels = number(data, "in_channels", 3, 3, 3)
-    return VAEConfig(
-        image_channels=number(data, "out_channels", channels, channels, channels),
-        latent_channels=number(data, "latent_channels", 4, 1, 64),
-        block_out_channels=widths,
-        layers_per_block=number(data, "layers_per_block", 2, 1, 16),
-        norm_groups=number(data, "norm_num_groups", 32, 1, 2**16),
-        scaling_factor=scale,
-    )
+    config = VAEConfig(**to_fields(data, FIELDS))
+    check(data, SAME | blocks(len(config.block_out_channels)), {*FIELDS, "force_upcast"})
+    return config
 
 
 def write(config: VAEConfig, model: ModelConfig) -> Json:
     return {
         "_class_name": ARCHITECTURE.kind,
         **SAME,
-        "block_out_channels": list(config.block_out_channels),
+        **to_options(config, FIELDS),
         **blocks(len(config.block_out_channels)),
-        "in_channels": config.image_channels,
-        "latent_channels": config.latent_channels,
-        "layers_per_block": config.layers_per_block,
-        "norm_num_groups": config.norm_groups,
-        "out_channels": config.image_channels,
         "sample_size": model.image_size,
-        "scaling_factor": config.scaling_factor,
     }
 
 
 ARCHITECTURE = Architecture(
     slot="autoencoder",
     config=VAEConfig,
-    create=lambda config, rngs: VAE(config, rngs=rngs),
+    create=VAE,
     folder="vae",
-    library="diffusers",
     kind="AutoencoderKL",
-    stem="diffusion_pytorch_model",
     names=NAMES,
     read=read,
     write=write,
