@@ -3,8 +3,6 @@
 The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

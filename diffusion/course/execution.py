@@ -5,8 +5,6 @@ of a lesson: it tries every exercise open first, when its check must say that it
 and then solved, when its check must say that it is right.
 """
 
-from __future__ import annotations
-
 import ast
 import copy
 import os

@@ -4,8 +4,6 @@ The solved notebooks are stored with their outputs, the student's without. What 
 for the top of a notebook, and README's index is written from the sources.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """What checks and figures say, in every language of the course: one table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

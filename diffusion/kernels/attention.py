@@ -7,8 +7,6 @@ even all keys fit, the results of some are merged with those of the others (Mila
 2018; Rabe & Staats 2021).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

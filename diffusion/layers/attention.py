@@ -1,7 +1,5 @@
 """Attention (Vaswani et al. 2017), and the transformer that lets a picture listen to words."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx

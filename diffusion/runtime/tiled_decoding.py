@@ -17,8 +17,6 @@ The layers and kernels are the decoder's own. What is written a second time is h
 and an image attention are put together: between their halves all tiles have to come together.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from functools import partial, reduce

@@ -1,7 +1,5 @@
 """The art school in order, into one folder: tokenizer, text encoder, autoencoder, denoiser."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

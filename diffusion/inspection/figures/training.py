@@ -1,7 +1,5 @@
 """Figures of art school: what a training logged, and where the network errs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
