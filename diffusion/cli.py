@@ -3,8 +3,6 @@
 The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os
@@ -71,7 +69,7 @@ alone, looks at its pictures of captions whose scenes no training has drawn.
   diffusion evaluate --model runs/garden --output runs/garden/evaluation --captions 200
 
 Writes evaluation.json, and evaluation.md with its figures. 8,000 pictures, and 4,000 more of
-held-out combinations and their twins, take an hour or two on two cores; stopped, it goes on where
+held-out combinations and their twins, take about an hour on two cores; stopped, it goes on where
 it was. A tenth of the captions has intervals three times as wide.
 """
 

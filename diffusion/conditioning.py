@@ -1,7 +1,5 @@
 """What a painting begins with, besides noise: words, and perhaps an image and a mask."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """Between the package's pictures (float32 in [-1, 1]) and the world's (uint8); sheets."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 

@@ -1,7 +1,5 @@
 """From a model's name or folder to an artist."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From settings to picture files: paint with a progress bar, lay out, save."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

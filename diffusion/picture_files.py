@@ -1,7 +1,5 @@
 """Pictures in files: PNG that remember how they were painted, and pictures to begin with."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

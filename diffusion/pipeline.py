@@ -11,8 +11,6 @@ Stages 3A to 4 are one denoiser, stage 5 is the decoder of an autoencoder. Nothi
 architecture fills either slot.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -19,6 +19,14 @@ from diffusion.process.samplers import SAMPLERS
 STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
 SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
 LARGEST_ZOOM = 64
+WHOLE, REAL, NOTHING = (int, np.integer), (int, float, np.integer, np.floating), (type(None),)
+KINDS: dict[str, tuple[Any, str]] = {  # of a field: what it may hold, in types and in words
+    "str": (str, "a text"),
+    "int": (WHOLE, "a whole number"),
+    "int | None": (WHOLE + NOTHING, "a whole number"),
+    "float": (REAL, "a number"),
+    "float | None": (REAL + NOTHING, "a number"),
+}
 Image: TypeAlias = UInt8[np.ndarray, "H W 3"]
 Mask: TypeAlias = Bool[np.ndarray, "H W"]
 
@@ -70,10 +78,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "negative"):
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a text")
-        if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**32):
+        for entry in dataclasses.fields(self):
+            kind, wanted = KINDS.get(str(entry.type), (object, ""))
+            if not isinstance(getattr(self, entry.name), kind):
+                raise ValueError(f"{entry.name} is {getattr(self, entry.name)!r}; give {wanted}")
+        if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to {2**32 - 1}")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count is {self.count}; ask for 1 picture or more")

@@ -109,7 +109,7 @@ def test_several_pictures_from_one(artist):
 
 
 @pytest.mark.parametrize("sampler", ["dpm++2m", "heun", "ddpm"])
-def test_outside_of_the_mask_the_canvas_is_the_picture_under_noise(artist, sampler):
+def test_outside_of_the_mask_x_t_is_the_picture_under_noise(artist, sampler):
     settings = {"image": IMAGE, "mask": MASK, "steps": 3, "seed": 7, "sampler": sampler}
     steps = list(sample(artist, **settings))
     free = list(sample(artist, height=16, width=24, steps=3, seed=7, sampler=sampler))
@@ -154,8 +154,8 @@ def test_an_inpainting_network_sees_mask_and_what_is_kept(inpainter):
     mask = jnp.asarray(PAINTED, jnp.float32)[None, ..., None]
     beside = jnp.concatenate([mask, latents_of(inpainter, kept, 7)], axis=-1)
     seen = jnp.concatenate([noise(7), jnp.repeat(beside, 2, axis=0)], axis=-1)
-    told, without = predictions(inpainter, seen, step.t)
-    expected = samplers.guide(without, told, 2.0)
+    conditional, unconditional = predictions(inpainter, seen, step.t)
+    expected = samplers.guide(unconditional, conditional, 2.0)
     np.testing.assert_allclose(step.prediction, expected, atol=1e-5)
     for picture in inpainter.paint(PROMPT, count=2, **settings):
         np.testing.assert_array_equal(picture[~MASK], IMAGE[~MASK])

@@ -42,8 +42,8 @@ def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
         time = artist.denoiser.time_embedding(jnp.asarray([t, t]))
         h, skips = artist.denoiser.down(jnp.concatenate([z, z]), time, context)
         h = artist.denoiser.bottleneck(h, time, context)
-        without, told = artist.denoiser.up(h, skips, time, context)[:, None]
-        prediction = samplers.guide(without, told, guidance)
+        unconditional, conditional = artist.denoiser.up(h, skips, time, context)[:, None]
+        prediction = samplers.guide(unconditional, conditional, guidance)
         x0 = artist.process.to_x0(prediction, z, jnp.asarray([t]))
         noise = samplers.noise_at(keys, call, z.shape[1:])
         seen = z

@@ -21,8 +21,17 @@ MASK = np.ones((16, 24), bool)
         ("negative", 7, "negative is 7; give a text"),
         ("seed", -1, "seed is -1; give a whole number from 0 to 4294967295"),
         ("seed", 2**32, "seed is 4294967296"),
-        ("seed", 1.5, "seed is 1.5"),
-        ("seed", "one", "seed is one"),
+        ("seed", 1.5, "seed is 1.5; give a whole number"),
+        ("seed", None, "seed is None; give a whole number"),
+        ("count", "3", "count is '3'; give a whole number"),
+        ("first", 1.0, "first is 1.0; give a whole number"),
+        ("steps", 2.5, "steps is 2.5; give a whole number"),
+        ("height", "64", "height is '64'; give a whole number"),
+        ("width", [64], r"width is \[64\]; give a whole number"),
+        ("guidance", "3", "guidance is '3'; give a number"),
+        ("eta", None, "eta is None; give a number"),
+        ("strength", "half", "strength is 'half'; give a number"),
+        ("sampler", None, "sampler is None; give a text"),
         ("count", 0, "count is 0; ask for 1 picture or more"),
         ("count", -3, "count is -3"),
         ("first", -1, "first is -1"),
@@ -42,7 +51,8 @@ def test_what_makes_no_sense_is_named_at_once(kind, field, value, message):
 
 def test_the_edges_make_sense():
     edge = Settings("", seed=2**32 - 1, count=2, first=2**32 - 2, guidance=-100.0)
-    assert dataclasses.replace(edge, seed=np.uint32(7)).seed == 7
+    assert dataclasses.replace(edge, seed=np.uint32(7), guidance=np.float32(2)).seed == 7
+    assert Settings("", guidance=3, eta=1, strength=1).guidance == 3
     with pytest.raises(ValueError, match="first is 4294967294; give 0 to 4294967296 less the"):
         dataclasses.replace(edge, count=3)
 

@@ -6,8 +6,6 @@ ones that are known, and if it does the same as one of them, that one's hint is 
 is also a test: tests/course hands every mistake in and expects to be caught by its own name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The first cell of every notebook: where am I, how long does it take, and is my answer right?"""
 
-from __future__ import annotations
-
 import json
 from functools import cached_property
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What checks and figures say, in every language of the course: one table."""
-
-from __future__ import annotations
+"""What checks and notebooks say, in every language of the course: one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

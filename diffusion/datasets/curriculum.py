@@ -5,8 +5,6 @@ likely as in the garden, and so are the pictures without words. But a few flower
 64 of a hundred captions, not in 17.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Pictures that answer questions: painted, drawn or decoded, and what the judge sees in them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Paint what captions say, let the judge look, and count: `diffusion evaluate`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

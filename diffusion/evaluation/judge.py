@@ -5,8 +5,6 @@ renderer drew (`diffusion.evaluation.judge_training`) and on nothing that a gene
 it sees before it answers, `features`, is also what distances between pictures are measured in.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple

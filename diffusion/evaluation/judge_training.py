@@ -6,8 +6,6 @@ their own, and a tenth of them are of the combinations that are held out from ev
 judge must know what nobody was shown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

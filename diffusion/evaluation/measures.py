@@ -1,7 +1,5 @@
 """The numbers of an evaluation, each with how far it can be trusted. NumPy alone."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An evaluation as files: one JSON, and one page with tables and figures."""
 
-from __future__ import annotations
-
 import io
 import json
 import textwrap

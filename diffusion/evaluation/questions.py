@@ -1,7 +1,5 @@
 """What an evaluation asks a model to paint, and which pictures would have been right answers."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One evaluation from a model folder to a page: what `diffusion evaluate` does."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path

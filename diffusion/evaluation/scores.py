@@ -1,7 +1,5 @@
 """What an evaluation counts in the pictures that answer its questions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

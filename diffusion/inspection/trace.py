@@ -11,8 +11,6 @@ is kept if its class says `traced = True`. The names are those of the parameters
 to the line of code that made it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """A long sequence in parts, so that what is between input and output stays in the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from jax import lax

@@ -4,8 +4,6 @@ The forms were measured on a CPU in float32; elsewhere, and in other precisions,
 convolution of its own. See docs/speed.md.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -4,8 +4,6 @@ What does not depend on the input, XLA may compute at the very beginning, and it
 kernels and empty maps of all layers would take gigabytes. (A barrier is gone when it decides.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

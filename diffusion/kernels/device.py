@@ -1,7 +1,5 @@
 """What the machine is good at: the questions by which layers choose their form."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array

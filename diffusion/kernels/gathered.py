@@ -5,8 +5,6 @@ little where the map is small and the kernel large: there the product reads each
 the speed of memory.
 """
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

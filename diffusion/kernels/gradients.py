@@ -1,7 +1,5 @@
 """What is kept for a gradient, and what is computed again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -1,7 +1,5 @@
 """The statistics of a group normalisation in one pass over memory, which is its cost on a CPU."""
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float

@@ -6,8 +6,6 @@ odd place w0 + w1 of its own and w2 of the neighbour after. So each of the four 
 a 2x2 convolution of the small map (Shi et al. 2016, "sub-pixel convolution", read backwards).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """The convolution that XLA has: right for every shape and platform."""
 
-from __future__ import annotations
-
 from jax import lax
 from jaxtyping import Array, Float
 

@@ -12,8 +12,6 @@ float32 is off by 1e-5 of its largest output; with 0, +-2/3, +-3/2, whose powers
 3e-6 (the plain one by 6e-7). They are reciprocals, which leaves only a few factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax.numpy as jnp

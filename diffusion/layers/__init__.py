@@ -1,1 +1,1 @@
-"""The bricks that several stages are built of."""
+"""The bricks that several stages are built of, as equations; `diffusion.kernels` computes them."""

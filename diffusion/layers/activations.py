@@ -1,7 +1,5 @@
 """The two forms of gelu (Hendrycks & Gimpel 2016) that Stable Diffusion uses."""
 
-from __future__ import annotations
-
 import jax
 from jax import lax
 from jaxtyping import Array, Float

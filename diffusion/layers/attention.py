@@ -1,7 +1,5 @@
 """Attention (Vaswani et al. 2017), and the transformer that lets a picture listen to words."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -106,9 +104,9 @@ class FeedForward(nnx.Module):
         self.linear2 = nnx.Linear(4 * width, width, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        return in_parts(self.think, x, width=8 * x.shape[2])
+        return in_parts(self.geglu, x, width=8 * x.shape[2])
 
-    def think(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    def geglu(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         value, gate = jnp.split(self.linear1(x), 2, axis=-1)
         return self.linear2(value * exact_gelu(gate))
 

@@ -1,7 +1,5 @@
 """Convolution, and the two that change the resolution. Pictures are NHWC, kernels HWIO."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import jax.numpy as jnp

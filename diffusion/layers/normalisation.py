@@ -1,7 +1,5 @@
 """Group normalisation (Wu & He 2018, section 3)."""
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax

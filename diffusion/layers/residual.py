@@ -1,7 +1,5 @@
 """The residual block of U-Net and VAE (He et al. 2016; with time, Ho et al. 2020, appendix B)."""
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn import silu

@@ -1,7 +1,5 @@
 """How the network is told how noisy the canvas is."""
 
-from __future__ import annotations
-
 import math
 
 import jax

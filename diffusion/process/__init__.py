@@ -4,8 +4,6 @@ A process mixes a clean latent with noise, x_t = alpha(t) x0 + sigma(t) noise, a
 denoiser predicts of the two. Pipeline, samplers and training know no more of it than `Process`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 

@@ -4,8 +4,6 @@ No network, no training: for a finite set the mean of what may be there can be c
 trained network does beyond that, to imagine pictures that are not in the set, is what it is for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

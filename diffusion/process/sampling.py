@@ -1,7 +1,5 @@
 """The one loop: from noise to a latent, a call of the denoiser at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

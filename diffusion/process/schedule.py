@@ -11,8 +11,6 @@ The functions state the equations in alpha_bar. `VariancePreserving` offers them
 every process does: that is all that pipeline, samplers and training know of it.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """Compiled programs that outlive a process, so that the second start is fast."""
 
-from __future__ import annotations
-
 import sys
 
 import jax

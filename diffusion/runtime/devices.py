@@ -1,7 +1,5 @@
 """The devices: how much memory is free, and what to call them."""
 
-from __future__ import annotations
-
 import os
 import platform
 

@@ -1,7 +1,5 @@
 """Modules taken apart: their structure, and their parameters as plain nested dicts of arrays."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Progress of work that a device does on its own, while more of it is handed over."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable

@@ -6,7 +6,8 @@ the three is approximated:
 - A 3x3 convolution sees one position beyond the tile: so each tile comes with a halo of one.
 - A GroupNorm takes mean and variance over the whole picture: so one layer is finished in all tiles
   before the next begins.
-- Attention looks everywhere: so what one tile says is merged with what the others say.
+- Attention looks everywhere: so what a tile finds in one tile is merged with what it finds in the
+  others.
 
 What is between two layers waits in the memory of the host, as a list of bands. A layer takes bands
 away as it goes, so that there is little more than one map at any time, and the device holds
@@ -15,8 +16,6 @@ nothing but the parameters and one tile.
 The layers and kernels are the decoder's own. What is written a second time is how a residual block
 and an image attention are put together: between their halves all tiles have to come together.
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
@@ -29,7 +28,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.config import AutoencoderConfig, VAEConfig
-from diffusion.kernels.attention import Heard, answer, hear, merge
+from diffusion.kernels.attention import Partial, attend_partly, finish, merge
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
@@ -175,11 +174,13 @@ def _attend(attention: ImageAttention, bands: Bands, tile: int) -> Bands:
     flat = np.pad(x.reshape(count, channels), ((0, -count % size), (0, 0)))
     inside = (np.arange(len(flat)) < count).reshape(-1, 1, size)
     parts = flat.reshape(-1, 1, 1, size, channels)
-    asked = [_ask(attention, statistics, part) for part in parts]
+    projected = [_project(attention, statistics, part) for part in parts]
     done = []
-    for part, (query, _, _) in zip(parts, asked, strict=True):
-        said = (_hear(query, k, v, some) for (_, k, v), some in zip(asked, inside, strict=True))
-        done.append(np.asarray(_answer(attention, part, reduce(_merge, said))))
+    for part, (q, _, _) in zip(parts, projected, strict=True):
+        found = (
+            _attend_partly(q, k, v, some) for (_, k, v), some in zip(projected, inside, strict=True)
+        )
+        done.append(np.asarray(_finish(attention, part, reduce(_merge, found))))
     return _cut(np.concatenate(done).reshape(-1, channels)[:count].reshape(x.shape), tile)
 
 
@@ -223,16 +224,16 @@ def _second_half(block: ResidualBlock, statistics: Statistics, x: Window, inside
 
 
 @jax.jit
-def _ask(attention: ImageAttention, statistics: Statistics, x: Window) -> tuple[Array, ...]:
-    """What some positions ask, what they are found by, and what they say."""
+def _project(attention: ImageAttention, statistics: Statistics, x: Window) -> tuple[Array, ...]:
+    """Queries, scaled, keys and values of some positions."""
     normed = attention.norm.normalised(x, *statistics)[:, 0]
     inner = attention.attention
     return inner.query(normed) * x.shape[-1] ** -0.5, inner.key(normed), inner.value(normed)
 
 
-_hear, _merge = jax.jit(hear), jax.jit(merge)
+_attend_partly, _merge = jax.jit(attend_partly), jax.jit(merge)
 
 
 @jax.jit
-def _answer(attention: ImageAttention, x: Window, heard: Heard) -> Array:
-    return x + attention.attention.out(answer(heard).astype(x.dtype))[:, None]
+def _finish(attention: ImageAttention, x: Window, found: Partial) -> Array:
+    return x + attention.attention.out(finish(found).astype(x.dtype))[:, None]

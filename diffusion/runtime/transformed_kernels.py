@@ -11,8 +11,6 @@ A convolution that may be prepared like this says how much smaller than the late
 (`Conv2d.downscale`); what network it stands in does not matter.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import jax

@@ -3,8 +3,6 @@
 A picture's latent under noise is `add_noise` of the process.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer

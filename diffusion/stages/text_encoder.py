@@ -3,8 +3,6 @@
 The text tower of CLIP (Radford et al. 2021, section 2.4): a causal, pre-LayerNorm transformer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax.numpy as jnp

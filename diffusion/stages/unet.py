@@ -1,7 +1,5 @@
 """3A, 3B and 4 composed: the U (Ronneberger et al. 2015; with attention, Rombach et al. 2022)."""
 
-from __future__ import annotations
-
 from flax import nnx
 from jaxtyping import Array, Float, Int
 

@@ -1,7 +1,5 @@
 """What the three parts of the U are built of: residual blocks, and transformers that listen."""
 
-from __future__ import annotations
-
 from flax import nnx
 from jaxtyping import Array, Float
 

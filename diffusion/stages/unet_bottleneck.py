@@ -1,7 +1,5 @@
 """3B. The essential shape: the whole scene on the smallest canvas, where all sees all."""
 
-from __future__ import annotations
-
 from flax import nnx
 from jaxtyping import Array, Float
 

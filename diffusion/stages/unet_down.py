@@ -1,7 +1,5 @@
 """3A. The small sketch: level by level the picture gets smaller and its meaning richer."""
 
-from __future__ import annotations
-
 from flax import nnx
 from jaxtyping import Array, Float
 

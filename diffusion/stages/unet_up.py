@@ -1,7 +1,5 @@
 """4. The oil painting: level by level back to full size, the sketch of each size at hand."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx

@@ -3,8 +3,6 @@
 Kingma & Welling 2014; the architecture of Rombach et al. 2022, section 3.1 and appendix G.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

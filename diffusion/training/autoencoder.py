@@ -1,7 +1,5 @@
 """Training an autoencoder: a picture comes back from its latent, and latents stay near N(0, 1)."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Training a denoiser: show it a latent under noise and a caption, ask what the noise was."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple

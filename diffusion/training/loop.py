@@ -5,8 +5,6 @@ does all randomness of the step; so a run that is killed at any moment and start
 from its last checkpoint and ends with the same weights as one that was never disturbed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time
@@ -183,7 +181,9 @@ def train(
                 window.clear()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in means.items()})
             if last or done % config.picture_every == 0:
-                log.show(done, state.average or state.params, watch)
+                # Off the mesh: all that a picture needs is on one device, and compiles once.
+                shown = jax.device_put(jax.device_get(state.average or state.params))
+                log.show(done, shown, watch)
             if saves:
                 log.flush()
                 manager.save(done, args=ocp.args.StandardSave(state))

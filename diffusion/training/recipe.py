@@ -1,7 +1,5 @@
 """The art school in order, into one folder: tokenizer, text encoder, autoencoder, denoiser."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -187,10 +185,10 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
         folder.save_config(output, dataclasses.replace(config, autoencoder=scaled))
     denoiser_file = folder.part_file(output, config, "denoiser")
     if denoiser_file.exists() and file.read_bytes() != before:
-        name = denoiser_file.parent.name
         warnings.warn(
-            f"the {name} of {output} learnt to paint for another {file.parent.name}; let it go on "
-            f"with this one: diffusion train {name} --start {output} --output NEW",
+            f"the {denoiser_file.parent.name} of {output} learnt to paint for another "
+            f"{file.parent.name}; let it go on with this one: diffusion train unet --start {output} "
+            "--output NEW",
             stacklevel=1,
         )
 
@@ -274,7 +272,7 @@ def record(order: Order, part: str, summary: dict[str, Any]) -> None:
     card = folder.load_card(order.output)
     if summary.items() <= card.get(part, {}).items():
         return  # finished before, perhaps elsewhere and long ago
-    command = f"diffusion train {part}"
+    command = f"diffusion train {order.part}"
     if order.start is not None:
         command += f" --start {order.start.name}"
     if order.settings:

@@ -14,8 +14,6 @@ Spelling: each token must still tell which one it is.
 Only the text tower is kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Training the tokenizer: which letters go together in the garden's captions?"""
 
-from __future__ import annotations
-
 import numpy as np
 from tqdm import tqdm
 

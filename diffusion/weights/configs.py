@@ -54,13 +54,10 @@ def paths(index: Json) -> list[str]:
 
 
 def read(files: Mapping[str, Json], name: str) -> ModelConfig:
-    """The configuration of a model.
+    """The configuration of a model, called `name` where it has no name of its own.
 
-    Args:
-        files: the content of `INDEX` and `paths`, by path.
-        name: what to call a model that does not say.
-
-    Raises ValueError that names the file and the option that is not supported or makes no sense.
+    `files` has the content of `INDEX` and `paths`, by path. Raises ValueError that names the file,
+    and the option that is not supported or makes no sense.
     """
     slots = architectures(files[INDEX])
     parts: dict[str, Any] = {}
@@ -119,7 +116,7 @@ def _read_process(data: Json) -> ProcessConfig:
 
 
 def write(config: ModelConfig) -> dict[str, Json]:
-    """The JSON files of a model by path, so that `read` and the reference read them."""
+    """The JSON files of a model by path, the index last; `read` and the reference read them."""
     index: Json = {
         "_class_name": PIPELINES[2 if config.inpaints else 0],
         "_diffusers_version": "0.42.1",
@@ -131,12 +128,12 @@ def write(config: ModelConfig) -> dict[str, Json]:
         "scheduler": ["diffusers", "DDIMScheduler"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
     }
-    written = {INDEX: index, SCHEDULER: _write_process(config.process)}
+    written = {SCHEDULER: _write_process(config.process)}
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
         index[one.folder] = [one.library, one.kind]
         written[one.config_file] = one.write(network, config)
-    return written
+    return written | {INDEX: index}
 
 
 def _write_process(config: Any) -> Json:

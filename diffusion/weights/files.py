@@ -8,6 +8,7 @@ name leads out of the folder.
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,35 +141,27 @@ class Weights:
         stamps = {path: _stamp(path) for path in paths}
         expected = {theirs(name, names): (name, leaf.shape) for name, leaf in _flat(like)}
         found: dict[str, Tensor] = {}
-        twice, useless, misshapen = [], [], []
+        problems: dict[str, list[str]] = defaultdict(list)
         for path in paths:
             for key, stored, kind, start in _contents(path):
                 official = today(key)
                 if IGNORED.search(official):
                     continue
                 if official in found:
-                    twice.append(official)
+                    problems["twice"].append(official)
                 if kind not in IN_FILES:
-                    useless.append(f"{official} of {kind}")
+                    problems["no fractions"].append(f"{official} of {kind}")
                 name, shape = expected.get(official, ("", ()))
                 needed = to_file(np.broadcast_to(np.float32(0), shape), name).shape
                 found[official] = Tensor(path, key, kind, start, official, needed, name, shape)
                 # A Linear layer's may end with (1, 1).
                 if official in expected and stored not in (needed, (*needed, 1, 1)):
-                    misshapen.append(f"{official} of {stored} instead of {needed}")
-        problems = {
-            "missing": sorted(expected.keys() - found.keys()),
-            "left over": sorted(found.keys() - expected.keys()),
-            "wrong shape": misshapen,
-            "no fractions": useless,
-            "twice": twice,
-        }
-        if any(problems.values()):
-            files = ", ".join(map(str, paths))
-            raise ValueError(
-                f"{files} does not fit the config.json beside it ({listed(problems)}); "
-                "use the files of one model"
-            )
+                    told = f"{official} of {stored} instead of {needed}"
+                    problems["wrong shape"].append(told)
+        problems["missing"] = sorted(expected.keys() - found.keys())
+        problems["left over"] = sorted(found.keys() - expected.keys())
+        what = f"{', '.join(map(str, paths))} does not fit the config.json beside it"
+        refuse(what, problems, "use the files of one model")
         # The largest first: the copies that are on the way add least where the memory is fullest.
         order = sorted(found.values(), key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
         return cls(tuple(order), names, stamps)
@@ -189,9 +182,8 @@ class Weights:
             if _stamp(path) != stamp:
                 raise ValueError(f"weights file {path} has changed since; load the model again")
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as workers:
-            values = list(workers.map(read, self.tensors))
-        flat = zip(self.tensors, values, strict=True)
-        return unflatten_dict({_path(tensor.name): value for tensor, value in flat})
+            values = zip(self.tensors, workers.map(read, self.tensors), strict=True)
+            return unflatten_dict({_path(tensor.name): value for tensor, value in values})
 
 
 def _read(tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Array:
@@ -226,12 +218,8 @@ def save_params(
 ) -> None:
     """Write parameters under their official names; the file appears whole or not at all.
 
-    Args:
-        dtype: one of `DTYPES`; None keeps the precision that they have.
-        linear_projection: see `names.to_file`.
-        prefix: of every name, in the files that others read.
-
-    Raises ValueError for another dtype, or if it cannot hold a value.
+    They keep their precision, unless `dtype` is one of `DTYPES`; ValueError where that cannot hold
+    a value. `names.to_file` has `linear_projection`; `prefix` stands before every name.
     """
     flat = {}
     for name, value in _flat(params):
@@ -256,12 +244,15 @@ def _in_memory(dtype: str) -> np.dtype[Any]:
     return np.dtype(DTYPES[dtype])
 
 
-def listed(problems: Mapping[str, Sequence[str]], shown: int = 6) -> str:
-    return "; ".join(
-        f"{len(names)} {problem}: " + ", ".join(names[:shown]) + ", ..." * (len(names) > shown)
+def refuse(what: str, problems: Mapping[str, Sequence[str]], way_out: str) -> None:
+    """Raises ValueError that lists the problems, if there are any."""
+    told = [
+        f"{len(names)} {problem}: " + ", ".join(names[:6]) + ", ..." * (len(names) > 6)
         for problem, names in problems.items()
         if names
-    )
+    ]
+    if told:
+        raise ValueError(f"{what} ({'; '.join(told)}); {way_out}")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -84,9 +84,8 @@ def load_config(root: Path) -> ModelConfig:
 
 def save_config(root: Path, config: ModelConfig) -> None:
     """Everything but weights and tokenizer; last the index, by which a folder is a model."""
-    written = configs.write(config)
-    for path in sorted(written, key=lambda path: path == configs.INDEX):
-        write_json(root / path, written[path])
+    for path, data in configs.write(config).items():
+        write_json(root / path, data)
 
 
 def load_card(root: Path) -> dict[str, Any]:
@@ -152,13 +151,9 @@ def save_model(
     params: Mapping[str, Callable[[], Params]],
     dtype: str | None,
 ) -> None:
-    """Write a whole model into a new or empty folder, which appears whole or not at all.
+    """Write a whole model, with `params` of each slot, into a new or an empty folder.
 
-    Args:
-        params: of each slot.
-        dtype: see `files.save_params`.
-
-    Raises ValueError where the folder is not empty, OSError where it cannot be written.
+    It appears whole or not at all. Raises ValueError where the folder is not empty.
     """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ValueError(f"{place} is not empty; save to a new folder")

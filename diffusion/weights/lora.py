@@ -25,13 +25,15 @@ from typing import Any, Self
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from diffusion.weights.files import IN_FILES, PICKLES, Adjust, listed
+from diffusion.weights.files import IN_FILES, PICKLES, Adjust, Shape, refuse
+from diffusion.weights.names import today
 
 # What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "denoiser": (("unet.", "."), ("", "."), ("lora_unet_", "_")),
     "text_encoder": (("text_encoder.", "."), ("lora_te_", "_"), ("lora_te1_", "_")),
 }
+PEFT = {part: spellings[0][0] for part, spellings in STEMS.items()}
 OLD_SPELLINGS = {
     r"^(text_encoder\.|lora_te1?_)text_model[._]": r"\1",
     r"\.processor\.": ".",
@@ -53,13 +55,15 @@ NOT_READ = {
     "a LoRA of SDXL": r"lora_te2_|text_encoder_2\.|lora_unet_(input|middle|output)_blocks?_",
     "a file of PEFT's own, which keeps alpha in another file": r"base_model\.model\.",
 }
-PEFT_SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
+SETTINGS = "lora_adapter_metadata"  # JSON in the head of the file
 STRONGEST = 10.0
 LARGEST_ALPHA = 1e9
+WAY_OUT = "use one that was made for this kind of model (SD 1.x and SD 2.x differ)"
 
 Layer = tuple[str, str]  # part, official name of the parameter
-Known = Mapping[str, Mapping[str, tuple[int, ...]]]  # part -> official name -> shape in the files
-Contents = Mapping[str, tuple[tuple[int, ...], str]]  # key -> shape, type
+Layers = dict[Layer, dict[str, str]]  # the key of each role in a layer
+Known = Mapping[str, Mapping[str, Shape]]  # part -> official name -> shape in the files
+Contents = Mapping[str, tuple[Shape, str]]  # key -> shape, type
 Problems = dict[str, list[str]]  # what is the matter -> with what
 
 
@@ -99,6 +103,7 @@ class LoRA:
             )
         if not path.is_file():
             raise FileNotFoundError(f"LoRA {path} is missing or no file")
+        what = f"LoRA {path} does not fit the model"
         try:
             with safe_open(path, "numpy") as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
@@ -106,14 +111,14 @@ class LoRA:
                 if not contents:
                     raise ValueError(f"LoRA {path} holds nothing")
                 layers, problems = _match(contents, known)
-                _refuse(path, problems)
+                refuse(what, problems, WAY_OUT)
                 values = {key: file.get_tensor(key) for key in contents}
                 metadata = file.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"LoRA {path} is damaged ({error}); copy it again") from error
         scales, problems = _scales(layers, values, metadata)
         endless = [key for key, value in values.items() if not np.isfinite(value).all()]
-        _refuse(path, {"not finite": endless, **problems})
+        refuse(what, {"not finite": endless, **problems}, WAY_OUT)
         changes = {}
         for layer, keys in layers.items():
             up, down = values[keys["up"]], values[keys["down"]]
@@ -143,7 +148,7 @@ class LoRA:
         return add
 
 
-def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]], Problems]:
+def _match(contents: Contents, known: Known) -> tuple[Layers, Problems]:
     """The keys of each layer by their role, and what does not fit."""
     stems = {
         prefix + name.removesuffix(".weight").replace(".", dot): (part, name)
@@ -152,7 +157,7 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
         if len(shape) > 1
         for prefix, dot in spellings
     }
-    layers: dict[Layer, dict[str, str]] = {}
+    layers: Layers = {}
     problems: Problems = defaultdict(list)
     for key, (shape, dtype) in contents.items():
         layer, role = _place(key, stems)
@@ -169,7 +174,7 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
         if role == "alpha" and shape not in ((), (1,)):
             problems["wrong shape"].append(f"{key} of {shape} instead of one number")
     for (part, name), keys in layers.items():
-        told = _peft(part) + name
+        told = PEFT[part] + name
         missing = {"up", "down"} - keys.keys()
         problems["missing"] += [f"{role} of {told}" for role in sorted(missing)]
         if not missing:
@@ -181,29 +186,22 @@ def _match(contents: Contents, known: Known) -> tuple[dict[Layer, dict[str, str]
 
 
 def _place(key: str, stems: Mapping[str, Layer]) -> tuple[Layer | None, str]:
-    for old, new in OLD_SPELLINGS.items():
-        key = re.sub(old, new, key)
+    key = today(key, OLD_SPELLINGS)
     for role, end in ENDS.items():
         if re.search(end, key):
             return stems.get(re.sub(end, "", key)), role
     return None, ""
 
 
-def _fits(up: tuple[int, ...], down: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    out, *rest = _bare(shape)
+def _fits(*shapes: Shape) -> bool:
+    """Do `up` and `down` make a layer of this shape? A 1x1 convolution is a Linear layer."""
+    up, down, (out, *rest) = (x[:2] if x[2:] == (1, 1) else x for x in shapes)
     rank = down[:1]
-    return rank != (0,) and _bare(up) == (out, *rank) and _bare(down) == (*rank, *rest)
-
-
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 1x1 convolution as the Linear layer that it is."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return rank != (0,) and up == (out, *rank) and down == (*rank, *rest)
 
 
 def _scales(
-    layers: Mapping[Layer, Mapping[str, str]],
-    values: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str],
+    layers: Layers, values: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> tuple[dict[Layer, float], Problems]:
     """Alpha / rank of each layer, and what does not fit.
 
@@ -213,14 +211,14 @@ def _scales(
     https://arxiv.org/abs/2312.03732).
     """
     try:
-        settings = json.loads(metadata.get(PEFT_SETTINGS, "{}"))
+        settings = json.loads(metadata.get(SETTINGS, "{}"))
     except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
-        return {}, {"not a JSON object": [PEFT_SETTINGS]}
+        return {}, {"not a JSON object": [SETTINGS]}
 
     def setting(part: str, name: str) -> Any:
-        return settings.get(_peft(part) + name, settings.get(name))
+        return settings.get(PEFT[part] + name, settings.get(name))
 
     patterns = {part: setting(part, "alpha_pattern") or {} for part, _ in layers}
     if not all(isinstance(alphas, dict) for alphas in patterns.values()):
@@ -240,13 +238,9 @@ def _scales(
         if type(alpha) in (int, float) and abs(alpha) <= LARGEST_ALPHA:
             scales[part, name] = alpha / divisor
         else:
-            senseless.append(f"{_peft(part)}{name} {str(alpha)[:20]}")
-    unused = [_peft(part) + pattern for part, left in idle.items() for pattern in sorted(left)]
+            senseless.append(f"{PEFT[part]}{name} {str(alpha)[:20]}")
+    unused = [PEFT[part] + pattern for part, left in idle.items() for pattern in sorted(left)]
     return scales, {"alpha_pattern without a layer": unused, "senseless alpha": senseless}
-
-
-def _peft(part: str) -> str:
-    return STEMS[part][0][0]
 
 
 def _named(name: str, pattern: str) -> bool:
@@ -254,11 +248,3 @@ def _named(name: str, pattern: str) -> bool:
     module = "." + name.removesuffix(".weight")
     end = "." + pattern.removeprefix("^").removeprefix("text_model.")
     return module == end or ("." + pattern == end and module.endswith(end))
-
-
-def _refuse(path: Path, problems: Problems) -> None:
-    if any(problems.values()):
-        raise ValueError(
-            f"LoRA {path} does not fit the model ({listed(problems)}); use one that was made for "
-            "this kind of model (SD 1.x and SD 2.x differ)"
-        )

@@ -17,13 +17,13 @@ LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 IGNORED = re.compile(r"\.?position_ids$")  # 0, 1, 2, ...: no parameter
 PROJECTION = re.compile(r"\.project_(in|out)\.kernel$")
-OLD_SPELLINGS = (
-    (re.compile(r"^text_model\."), ""),
-    (re.compile(r"(attentions\.\d+)\.query\."), r"\1.to_q."),
-    (re.compile(r"(attentions\.\d+)\.key\."), r"\1.to_k."),
-    (re.compile(r"(attentions\.\d+)\.value\."), r"\1.to_v."),
-    (re.compile(r"(attentions\.\d+)\.proj_attn\."), r"\1.to_out.0."),
-)
+OLD_SPELLINGS = {
+    r"^text_model\.": "",
+    r"(attentions\.\d+)\.query\.": r"\1.to_q.",
+    r"(attentions\.\d+)\.key\.": r"\1.to_k.",
+    r"(attentions\.\d+)\.value\.": r"\1.to_v.",
+    r"(attentions\.\d+)\.proj_attn\.": r"\1.to_out.0.",
+}
 
 
 def under(ours: str, theirs: str, brick: NameMap) -> dict[str, str]:
@@ -69,10 +69,10 @@ def theirs(name: str, names: NameMap) -> str:
     return found
 
 
-def today(name: str) -> str:
+def today(name: str, spellings: Mapping[str, str] = OLD_SPELLINGS) -> str:
     """An official name as the files of today spell it."""
-    for old, new in OLD_SPELLINGS:
-        name = old.sub(new, name)
+    for old, new in spellings.items():
+        name = re.sub(old, new, name)
     return name
 
 

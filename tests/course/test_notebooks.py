@@ -12,24 +12,20 @@ import psutil
 import pytest
 from PIL import Image
 
-from diffusion.course import notebooks
+from diffusion.course.execution import checks, execute, independent, rehearsal, verify
 from diffusion.course.exercises import EXERCISES
-from diffusion.course.notebooks import (
-    FIGURE,
+from diffusion.course.notebooks import README, index
+from diffusion.course.source import (
+    LESSONS,
+    LINK,
+    NOTEBOOKS,
     Source,
-    bare,
-    checks,
     drifted,
-    execute,
-    independent,
-    index,
-    light,
     notebook,
-    rehearsal,
-    small_figure,
-    verify,
-    write,
+    sources,
+    stored,
 )
+from diffusion.course.storage import FIGURE, bare, light, small_figure, write
 
 ALL = 4_000_000  # bytes of all stored notebooks together
 
@@ -74,7 +70,7 @@ def lesson(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def lesson(text=TEXT):
-        path = notebooks.LESSONS / "en" / "01_title.md"
+        path = LESSONS / "en" / "01_title.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         return Source.read(path)
@@ -113,8 +109,8 @@ def test_links_lead_from_where_a_notebook_lies(lesson):
 def test_every_link_of_a_lesson_leads_somewhere():
     links = [
         (path, f"{root}{target}")
-        for path in notebooks.LESSONS.glob("*/[0-9]*.md")
-        for root, target in notebooks.LINK.findall(path.read_text("utf-8"))
+        for path in LESSONS.glob("*/[0-9]*.md")
+        for root, target in LINK.findall(path.read_text("utf-8"))
     ]
     assert len(links) > 40
     for path, link in links:
@@ -260,26 +256,27 @@ def test_a_figure_that_is_too_large_shrinks_and_says_so():
 
 
 def test_what_is_stored_of_an_executed_notebook(lesson):
-    solved = answered(notebook(lesson(), solved=True), "double: right, in 2 of 2 cases")
+    said = "double: right, in 2 of 2 cases; largest difference 0."
+    solved = answered(notebook(lesson(), solved=True), said)
     solved.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
     figure = base64.b64encode(png(np.zeros((8, 8, 3), np.uint8))).decode()
     shown = nbformat.v4.new_output("display_data", {"image/png": figure, "text/plain": "<Figure>"})
     solved.cells[1].outputs = [shown]
-    stored = light(solved)
-    nbformat.validate(stored)
-    cells = [cell for cell in stored.cells if cell.cell_type == "code"]
+    kept = light(solved)
+    nbformat.validate(kept)
+    cells = [cell for cell in kept.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == [1, 2, 3]
     assert cells[2].outputs[0].execution_count == 3
-    assert cells[2].outputs[0].data == {"text/plain": "double: right, in 2 of 2 cases"}
+    assert cells[2].outputs[0].data == {"text/plain": said}
     data = cells[0].outputs[0].data
     assert (pixels(base64.b64decode(data["image/png"])) == 0).all()
     assert data["text/plain"] == "<Figure>"
     assert "execution" not in cells[0].metadata
     assert shown.data["image/png"] == figure  # it works on a copy
-    assert light(stored) == stored
+    assert light(kept) == kept
 
-    assert code(bare(stored)) == code(solved)
-    open_ = [cell for cell in bare(stored).cells if cell.cell_type == "code"]
+    assert code(bare(kept)) == code(solved)
+    open_ = [cell for cell in bare(kept).cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in open_)
 
 
@@ -288,9 +285,10 @@ def test_every_check_must_say_what_it_has_to(lesson):
     student = answered(notebook(source, solved=False), "double: not solved yet.")
     assert list(checks(student)) == ["double: not solved yet."]
     verify(source, student, solved=False)
-    with pytest.raises(ValueError, match=r"not ': right, in'"):
+    with pytest.raises(ValueError, match=r"not .\{name\}: right"):
         verify(source, student, solved=True)
-    verify(source, answered(student, "double: right, in 2 of 2 cases"), solved=True)
+    right = "double: right, in 2 of 2 cases; largest difference 0."
+    verify(source, answered(student, right), solved=True)
     with pytest.raises(ValueError, match="1 checks in the student's notebook, 0 answers"):
         verify(source, notebook(source, solved=False), solved=False)
 
@@ -298,7 +296,7 @@ def test_every_check_must_say_what_it_has_to(lesson):
 def test_drift_is_noticed(lesson):
     source = lesson()
     assert drifted(source, False, "")
-    path = notebooks.stored(source, False)
+    path = stored(source, False)
     write(path, notebook(source, False))
     assert not drifted(source, False, "")
     assert drifted(lesson(TEXT.replace("# Title", "# Other")), False, "")
@@ -311,7 +309,7 @@ def test_index(lesson):
 
 
 def test_stored_notebooks_are_what_the_lessons_give():
-    found = notebooks.sources()
+    found = sources()
     assert [source.number for source in found] == sorted(EXERCISES)
     for source in found:
         assert not drifted(source, False, "")
@@ -319,8 +317,8 @@ def test_stored_notebooks_are_what_the_lessons_give():
         asked = notebook(source, False)
         names = {cell.metadata["exercise"] for cell in asked.cells if "exercise" in cell.metadata}
         assert names == EXERCISES[source.number].keys()
-        stored = [nbformat.read(notebooks.stored(source, solved), 4) for solved in (False, True)]
-        student, solved = ([c for c in made.cells if c.cell_type == "code"] for made in stored)
+        both = [nbformat.read(stored(source, solved), 4) for solved in (False, True)]
+        student, solved = ([c for c in made.cells if c.cell_type == "code"] for made in both)
         assert not any(cell.outputs or cell.execution_count for cell in student)
         assert all(cell.execution_count for cell in solved)
         figures = [
@@ -332,6 +330,6 @@ def test_stored_notebooks_are_what_the_lessons_give():
         assert figures
         assert max(map(len, figures)) <= FIGURE
         independent(source, *pair(source))
-    assert sum(path.stat().st_size for path in notebooks.NOTEBOOKS.rglob("*.ipynb")) < ALL
-    page = notebooks.README.read_text("utf-8")
+    assert sum(path.stat().st_size for path in NOTEBOOKS.rglob("*.ipynb")) < ALL
+    page = README.read_text("utf-8")
     assert index(found) in page

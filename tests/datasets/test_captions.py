@@ -251,10 +251,10 @@ def test_one_scene_is_described_in_many_ways(scenes: Scene):
 
 
 def test_bad_input_is_explained(scenes: Scene):
-    with pytest.raises(ValueError, match="language is 'de'"):
-        caption(scenes, 0, np.random.default_rng(0), "de")
-    with pytest.raises(ValueError, match="language is 'de'; captions are written in \"en\" or"):
-        captions(scenes, np.random.default_rng(0), {"de": 1.0})
+    with pytest.raises(ValueError, match="language is 'xx'"):
+        caption(scenes, 0, np.random.default_rng(0), "xx")
+    with pytest.raises(ValueError, match="language is 'xx'; captions are written in \"en\" or"):
+        captions(scenes, np.random.default_rng(0), {"xx": 1.0})
     for shares in ({}, {"tr": 0.5}, {"tr": 1.5, "en": -0.5}):
         with pytest.raises(ValueError, match=r"shares is .*; give shares from 0 to 1 that"):
             captions(scenes, np.random.default_rng(0), shares)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion.kernels import attention as kernels
-from diffusion.kernels.attention import answer, attend, hear, merge
+from diffusion.kernels.attention import attend, attend_partly, finish, merge
 from diffusion.layers.attention import attention
 
 
@@ -51,19 +51,19 @@ def test_softmax_is_float32_whatever_the_network_runs_in():
         np.testing.assert_allclose(out.astype(jnp.float32).item(), weight, atol=4e-3)
 
 
-def test_what_is_heard_in_parts_is_what_is_heard_at_once():
-    """Also where one part speaks a hundred times louder, and another is masked but for one key."""
+def test_merged_parts_are_the_whole():
+    """Also where one part has a hundred times the logits, and another is masked but for one key."""
     query, key, value = draw(1, 3, 4), draw(1, 6, 4, seed=1), draw(1, 6, 4, seed=2)
     key = key.at[:, 2:4].multiply(100.0)
     mask = jnp.asarray([[True, True, True, True, False, True]])
     parts = [
-        hear(query, key[:, part], value[:, part], mask[:, part])
+        attend_partly(query, key[:, part], value[:, part], mask[:, part])
         for part in (slice(0, 2), slice(2, 4), slice(4, 6))
     ]
-    whole = answer(hear(query, key, value, mask))
+    whole = finish(attend_partly(query, key, value, mask))
     for order in ((0, 1, 2), (2, 0, 1)):
         first, second, third = (parts[i] for i in order)
-        found = answer(merge(merge(first, second), third))
+        found = finish(merge(merge(first, second), third))
         np.testing.assert_allclose(found, whole, atol=1e-5)
 
 

@@ -313,6 +313,7 @@ def test_the_watch_sees_every_sheet_and_the_clock_stands_still(tmp_path, monkeyp
         nonlocal now
         seen.append((step, seconds))
         assert params["slopes"].shape == (3, 1)
+        assert not params["slopes"].committed  # to the devices of the training
         now += 100.0
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))

@@ -1,7 +1,5 @@
 """Exercises of lesson 8, listening while painting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exercises of lesson 3, the dotted canvas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

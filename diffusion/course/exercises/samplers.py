@@ -1,7 +1,5 @@
 """Exercises of lesson 10, many glances and a louder teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exercises of lesson 1, the brief."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any

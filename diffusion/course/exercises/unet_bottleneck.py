@@ -1,7 +1,5 @@
 """Exercises of lesson 6, the essential shape."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exercises of lesson 5, the small sketch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

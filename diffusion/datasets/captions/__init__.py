@@ -3,7 +3,8 @@
 A caption names some attributes of its scene and leaves the rest open. All that it says is true, and
 `Caption.named` lists what it says, so that an evaluation asks for nothing else.
 
-To add a language, write a file like `english.py` and give it a line in `grammar.LANGUAGES`.
+Another language is a file like `english.py` and a line in `grammar.LANGUAGES`; CONTRIBUTING.md says
+what a model and its evaluation need besides.
 """
 
 from diffusion.datasets.captions.grammar import LANGUAGES, Caption, caption, captions, said_by

@@ -1,7 +1,5 @@
 """Figures of the exhibition: from a latent to a picture, stage by stage."""
 
-from __future__ import annotations
-
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Figures of the perfect eye: what is known of a point, or a picture, under noise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

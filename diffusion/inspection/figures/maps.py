@@ -1,7 +1,5 @@
 """Figures of the U: feature maps at every resolution, and what happens without one of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

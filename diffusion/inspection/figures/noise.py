@@ -1,7 +1,5 @@
 """Figures of the noisy latent: how noise takes a picture away, and how fast."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import jax

@@ -1,7 +1,5 @@
 """The art class in one figure, from one real run: run this module to draw it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """How far apart two implementations are, block by block."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

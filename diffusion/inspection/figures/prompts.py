@@ -1,7 +1,5 @@
 """What the shipped model makes of twelve sentences: run this module to draw it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

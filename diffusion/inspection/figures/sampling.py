@@ -1,7 +1,5 @@
 """Figures of many glances: the film of a painting, guidance, samplers and steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax.numpy as jnp

@@ -5,8 +5,6 @@ vision tell apart; signed maps go from blue through white to red, amounts from w
 which also stay apart in grey print.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any

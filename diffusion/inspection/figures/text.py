@@ -1,7 +1,5 @@
 """Figures of the teacher's story: tokens, and what the text encoder makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,10 +1,9 @@
 """Figures of art school: what a training logged, and where the network errs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,10 @@ from PIL import Image
 from diffusion.config import VariancePreservingConfig
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
-from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, show
+from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, rows_of
 from diffusion.pipeline import Artist
 from diffusion.process.schedule import alpha_bar_table, snr
-from diffusion.training.denoiser import weight
+from diffusion.training.denoiser import PREVIEWED, weight
 
 
 def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
@@ -45,22 +44,33 @@ def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figu
     return figure
 
 
-def samples(folder: Path) -> Figure:
-    """The sample sheets that a training painted on its way (000500.png, ...), the first above.
+def samples(folder: Path, steps: Sequence[int] | None = None) -> Figure:
+    """The sample sheets that a training of the U-Net painted on its way, the first above.
 
-    Raises ValueError where the folder has none.
+    A sheet (000500.png, ...) has four pictures of each sentence in `PREVIEWED`; shown is the first.
+
+    Args:
+        steps: whose sheets; None: all.
+
+    Raises ValueError where the folder has none, or not that of a step.
     """
-    paths = sorted(folder.glob("[0-9]*.png"))
-    if not paths:
+    found = {int(path.stem): path for path in sorted(folder.glob("[0-9]*.png"))}
+    if not found:
         raise ValueError(
             f"{folder} has no sample sheets such as 000500.png; a training's are in "
             "OUTPUT/training/unet/samples"
         )
-    figure = paper(7.5, 2.05 * len(paths))
-    for axis, path in zip(figure.subplots(len(paths), 1, squeeze=False)[:, 0], paths, strict=True):
-        show(axis, np.asarray(Image.open(path)))
-        axis.set_ylabel(f"step {int(path.stem):,}", fontsize=SMALL + 1, color=INK)
-    return figure
+    if missing := set(steps or []) - found.keys():
+        known = ", ".join(map(str, found))
+        raise ValueError(f"{folder} has no sample sheet of step {min(missing)}; it has {known}")
+    rows, columns = [], 2 * len(PREVIEWED)
+    for step in steps or found:
+        sheet = np.asarray(Image.open(found[step]))
+        side = sheet.shape[1] // columns
+        places = [divmod(4 * i, columns) for i in range(len(PREVIEWED))]
+        pictures = [sheet[side * row :, side * column :][:side, :side] for row, column in places]
+        rows.append((f"step {step:,}", pictures))
+    return rows_of(rows, ["\n".join(wrap(text, 22)) for text in PREVIEWED], side=1.35)
 
 
 def weights(config: VariancePreservingConfig) -> Figure:

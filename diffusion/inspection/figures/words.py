@@ -1,7 +1,5 @@
 """Figures of cross-attention: where in the picture each word is heard."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -41,7 +41,7 @@ FIELDS = {
     "layers_per_block": ("layers_per_block", number, 2, 1, 16),
     "norm_num_groups": ("norm_groups", number, 32, 1, 2**16),
     "out_channels": ("image_channels", number, 3, 3, 3),
-    "scaling_factor": ("scaling_factor", fraction, 0.18215, 1e6),
+    "scaling_factor": ("scaling_factor", fraction, 0.18215, 10**6),
 }
 
 
