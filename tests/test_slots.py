@@ -27,6 +27,7 @@ class ToyDenoiserConfig:
     latent_channels: int = 12
     in_channels: int = 12
     context_width: int = 8
+    guidance_width: int | None = None
     multiple: int = 1
 
 

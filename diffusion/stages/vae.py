@@ -199,7 +199,7 @@ class VAE(nnx.Module):
     def draw(
         self, images: Float[Array, "b H W k"], key: Array
     ) -> tuple[Float[Array, "b h w z"], dict[str, Float[Array, ""]]]:
-        """Latents from the posterior, as training needs them, and their KL in nats a pixel value."""
+        """Latents from the posterior, for training, and their KL in nats a pixel value."""
         posterior = self.posterior(images)
         latents = posterior.sample(key) * self.scaling_factor
         return latents, {"kl": jnp.mean(posterior.kl()) / images[0].size}
