@@ -148,13 +148,13 @@ def vae(artist: Artist) -> Task:
         return pixel + autoencoder.EDGE_WEIGHT * edges + cost
 
     def ours(network: Any, images: Any, noise: Any) -> Any:
-        decoded, costs = network.reconstruct(images, key)  # draws that noise
-        return loss(decoded, images, costs["kl"], jnp.diff, 1)
+        latents, costs = network.draw(images, key)  # with that noise
+        return loss(network.decode(latents), images, costs["kl"], jnp.diff, 1)
 
     def theirs(network: Any, images: Any, noise: Any) -> Any:
         posterior = network.encode(images).latent_dist
         decoded = network.decode(posterior.mean + posterior.std * noise).sample
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        kl = posterior.kl().mean() / images[0].numel()
         return loss(decoded, images, kl, torch.diff, 2)
 
     return Task(artist.autoencoder, config, (images, jax.random.normal(key, shape)), ours, theirs)

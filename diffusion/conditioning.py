@@ -16,7 +16,7 @@ from diffusion.settings import Image, Mask, Resolved
 class Conditioning(NamedTuple):
     """All that a painting begins with, but for the noise."""
 
-    context: Float[Array, "2 n d"]  # of the prompt and of the negative prompt
+    context: Float[Array, "k n d"]  # of the prompt; k = 2: and of the negative prompt
     guidance: np.float32
     seed: np.uint32
     known: Float[Array, "1 h w z"]  # the latent of a given image; zeros if there is none
@@ -28,7 +28,7 @@ class Conditioning(NamedTuple):
 def condition(
     config: ModelConfig,
     autoencoder: Network,
-    context: Float[Array, "2 n d"],
+    context: Float[Array, "k n d"],
     asked: Resolved,
     image: Image | None,
     mask: Mask | None,

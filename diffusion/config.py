@@ -55,6 +55,10 @@ class DenoiserConfig(Hashable, Protocol):
     def context_width(self) -> int: ...
 
     @property
+    def guidance_width(self) -> int | None:
+        """Numbers that tell it the guidance scale, as a fourth argument; None: it is not told."""
+
+    @property
     def multiple(self) -> int:
         """The sides of a latent must be multiples of this."""
 
@@ -69,6 +73,7 @@ class UNetConfig:
     heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads of each level
     context_width: int = 768
     norm_groups: int = 32
+    guidance_width: int | None = None  # in latent consistency models, which have guidance built in
     linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
     def __post_init__(self) -> None:
@@ -151,6 +156,15 @@ class VariancePreservingConfig:
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """How a model paints where nobody says otherwise; see `diffusion.process.samplers.table`."""
+
+    sampler: str = "dpm++2m"
+    steps: int = 25
+    spacing: str = "leading"
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A model: four slots, and what belongs to all of them."""
 
@@ -161,6 +175,7 @@ class ModelConfig:
     denoiser: DenoiserConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=VAEConfig)
     process: ProcessConfig = field(default_factory=VariancePreservingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         _check_sizes(self)

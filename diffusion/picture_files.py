@@ -44,7 +44,8 @@ def read_settings(path: Path) -> PictureSettings:
     if text is None:
         raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
     try:
-        return from_dict(PictureSettings, json.loads(text))
+        # Before there was a choice, all were painted so.
+        return from_dict(PictureSettings, {"spacing": "leading"} | json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds settings that make no sense ({error})") from error
 

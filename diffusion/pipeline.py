@@ -64,7 +64,8 @@ class Artist:
         self.denoiser = denoiser
         self.autoencoder = autoencoder
         self.process = process(config.process)
-        self._advance = Program(denoiser, partial(_advance, self.process, denoiser.structure))
+        told = config.denoiser.guidance_width is not None
+        self._advance = Program(denoiser, partial(_advance, self.process, denoiser.structure, told))
         self._begin = jax.jit(_begin, static_argnums=2)
 
     def paint(
@@ -126,12 +127,21 @@ class Artist:
         Raises ValueError that names the setting that is out of range.
         """
         asked = settings.resolve(self.config, image, mask)
-        return asked, table(
-            asked.sampler, self.process, asked.steps, eta=asked.eta, strength=asked.strength
+        rows = table(
+            asked.sampler,
+            self.process,
+            asked.steps,
+            spacing=asked.spacing,
+            eta=asked.eta,
+            strength=asked.strength,
         )
+        return asked, rows
 
     def _condition(self, asked: Resolved, image: Image | None, mask: Mask | None) -> Conditioning:
-        context = self.text_encoder(jnp.asarray(self.tokenizer([asked.prompt, asked.negative])))
+        texts = [asked.prompt, asked.negative]
+        if asked.guidance == 1.0 or self.config.denoiser.guidance_width is not None:
+            texts = texts[:1]  # one call a step: nothing to push away from
+        context = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
         return condition(self.config, self.autoencoder, context, asked, image, mask)
 
     def _sample(
@@ -207,6 +217,7 @@ def _begin(
 def _advance(
     process: Process,
     structure: nnx.GraphDef[Any],
+    told: bool,
     params: Params,
     x_t: Latents,
     memory: Latents,
@@ -220,20 +231,25 @@ def _advance(
     """Denoiser, guidance and sampler in one program: prediction, x0, next x_t, next memory.
 
     Nothing that a user may change (steps, guidance, sampler, words) is a constant in it, so one
-    program serves them all. Both branches of guidance are one batch. The sampler's arithmetic is
-    float32 whatever the denoiser runs in.
+    program serves them all. Both branches of guidance are one batch; where there is one context,
+    there is one branch. The sampler's arithmetic is float32 whatever the denoiser runs in.
+
+    Args:
+        told: is the denoiser told the guidance scale?
     """
     context, guidance, _, known, mask, extra = given
-    b = len(x_t)
+    b, branches = len(x_t), len(context)
     dtype = jax.tree.leaves(params)[0].dtype
 
     def predict(x_t: Latents, t: Array) -> Latents:
         seen = jnp.concatenate([x_t, jnp.broadcast_to(extra, (b, *extra.shape[1:]))], axis=-1)
-        inputs = jnp.concatenate([seen, seen]), jnp.repeat(context, b, axis=0)
-        twice, words = cast(inputs, dtype)
+        inputs = jnp.concatenate([seen] * branches), jnp.repeat(context, b, axis=0)
+        scales = (jnp.full(b, guidance),) if told else ()
+        canvases, words = cast(inputs, dtype)
         denoiser = nnx.merge(structure, params)
-        both = denoiser(twice, jnp.concatenate([t, t]), words).astype(jnp.float32)
-        return guide(both[b:], both[:b], guidance)
+        said = denoiser(canvases, jnp.concatenate([t] * branches), words, *scales)
+        said = said.astype(jnp.float32)
+        return said if branches == 1 else guide(said[b:], said[:b], guidance)
 
     prediction, x0, x_next, memory = one_step(process, predict, x_t, memory, row, call, keys)
     # Where nothing is to be painted: what is known, as noisy as the canvas is by now.

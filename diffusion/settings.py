@@ -15,7 +15,9 @@ from jaxtyping import Bool, UInt8
 
 from diffusion.config import LARGEST_GUIDANCE, LARGEST_SIDE, ModelConfig
 from diffusion.process.samplers import SAMPLERS
+from diffusion.process.schedule import SPACINGS
 
+CONSISTENT = {"steps": 4, "guidance": 1.0}  # with the sampler "lcm", if nobody says
 STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
 SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
 LARGEST_ZOOM = 64
@@ -26,6 +28,7 @@ KINDS: dict[str, tuple[Any, str]] = {  # of a field: what it may hold, in types 
     "int | None": (WHOLE + NOTHING, "a whole number"),
     "float": (REAL, "a number"),
     "float | None": (REAL + NOTHING, "a number"),
+    "str | None": ((str, type(None)), "a text"),
 }
 Image: TypeAlias = UInt8[np.ndarray, "H W 3"]
 Mask: TypeAlias = Bool[np.ndarray, "H W"]
@@ -57,17 +60,23 @@ class Settings:
     seed: int = option(0, "another seed, other pictures (0)", "N")
     count: int | None = option(None, "how many pictures (4; 1 where they are large)", "N")
     first: int = 0  # the number of the first picture
-    # 1 to the model's training steps. With a few steps, or with more than half of them, the first
-    # timestep is far from the last: the denoiser is told that a picture is in what is pure noise.
-    steps: int = option(25, "glances at the canvas (25)", "N")
+    # 1 to the model's training steps.
+    steps: int | None = option(None, "glances at the canvas (the model's own: 25; lcm: 4)", "N")
     # Ho & Salimans 2022: 0 ignores the prompt, 1 follows the model, more exaggerates.
     guidance: float | None = option(
         None,
         "how strictly to follow the words: 1 loosely, 3 to 5 well, more exaggerates "
-        "(the model's own)",
+        "(the model's own; lcm: 1)",
         "S",
     )
-    sampler: str = option("dpm++2m", f"one of {', '.join(SAMPLERS)} (dpm++2m)", "NAME")
+    sampler: str | None = option(
+        None, f"one of {', '.join(SAMPLERS)} (the model's own: dpm++2m)", "NAME"
+    )
+    # With few steps, or with more than half of all, "leading" begins far from the last timestep:
+    # the denoiser is told that a picture is in what is pure noise.
+    spacing: str | None = option(
+        None, f"of the timesteps: {' or '.join(SPACINGS)} (the model's own: leading)", "NAME"
+    )
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as in ddpm")
     # Pixels, multiples of the model's `unit`.
     height: int | None = option(None, "(the model's own, or that of --from)", "PIXELS")
@@ -105,10 +114,10 @@ class Settings:
         Raises ValueError that names what does not fit the model or the image.
         """
         check_given(image, mask, self.strength)
+        self._check_distilled(model)
         height, width = self.size(model, image)
-        filled: dict[str, Any] = {
+        filled: dict[str, Any] = self.sampling(model) | {
             "count": 1 if self.count is None else self.count,
-            "guidance": model.guidance if self.guidance is None else self.guidance,
             "height": height,
             "width": width,
             "strength": self.strength,
@@ -124,6 +133,22 @@ class Settings:
             )
         own = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Settings)}
         return Resolved(**(own | filled))
+
+    def sampling(self, model: ModelConfig) -> dict[str, Any]:
+        """Sampler, steps, spacing and guidance: what was asked for, or what suits the model."""
+        own = dataclasses.asdict(model.sampling) | {"guidance": model.guidance}
+        if self.sampler == "lcm" != own["sampler"]:
+            own |= CONSISTENT
+        return own | {name: getattr(self, name) for name in own if getattr(self, name) is not None}
+
+    def _check_distilled(self, model: ModelConfig) -> None:
+        """Raises ValueError where a model with guidance built in is asked for something else."""
+        if model.denoiser.guidance_width is None:
+            return
+        if self.sampling(model)["sampler"] != "lcm":
+            raise ValueError(f'{model.name} is a latent consistency model; its sampler is "lcm"')
+        if self.negative:
+            raise ValueError(f"{model.name} has its guidance built in; leave negative out")
 
     def size(self, model: ModelConfig, image: Image | None = None) -> tuple[int, int]:
         """Height and width in pixels: what was asked for, the image's own, or the model's own.
@@ -176,7 +201,10 @@ class Resolved(Settings):
     """Settings with every default filled, for one model and one image; `Settings.resolve`."""
 
     count: int = 1
+    steps: int = 1
     guidance: float = 1.0
+    sampler: str = ""
+    spacing: str = ""
     height: int = 0
     width: int = 0
     strength: float = 1.0
@@ -234,6 +262,6 @@ class PictureSettings(Settings):
             dtype: in which the model was loaded.
         """
         some = 4 if model.image_size <= SMALL else 1
-        fitting = {"count": some, "zoom": some, "guidance": model.guidance, "dtype": dtype}
+        fitting = {"count": some, "zoom": some, "dtype": dtype} | self.sampling(model)
         unsaid: dict[str, Any] = {k: v for k, v in fitting.items() if getattr(self, k) is None}
         return dataclasses.replace(self, **unsaid)

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from diffusers import (
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
@@ -42,6 +44,7 @@ EXACT = ("ddim", "euler", "heun", "dpm++2m")  # draw no noise on the way
 DRAWING = {  # the others, and where the reference's schedulers draw theirs
     "ddpm": "diffusers.schedulers.scheduling_ddpm.randn_tensor",
     "euler_a": "diffusers.schedulers.scheduling_euler_ancestral_discrete.randn_tensor",
+    "lcm": "diffusers.schedulers.scheduling_lcm.randn_tensor",
 }
 PROMPT = "a red house with two old trees and yellow flowers"
 NEGATIVE = "night"
@@ -60,6 +63,7 @@ def sections(seed: int) -> Iterator[tuple[str, Iterable[Row]]]:
     for family, model in reference.TINY.items():
         yield f"{family}, tiny: finished pictures", _pictures(model, seed)
     yield "sd1, tiny, U-Net with nine channels: inpainting", _nine_channels(seed)
+    yield "sd1, tiny, a latent consistency model", _consistency(seed)
     yield "folders that we write, loaded by the reference", _ours_in_reference(seed)
 
 
@@ -95,6 +99,36 @@ def _nine_channels(seed: int) -> Iterator[Row]:
         for sampler in EXACT:
             given = {"image": image, "mask": mask, "strength": 1.0}
             yield from _compare(f"{sampler}, with a mask", artist, pipeline, sampler, seed, given)
+
+
+def _consistency(seed: int) -> Iterator[Row]:
+    """Guidance as an embedding: one call a step, and the scale changes the picture."""
+    model = reference.TINY["sd1"]
+    model = dataclasses.replace(model, unet=model.unet | {"time_cond_proj_dim": 32})
+    with tempfile.TemporaryDirectory() as place:
+        theirs, ours = Path(place) / "theirs", Path(place) / "ours"
+        parts = reference.build(model, seed, tiny=True).components
+        parts["scheduler"] = LCMScheduler.from_config(parts["scheduler"].config)
+        LatentConsistencyModelPipeline(**parts).save_pretrained(theirs)
+        artist = diffusion.load(theirs)
+        artist.save(ours)
+        shape = (artist.config.latent_size, artist.config.latent_size)
+        for folder in (theirs, ours):
+            pipeline = LatentConsistencyModelPipeline.from_pretrained(folder, dtype=torch.float32)
+            pipeline.set_progress_bar_config(disable=True)
+            for scale in (1.0, 8.5):
+                *_, last = artist.sample(PROMPT, seed=seed, guidance=scale)
+                noises = noise(artist, seed, *shape)
+                with _drawing(*noises, DRAWING["lcm"], on_the_way(artist, seed, *shape)):
+                    latents = pipeline(
+                        PROMPT,
+                        num_inference_steps=4,
+                        guidance_scale=scale,
+                        latents=noises[0],
+                        output_type="latent",
+                    ).images
+                name = f"4 steps at guidance {scale}, folder of {folder.name}"
+                yield compare(name, np.asarray(last.x_next), nhwc(latents.numpy()), BOUND)
 
 
 def _ours_in_reference(seed: int) -> Iterator[Row]:

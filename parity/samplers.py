@@ -37,6 +37,7 @@ CLASSES = {
     "euler_a": "EulerAncestralDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
     "dpm++2m": "DPMSolverMultistepScheduler",
+    "lcm": "LCMScheduler",
 }
 EXPLODING = ("euler", "euler_a", "heun")
 KINDS = {"epsilon": "epsilon", "v": "v_prediction"}
@@ -51,17 +52,24 @@ class Case:
     kind: str  # what the network predicts, "epsilon" or "v"
     steps: int
     strength: float
+    spacing: str = "leading"
 
     @property
     def sampler(self) -> str:
-        return f"ddim eta {self.eta}" if self.name == "ddim" else self.name
+        name = f"ddim eta {self.eta}" if self.name == "ddim" else self.name
+        return name if self.spacing == "leading" else f"{name} {self.spacing}"
 
     def __str__(self) -> str:
         return f"{self.sampler}, {self.kind}, {self.steps} steps, strength {self.strength}"
 
     def table(self) -> samplers.SamplerTable:
         return samplers.table(
-            self.name, process(self.kind), self.steps, eta=self.eta, strength=self.strength
+            self.name,
+            process(self.kind),
+            self.steps,
+            spacing=self.spacing,
+            eta=self.eta,
+            strength=self.strength,
         )
 
 
@@ -74,13 +82,20 @@ class Trajectory:
 
 
 def cases(steps: tuple[int, ...], strengths: tuple[tuple[int, float], ...]) -> Iterator[Case]:
-    """Each sampler and kind of prediction, with each number of steps and each (steps, strength)."""
-    settings = [(count, 1.0) for count in steps] + list(strengths)
+    """Each sampler and kind of prediction, with each number of steps and each (steps, strength).
+
+    With trailing timesteps those steps that divide 1000: for others the reference's DDPM and DDIM
+    land a timestep beside the one that they go on from.
+    """
+    settings = [(count, 1.0, "leading") for count in steps]
+    settings += [(*setting, "leading") for setting in strengths]
+    settings += [(count, 1.0, "trailing") for count in steps if 1000 % count == 0]
     for name in CLASSES:
         for eta in (0.0, 0.5, 1.0) if name == "ddim" else (0.0,):
             for kind in KINDS:
-                for count, strength in settings:
-                    yield Case(name, eta, kind, count, strength)
+                for count, strength, spacing in settings:
+                    if name != "lcm" or (count <= samplers.LCM_GRID and spacing == "leading"):
+                        yield Case(name, eta, kind, count, strength, spacing)
 
 
 # 50 x 0.58 is 28.999999999999996, and 28 steps; 3 does not divide 1000.
@@ -174,7 +189,7 @@ def _scheduler(case: Case) -> Any:
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "prediction_type": KINDS[case.kind],
-        "timestep_spacing": "leading",
+        "timestep_spacing": case.spacing,
         "steps_offset": 1,
         "set_alpha_to_one": False,
         "clip_sample": False,

@@ -108,7 +108,7 @@ def test_a_sheet_of_all_pictures(paint, artist, tiny_folder):
     assert (page[size + 2 * gap :, size + 2 * gap :] == 255).all()  # no fourth picture
     assert read_settings(Path("picture.png")) == PictureSettings(
         "a red house", model=str(tiny_folder), seed=7, count=3, steps=2, zoom=1, guidance=3.0,
-        dtype="float32",
+        dtype="float32", sampler="dpm++2m", spacing="leading",
     )  # fmt: skip
 
 
@@ -539,7 +539,7 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
 def test_every_option_reaches_its_field():
     said = {
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
-        "eta": 0.5, "height": 24, "width": 16, "strength": 0.25, "model": "runs/my model",
+        "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25, "model": "runs/my model",
         "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
     }  # fmt: skip
     options = options_of_paint()

@@ -72,7 +72,7 @@ def test_settings_of_version_0_1_are_read(tmp_path):
         "strip", "index",
     )  # fmt: skip
     path = png_with(tmp_path / "old.png", json.dumps({name: whole[name] for name in names}))
-    assert read_settings(path) == dataclasses.replace(EVERYTHING, first=0)
+    assert read_settings(path) == dataclasses.replace(EVERYTHING, first=0, spacing="leading")
 
 
 @pytest.mark.parametrize("zoom", [1, 2, 64])

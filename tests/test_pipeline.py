@@ -51,6 +51,24 @@ def by_hand(artist, prompt, negative, seed, steps, guidance, sampler):
         yield t, seen, prediction, x0, z
 
 
+def test_at_guidance_one_the_denoiser_is_called_once_a_step(artist):
+    called = []
+    advance = artist._advance
+
+    def watched(x_t, memory, row, call, given, *rest):
+        called.append(given[0].shape[0])
+        return advance(x_t, memory, row, call, given, *rest)
+
+    artist._advance = watched
+    try:
+        one = finished(artist, guidance=1.0)
+        barely = finished(artist, guidance=1.0 + 1e-6)
+    finally:
+        artist._advance = advance
+    assert called == [1] * 3 + [2] * 3
+    np.testing.assert_allclose(one, barely, atol=1e-4)
+
+
 @pytest.mark.parametrize("sampler", ["dpm++2m", "euler_a", "heun"])
 def test_the_stages_by_hand_paint_what_the_artist_paints(artist, sampler):
     settings = {"negative": "a house at night", "seed": 5, "steps": 4, "guidance": 2.5}

@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from diffusion.config import garden, sd_v1
+from diffusion.config import SamplingConfig, garden, sd_v1
 from diffusion.settings import PictureSettings, Resolved, Settings
 
 IMAGE = np.zeros((16, 24, 3), np.uint8)
@@ -31,7 +31,8 @@ MASK = np.ones((16, 24), bool)
         ("guidance", "3", "guidance is '3'; give a number"),
         ("eta", None, "eta is None; give a number"),
         ("strength", "half", "strength is 'half'; give a number"),
-        ("sampler", None, "sampler is None; give a text"),
+        ("sampler", 4, "sampler is 4; give a text"),
+        ("spacing", 4, "spacing is 4; give a text"),
         ("count", 0, "count is 0; ask for 1 picture or more"),
         ("count", -3, "count is -3"),
         ("first", -1, "first is -1"),
@@ -67,10 +68,38 @@ def test_defaults_are_filled_once_for_all(tiny):
     found = settings.resolve(tiny)
     assert type(found) is Resolved
     expected = {"count": 1, "guidance": 3.0, "height": 16, "width": 16, "strength": 1.0}
+    expected |= {"spacing": "leading"}
     assert dataclasses.asdict(found) == dataclasses.asdict(settings) | expected
-    assert dataclasses.asdict(Settings("").resolve(sd_v1())) | {"prompt": ""} == dataclasses.asdict(
-        Settings("")
-    ) | {"count": 1, "guidance": 7.5, "height": 512, "width": 512, "strength": 1.0}
+    own = {"sampler": "dpm++2m", "steps": 25, "spacing": "leading", "guidance": 7.5}
+    size = {"count": 1, "height": 512, "width": 512, "strength": 1.0}
+    found = dataclasses.asdict(Settings("").resolve(sd_v1()))
+    assert found == dataclasses.asdict(Settings("")) | own | size
+
+
+def test_a_model_paints_in_its_own_way_where_nobody_says(tiny):
+    few = dataclasses.replace(tiny, sampling=SamplingConfig("euler", 4, "trailing"))
+
+    def found(model, **said):
+        resolved = Settings("", **said).resolve(model)
+        return resolved.sampler, resolved.steps, resolved.spacing, resolved.guidance
+
+    assert found(few) == ("euler", 4, "trailing", 3.0)
+    assert found(few, steps=9, sampler="ddim") == ("ddim", 9, "trailing", 3.0)
+    assert found(few, spacing="leading") == ("euler", 4, "leading", 3.0)
+    assert found(tiny, sampler="lcm") == ("lcm", 4, "leading", 1.0)
+    assert found(tiny, sampler="lcm", steps=2, guidance=1.5) == ("lcm", 2, "leading", 1.5)
+    consistent = dataclasses.replace(tiny, sampling=SamplingConfig("lcm", 2))
+    assert found(consistent) == ("lcm", 2, "leading", 3.0)
+
+
+def test_a_model_with_guidance_built_in_says_what_it_cannot_do(tiny):
+    network = dataclasses.replace(tiny.denoiser, guidance_width=8)
+    told = dataclasses.replace(tiny, denoiser=network)
+    assert Settings("", sampler="lcm").resolve(told).sampler == "lcm"
+    with pytest.raises(ValueError, match='is a latent consistency model; its sampler is "lcm"'):
+        Settings("").resolve(told)
+    with pytest.raises(ValueError, match="has its guidance built in; leave negative out"):
+        Settings("", sampler="lcm", negative="night").resolve(told)
 
 
 def test_what_was_said_stays(tiny):
@@ -124,7 +153,11 @@ def test_small_pictures_come_in_fours_and_enlarged(model, some, guidance):
     assert (fitted.count, fitted.zoom, fitted.guidance, fitted.dtype) == (
         some, some, guidance, "bfloat16",
     )  # fmt: skip
-    said = PictureSettings("a castle", count=2, zoom=3, guidance=0.0, dtype="float16")
+    assert (fitted.sampler, fitted.steps, fitted.spacing) == ("dpm++2m", 25, "leading")
+    said = PictureSettings(
+        "a castle", count=2, zoom=3, guidance=0.0, dtype="float16", sampler="ddim", steps=4,
+        spacing="trailing",
+    )  # fmt: skip
     assert said.fitted(model, "float32") == said
 
 

@@ -27,6 +27,7 @@ class ToyDenoiserConfig:
     latent_channels: int = 12
     in_channels: int = 12
     context_width: int = 8
+    guidance_width: int | None = None
     multiple: int = 1
 
 
@@ -74,8 +75,8 @@ class ToyAutoencoder(nnx.Module):
         blocks = (latents / self.scale[...][None, None, None]).reshape(b, h, w, 2, 2, 3)
         return blocks.swapaxes(2, 3).reshape(b, 2 * h, 2 * w, 3)
 
-    def reconstruct(self, images, key):
-        return self.decode(self.encode(images)) * self.scale[...].mean(), {}
+    def draw(self, images, key):
+        return self.encode(images) * self.scale[...].mean(), {}
 
 
 def toy(slot, config, module, names):

@@ -113,10 +113,12 @@ class Trace:
             while len(self._activations) >= KEPT:
                 del self._activations[next(iter(self._activations))]
             b = len(step.x_t)
+            told = self.artist.config.denoiser.guidance_width is not None
             both, tensors = self.artist.denoiser.compiled(_watched)(
                 jnp.concatenate([step.x_t, step.x_t]),
                 jnp.full(2 * b, step.t),
                 jnp.repeat(self.context, b, axis=0),
+                *([jnp.full(2 * b, self.guidance)] if told else []),
             )
             weights = {name: x for name, x in tensors.items() if name.endswith(WEIGHTS)}
             self._activations[index] = Activations(

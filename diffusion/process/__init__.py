@@ -37,7 +37,7 @@ class Process(Protocol):
     def levels(self, t: Any) -> tuple[np.ndarray, np.ndarray]:
         """alpha and sigma in float64, for tables."""
 
-    def timesteps(self, steps: int) -> Int[np.ndarray, " steps"]:
+    def timesteps(self, steps: int, spacing: str = "leading") -> Int[np.ndarray, " steps"]:
         """`steps` of the timesteps, from noisy to clean. Raises ValueError beyond `train_steps`."""
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...

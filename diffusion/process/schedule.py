@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.config import PREDICTIONS, VariancePreservingConfig
 
-OFFSET = 1  # of the timesteps: the reference sets it, whatever a model's scheduler says
+SPACINGS = ("leading", "trailing")  # of the timesteps, see `timesteps`
+OFFSET = 1  # of leading timesteps: the reference sets it, whatever a model's scheduler says
 Latents = Float[Array, "b h w c"]
 AlphaBar = Float[Array, " b"]
 Timesteps = Int[Array, " b"]
@@ -107,19 +108,30 @@ def check_steps(config: VariancePreservingConfig, steps: int) -> None:
         )
 
 
-def timesteps(config: VariancePreservingConfig, steps: int) -> Int[np.ndarray, " steps"]:
+def timesteps(
+    config: VariancePreservingConfig, steps: int, spacing: str = "leading"
+) -> Int[np.ndarray, " steps"]:
     """Choose `steps` of the training timesteps, from noisy to clean, as int32.
 
-    The "leading" spacing of Stable Diffusion, i * (T // steps) + offset (Lin et al. 2024, table 2).
-    Where the offset would push the first timestep past T - 1 (1000 steps of 1000), the whole grid
-    slides back just enough to fit, so the timesteps stay distinct.
+    Both spacings are those of Lin et al. 2024, table 2. "leading", i * (T // steps) + offset, is
+    Stable Diffusion's own: with few steps it begins far below T, where x_t should still show some
+    of the picture. Where the offset would push the first timestep past T - 1 (1000 steps of 1000),
+    the whole grid slides back just enough to fit, so the timesteps stay distinct. "trailing",
+    round(i T / steps) - 1, begins at T - 1, where there is next to nothing but noise.
 
     Raises:
-        ValueError: if `steps` is not between 1 and T.
+        ValueError: if `steps` is not between 1 and T, or the spacing is unknown.
     """
     check_steps(config, steps)
-    grid = np.arange(steps)[::-1] * (config.train_steps // steps)
-    room = config.train_steps - 1 - int(grid[0])
+    if spacing not in SPACINGS:
+        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    train_steps = config.train_steps
+    if spacing == "trailing":
+        return (np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1).astype(
+            np.int32
+        )
+    grid = np.arange(steps)[::-1] * (train_steps // steps)
+    room = train_steps - 1 - int(grid[0])
     return (grid + min(OFFSET, room)).astype(np.int32)
 
 
@@ -162,9 +174,9 @@ class VariancePreserving:
         """alpha and sigma in float64, for the tables of samplers."""
         return np.sqrt(self.alpha_bars[t]), np.sqrt(1.0 - self.alpha_bars[t])
 
-    def timesteps(self, steps: int) -> Int[np.ndarray, " steps"]:
+    def timesteps(self, steps: int, spacing: str = "leading") -> Int[np.ndarray, " steps"]:
         """From noisy to clean; see `timesteps`."""
-        return timesteps(self.config, steps)
+        return timesteps(self.config, steps, spacing)
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         return add_noise(x0, noise, self.alpha_bar(t))

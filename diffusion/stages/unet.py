@@ -15,7 +15,7 @@ class UNet(nnx.Module):
 
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         self.time_embedding = TimeEmbedding(
-            config.block_out_channels[0], config.time_width, rngs=rngs
+            config.block_out_channels[0], config.time_width, config.guidance_width, rngs=rngs
         )
         self.down = UNetDown(config, rngs=rngs)
         self.bottleneck = UNetBottleneck(config, rngs=rngs)
@@ -26,8 +26,9 @@ class UNet(nnx.Module):
         latents: Float[Array, "b h w c"],  # of an inpainting model: and what lies beside them
         timesteps: Int[Array, " b"],
         context: Float[Array, "b n d"],
+        guidance: Float[Array, " b"] | None = None,  # for a network that is told the scale
     ) -> Float[Array, "b h w z"]:
-        time = self.time_embedding(timesteps)
+        time = self.time_embedding(timesteps, guidance)
         h, skips = self.down(latents, time, context)
         h = self.bottleneck(h, time, context)
         return self.up(h, skips, time, context)

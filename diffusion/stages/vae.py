@@ -196,10 +196,10 @@ class VAE(nnx.Module):
         """Latents (b, h, w, 4) -> images (b, f h, f w, 3), about [-1, 1], not clipped."""
         return self.decoder(self.post_quant_conv(latents / self.scaling_factor))
 
-    def reconstruct(
+    def draw(
         self, images: Float[Array, "b H W k"], key: Array
-    ) -> tuple[Float[Array, "b H W k"], dict[str, Float[Array, ""]]]:
-        """Images from latents that are drawn, and what these cost: KL in nats a latent value."""
+    ) -> tuple[Float[Array, "b h w z"], dict[str, Float[Array, ""]]]:
+        """Latents from the posterior, for training, and their KL in nats a pixel value."""
         posterior = self.posterior(images)
-        decoded = self.decoder(self.post_quant_conv(posterior.sample(key)))
-        return decoded, {"kl": jnp.mean(posterior.kl()) / posterior.mean[0].size}
+        latents = posterior.sample(key) * self.scaling_factor
+        return latents, {"kl": jnp.mean(posterior.kl()) / images[0].size}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,11 +19,12 @@ from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.architectures import architecture, create, structure
 
 SQUARED_WEIGHT = 4.0  # of the squared error: a snowflake is a few pixels, but far off when missing
-COST_WEIGHTS = {"kl": 5e-4}  # of what latents cost, beside an absolute error a pixel value
+COST_WEIGHTS = {"kl": 6e-3}  # of what latents cost, beside the absolute error of a pixel value
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
-PREVIEW_SEED = (
-    1_000_033  # seed of the pictures on sample sheets, which no training with a small one sees
-)
+EDGE_SCALES = (1, 2, 4)  # sides of the squares whose means are such neighbours
+SMALL_WEIGHT = 0.25  # of the errors of the picture that a smaller latent decodes to
+SMALLER = (2, 4)  # how many times smaller
+PREVIEW_SEED = 1_000_033  # of the pictures on sample sheets: no training with a small seed sees it
 
 
 def edges(images: Float[Array, "b h w c"]) -> tuple[Array, Array]:
@@ -30,9 +32,31 @@ def edges(images: Float[Array, "b h w c"]) -> tuple[Array, Array]:
     return images[:, 1:] - images[:, :-1], images[:, :, 1:] - images[:, :, :-1]
 
 
+def pooled(maps: Float[Array, "b h w c"], side: int) -> Float[Array, "b h2 w2 c"]:
+    """The means of squares of `side` x `side` positions."""
+    b, h, w, c = maps.shape
+    return maps.reshape(b, h // side, side, w // side, side, c).mean((2, 4))
+
+
+def errors(decoded: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Metrics:
+    """How far apart pictures are: absolute and squared error of pixels, absolute error of edges."""
+    difference = decoded - images
+    scales = [side for side in EDGE_SCALES if side < difference.shape[1]]
+    edge = sum(jnp.abs(e).mean() for side in scales for e in edges(pooled(difference, side)))
+    return {
+        "pixel": jnp.abs(difference).mean(),
+        "squared": jnp.square(difference).mean(),
+        "edge": jnp.asarray(edge),
+    }
+
+
+def weighed(error: Metrics) -> Array:
+    return error["pixel"] + SQUARED_WEIGHT * error["squared"] + EDGE_WEIGHT * error["edge"]
+
+
 @dataclass
 class AutoencoderTask:
-    """Trains whatever fills the slot: it offers `reconstruct(images, key)`."""
+    """Trains whatever fills the slot: it offers `draw(images, key)`, `encode` and `decode`."""
 
     model: ModelConfig
 
@@ -51,21 +75,31 @@ class AutoencoderTask:
     def loss(
         self, params: Params, frozen: Params, batch: Scene, key: Array
     ) -> tuple[Array, Metrics]:
-        """Error of pixels and of edges, and what the latents cost: a little KL, for a VAE."""
+        """Errors of the pictures and of smaller ones, and what the latents cost (for a VAE: KL).
+
+        A latent of half or a quarter of the size shall decode to a picture of half or a quarter of
+        the size: so latents vary as smoothly as pictures do, and are easier to paint (Skorokhodov
+        et al. 2025, section 3.3).
+        """
         autoencoder = nnx.merge(self.structure, params)
         images = render(batch, self.model.image_size)
-        decoded, costs = autoencoder.reconstruct(images, key)
-        pixel = jnp.mean(jnp.abs(decoded - images))
-        squared = jnp.square(decoded - images)
-        edge = sum(
-            jnp.mean(jnp.abs(ours - theirs))
-            for ours, theirs in zip(edges(decoded), edges(images), strict=True)
-        )
+        draw_key, size_key = jax.random.split(key)
+        latents, costs = autoencoder.draw(images, draw_key)
+        decoded = autoencoder.decode(latents)
+        error = errors(decoded, images)
+
+        def small(side: int) -> Array:
+            decoded = autoencoder.decode(pooled(latents, side))
+            return weighed(errors(decoded, pooled(images, side)))
+
+        sides = [side for side in SMALLER if latents.shape[1] % side == 0] or [1]
+        which = jax.random.randint(size_key, (), 0, len(sides))
+        smaller = jax.lax.switch(which, [partial(small, side) for side in sides])
         cost = sum(COST_WEIGHTS[name] * value for name, value in costs.items())
-        loss = pixel + SQUARED_WEIGHT * squared.mean() + EDGE_WEIGHT * edge + cost
-        error = jnp.mean(squared, axis=(1, 2, 3))
-        psnr = jnp.mean(10.0 * jnp.log10(4.0 / error))  # dB; the range of a pixel value is 2
-        return loss, {"pixel": pixel, "edge": jnp.asarray(edge), "psnr": psnr} | costs
+        loss = weighed(error) + SMALL_WEIGHT * smaller + cost
+        each = jnp.square(decoded - images).mean((1, 2, 3))
+        psnr = jnp.mean(10.0 * jnp.log10(4.0 / each))  # dB; the range of a pixel value is 2
+        return loss, error | {"small": smaller, "psnr": psnr} | costs
 
     def picture(self, params: Params) -> np.ndarray:
         """Eight pictures, and what comes back of them."""

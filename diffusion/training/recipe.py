@@ -187,8 +187,8 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     if denoiser_file.exists() and file.read_bytes() != before:
         warnings.warn(
             f"the {denoiser_file.parent.name} of {output} learnt to paint for another "
-            f"{file.parent.name}; let it go on with this one: diffusion train unet --start {output} "
-            "--output NEW",
+            f"{file.parent.name}; let it go on with this one: diffusion train unet "
+            f"--start {output} --output NEW",
             stacklevel=1,
         )
 

@@ -8,7 +8,14 @@ noise schedule is looked at.
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config import LARGEST_GUIDANCE, ModelConfig, ProcessConfig, VariancePreservingConfig
+from diffusion.config import (
+    LARGEST_GUIDANCE,
+    ModelConfig,
+    ProcessConfig,
+    SamplingConfig,
+    VariancePreservingConfig,
+)
+from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
 from diffusion.weights.options import Json, check, choice, fraction, naming, number, off
@@ -17,8 +24,10 @@ INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 PIPELINES = (
     "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-    "StableDiffusionInpaintPipelineLegacy",
+    "StableDiffusionInpaintPipelineLegacy", "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
 )  # fmt: skip
+CONSISTENCY_GUIDANCE = 8.5  # what the reference's pipelines of that kind take
 OURS = "_diffusion"  # in model_index.json: what the official layout has no place for
 NOT_READ = ("text_encoder_2", "image_encoder", "transformer")
 
@@ -28,12 +37,18 @@ SCHEDULERS = (  # all of them sample from the same diffusion; which one paints i
     "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
     "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
     "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "LCMScheduler",
 )  # fmt: skip
 SCHEDULE_SAME: Json = {
     "beta_schedule": "scaled_linear",
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": False,
     "thresholding": False,
+}
+CONSISTENCY_SAME: Json = {
+    "clip_sample": False,
+    "original_inference_steps": LCM_GRID,
+    "timestep_scaling": 10.0,
 }
 # Of two more, the reference's pipeline minds no file: `steps_offset` is 1, nothing is clipped.
 
@@ -70,7 +85,14 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     with naming(SCHEDULER):
         parts["process"] = _read_process(files[SCHEDULER])
     parts |= {"name": name, "image_size": size * parts["autoencoder"].downscale}
-    return ModelConfig(**(parts | _ours(files[INDEX].get(OURS, {}))))
+    own = _ours(files[INDEX].get(OURS, {}))
+    sampling: Json = {option: own.pop(option) for option in ("sampler", "steps") if option in own}
+    if files[SCHEDULER].get("timestep_spacing") == "trailing":
+        sampling["spacing"] = "trailing"
+    if parts["denoiser"].guidance_width is not None:
+        sampling = {"sampler": "lcm", "steps": 4} | sampling
+        parts["guidance"] = CONSISTENCY_GUIDANCE
+    return ModelConfig(**(parts | own), sampling=SamplingConfig(**sampling))
 
 
 def check_index(index: Json) -> None:
@@ -87,14 +109,18 @@ def check_index(index: Json) -> None:
 
 
 def _ours(data: Any) -> Json:
-    """The two things that the official layout has no place for."""
-    if not isinstance(data, dict) or not data.keys() <= {"name", "guidance"}:
-        raise ValueError(f"{INDEX}: {OURS} is {data!r}; it may hold a name and a guidance")
+    """What the official layout has no place for, and this project's folders say."""
+    known = ("name", "guidance", "sampler", "steps")
+    if not isinstance(data, dict) or not data.keys() <= set(known):
+        raise ValueError(f"{INDEX}: {OURS} is {data!r}; it may hold {', '.join(known)}")
     guidance = data.get("guidance", 0.0)
     if not (isinstance(guidance, int | float) and abs(guidance) <= LARGEST_GUIDANCE):
         raise ValueError(f"{INDEX}: guidance is {guidance!r}; a number up to 100 is needed")
     if not isinstance(data.get("name", ""), str):
         raise ValueError(f"{INDEX}: name is {data['name']!r}; a text is needed")
+    with naming(INDEX):
+        choice(data, "sampler", "ddim", SAMPLERS)
+        number(data, "steps", 1, 1, 2**20)
     return {key: float(value) if key == "guidance" else value for key, value in data.items()}
 
 
@@ -102,10 +128,12 @@ def _read_process(data: Json) -> ProcessConfig:
     kind = choice(data, "_class_name", SCHEDULERS[0], SCHEDULERS)
     # What the reference takes where an option is absent.
     data = {"beta_schedule": "linear", "set_alpha_to_one": kind == "DDIMScheduler"} | data
-    looked_at = {*SCHEDULE_SAME, "trained_betas"}
-    check({option: value for option, value in data.items() if option in looked_at}, SCHEDULE_SAME)
-    if data.get("timestep_spacing") == "trailing":
-        raise ValueError("timestep_spacing 'trailing' is not supported")
+    same = SCHEDULE_SAME
+    if kind == "LCMScheduler":  # whose last step always lands on x0
+        same = SCHEDULE_SAME | CONSISTENCY_SAME
+        data = CONSISTENCY_SAME | data | {"set_alpha_to_one": False}
+    looked_at = {*same, "trained_betas"}
+    check({option: value for option, value in data.items() if option in looked_at}, same)
     end = fraction(data, "beta_end", 0.02, 1)
     return VariancePreservingConfig(
         train_steps=number(data, "num_train_timesteps", 1000, 1, 2**20),
@@ -117,18 +145,25 @@ def _read_process(data: Json) -> ProcessConfig:
 
 def write(config: ModelConfig) -> dict[str, Json]:
     """The JSON files of a model by path, the index last; `read` and the reference read them."""
+    consistent = config.denoiser.guidance_width is not None
+    scheduler = _write_process(config.process, config.sampling.spacing, consistent)
     index: Json = {
-        "_class_name": PIPELINES[2 if config.inpaints else 0],
+        "_class_name": PIPELINES[2 if config.inpaints else 4 if consistent else 0],
         "_diffusers_version": "0.42.1",
-        OURS: {"name": config.name, "guidance": config.guidance},
+        OURS: {
+            "name": config.name,
+            "guidance": config.guidance,
+            "sampler": config.sampling.sampler,
+            "steps": config.sampling.steps,
+        },
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", scheduler["_class_name"]],
         "tokenizer": ["transformers", "CLIPTokenizer"],
     }
-    written = {SCHEDULER: _write_process(config.process)}
+    written = {SCHEDULER: scheduler}
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
         index[one.folder] = [one.library, one.kind]
@@ -136,9 +171,10 @@ def write(config: ModelConfig) -> dict[str, Json]:
     return written | {INDEX: index}
 
 
-def _write_process(config: Any) -> Json:
+def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
+    kind = {"_class_name": "LCMScheduler", **CONSISTENCY_SAME}
     return {
-        "_class_name": "DDIMScheduler",
+        **(kind if consistent else {"_class_name": "DDIMScheduler"}),
         **SCHEDULE_SAME,
         "beta_end": config.beta_end,
         "beta_start": config.beta_start,
@@ -146,5 +182,5 @@ def _write_process(config: Any) -> Json:
         "prediction_type": {v: k for k, v in PREDICTIONS.items()}[config.prediction],
         "steps_offset": OFFSET,
         "clip_sample": False,
-        "timestep_spacing": "leading",
+        "timestep_spacing": spacing,
     }

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.layers.time_embedding import TimeEmbedding, sinusoids
+from diffusion.layers.time_embedding import TimeEmbedding, guidance_sinusoids, sinusoids
 from diffusion.runtime.parameters import SameKey
 
 
@@ -41,3 +41,21 @@ def test_two_linear_layers_with_silu_between(build):
     expected = h @ np.asarray(second.kernel, np.float64) + np.asarray(second.bias)
     found = jax.jit(lambda layer, t: layer(t))(layer, jnp.asarray([3, 800]))
     np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_the_code_of_guidance_has_sines_first_and_ends_at_a_ten_thousandth():
+    code = np.asarray(guidance_sinusoids(jnp.asarray([1.0, 1.5, 8.5]), 256))
+    np.testing.assert_array_equal(code[0], [0.0] * 128 + [1.0] * 128)
+    angles = 7500.0 * 10_000.0 ** (-np.arange(128) / 127)
+    np.testing.assert_allclose(code[2], np.r_[np.sin(angles), np.cos(angles)], atol=2e-3)
+    np.testing.assert_allclose(code[1, 127], np.sin(500.0 / 10_000), rtol=1e-5)
+
+
+def test_guidance_is_added_to_the_sinusoids(build):
+    layer = build(lambda: TimeEmbedding(6, 10, 8, rngs=SameKey(0)))
+    t, scale = jnp.asarray([3, 800]), jnp.asarray([2.0, 7.5])
+    code = guidance_sinusoids(scale, 8) @ layer.guidance.kernel[...]
+    features = sinusoids(t, 6) + code
+    expected = layer.linear2(jax.nn.silu(layer.linear1(features)))
+    np.testing.assert_allclose(layer(t, scale), expected, atol=1e-5)
+    assert np.abs(np.asarray(layer(t, scale) - layer(t))).max() > 0.01

@@ -152,6 +152,16 @@ def test_timesteps_are_those_of_stable_diffusion():
     assert schedule.timesteps(CONFIG, 50).dtype == np.int32
 
 
+def test_trailing_timesteps_begin_where_the_noise_is():
+    trailing = {n: schedule.timesteps(CONFIG, n, "trailing").tolist() for n in (1, 2, 3, 4)}
+    assert trailing == {1: [999], 2: [999, 499], 3: [999, 666, 332], 4: [999, 749, 499, 249]}
+    everything = schedule.timesteps(CONFIG, 1000, "trailing")
+    assert everything.tolist() == list(range(999, -1, -1))
+    assert everything.dtype == np.int32
+    with pytest.raises(ValueError, match="unknown spacing 'even'; choose one of leading, trailing"):
+        schedule.timesteps(CONFIG, 4, "even")
+
+
 @given(
     train_steps=st.integers(1, 1200),
     data=st.data(),

@@ -4,11 +4,12 @@ from diffusion.config import ModelConfig, UNetConfig
 from diffusion.stages.unet import UNet
 from diffusion.weights.architectures.base import Architecture
 from diffusion.weights.names import RESIDUAL, TRANSFORMER, NameMap, under
-from diffusion.weights.options import Json, check, number, numbers, to_fields, to_options
+from diffusion.weights.options import Json, check, number, numbers, off, to_fields, to_options
 
 NAMES: NameMap = {
     "time_embedding.linear1": "time_embedding.linear_1",
     "time_embedding.linear2": "time_embedding.linear_2",
+    "time_embedding.guidance": "time_embedding.cond_proj",
     "down.conv_in": "conv_in",
     **under("down.blocks.*.residuals.*", "down_blocks.*.resnets.*", RESIDUAL),
     **under("down.blocks.*.transformers.*", "down_blocks.*.attentions.*", TRANSFORMER),
@@ -55,6 +56,9 @@ FIELDS = {
 }
 
 
+GUIDANCE = "time_cond_proj_dim"
+
+
 def blocks(attention: tuple[bool, ...]) -> Json:
     """The options that say at which levels the U-Net listens to the words."""
     listens = {True: "CrossAttn", False: ""}
@@ -69,12 +73,18 @@ def read(data: Json) -> UNetConfig:
     if not isinstance(down, list):
         raise ValueError(f"down_block_types {down!r} is no list")
     attention = tuple(kind == "CrossAttnDownBlock2D" for kind in down)
-    check(data, SAME | blocks(attention), {*NO_MATTER, *FIELDS, "use_linear_projection"})
+    check(data, SAME | blocks(attention), {*NO_MATTER, *FIELDS, "use_linear_projection", GUIDANCE})
     heads = data.get("attention_head_dim", 8)
     if isinstance(heads, int):
         data = data | {"attention_head_dim": [heads] * len(attention)}
     linear = bool(data.get("use_linear_projection", False))
-    return UNetConfig(**to_fields(data, FIELDS), attention=attention, linear_projection=linear)
+    told = None if off(data.get(GUIDANCE)) else number(data, GUIDANCE, 256, 4, 2**16)
+    return UNetConfig(
+        **to_fields(data, FIELDS),
+        attention=attention,
+        guidance_width=told,
+        linear_projection=linear,
+    )
 
 
 def write(config: UNetConfig, model: ModelConfig) -> Json:
@@ -84,6 +94,7 @@ def write(config: UNetConfig, model: ModelConfig) -> Json:
         **to_options(config, FIELDS),
         **blocks(config.attention),
         "sample_size": model.latent_size,
+        GUIDANCE: config.guidance_width,
         "upcast_attention": True,
         "use_linear_projection": config.linear_projection,
     }
