@@ -1,0 +1,114 @@
+"""How few steps lose nothing? Samplers, spacings and steps beside each other, by the judge.
+
+    python -m diffusion.evaluation.few_steps --captions 250 --output runs/few_steps.json
+
+Prints a row a case as it is done: named things right, pictures with all of them, squared Fréchet
+distance to fresh drawings, and the standard deviation of the finished latents, which is 1 where
+pictures are as strong as drawn ones.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from diffusion.atomic_write import atomic_write
+from diffusion.config import SamplingConfig
+from diffusion.datasets.garden import sample_scenes
+from diffusion.evaluation import judge as judges
+from diffusion.evaluation.answers import answered, drawn
+from diffusion.evaluation.judge import TrainedJudge
+from diffusion.evaluation.measures import frechet
+from diffusion.evaluation.questions import LANGUAGES, Question, questions, stream
+from diffusion.evaluation.scores import marks
+from diffusion.loading import load
+from diffusion.pipeline import Artist
+
+CASES = [
+    SamplingConfig("dpm++2m", 25, "leading"),
+    *(
+        SamplingConfig(sampler, steps, spacing)
+        for steps in (2, 3, 4, 6, 8)
+        for sampler in ("euler", "dpm++2m")
+        for spacing in ("leading", "trailing")
+    ),
+    *(SamplingConfig("heun", steps, "trailing") for steps in (2, 3, 4)),  # 3, 5 and 7 calls
+    *(SamplingConfig("euler_a", steps, "trailing") for steps in (4, 8)),
+]
+
+
+def measure(
+    artist: Artist,
+    judge: TrainedJudge,
+    asked: list[Question],
+    features: np.ndarray,
+    case: SamplingConfig,
+    guidance: float | None = None,
+) -> dict[str, float]:
+    """One picture of each caption; question i is seed i.
+
+    Args:
+        features: the judge's, of fresh drawings.
+        guidance: None: the model's own.
+    """
+    latents = []
+    for seed, question in enumerate(tqdm(asked, desc=str(astuple(case)), leave=False)):
+        *_, last = artist.sample(
+            question.text, seed=seed, sampler=case.sampler, steps=case.steps, spacing=case.spacing,
+            guidance=guidance,
+        )  # fmt: skip
+        latents.append(np.asarray(last.x_next))
+    pictures = artist.decode(jnp.asarray(np.concatenate(latents)))[:, None]
+    group = answered(asked, judge, lambda _: pictures)
+    found = marks(asked, group.values)
+    return {
+        "right": found["mean"].share,
+        "all at once": found["all at once"].share,
+        "frechet": frechet(group.verdict.features, features),
+        "deviation": float(np.std(latents)),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m diffusion.evaluation.few_steps")
+    parser.add_argument("--model", default="garden")
+    parser.add_argument("--captions", type=int, default=250, help="of each language (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="a JSON file; goes on with it")
+    options = parser.parse_args()
+    artist, judge = load(options.model), judges.load(None)
+    asked = [q for name in LANGUAGES for q in questions(options.captions, name, options.seed)]
+    fresh = drawn(sample_scenes(stream(options.seed, 30), len(asked)), artist.config.image_size)
+    features = judge(fresh).features
+    done: dict[str, Any] = {}
+    if options.output.exists():
+        done = json.loads(options.output.read_text("utf-8"))
+    print(
+        "| sampler, steps, spacing | right | all at once | Fréchet | deviation |\n"
+        + "| --- " * 5
+        + "|"
+    )
+    for case in CASES:
+        name = ", ".join(map(str, astuple(case)))
+        if name not in done:
+            done[name] = measure(artist, judge, asked, features, case)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(options.output) as draft:
+                draft.write_text(json.dumps(done, indent=2) + "\n", "utf-8")
+        row = done[name]
+        print(
+            f"| {name} | {row['right']:.1%} | {row['all at once']:.1%} | {row['frechet']:.0f} "
+            f"| {row['deviation']:.3f} |",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
