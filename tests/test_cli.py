@@ -539,8 +539,8 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
 def test_every_option_reaches_its_field():
     said = {
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
-        "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25, "model": "runs/my model",
-        "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
+        "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25,
+        "model": "runs/my model", "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
     }  # fmt: skip
     options = options_of_paint()
     arguments = [

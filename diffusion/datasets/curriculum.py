@@ -16,6 +16,7 @@ from diffusion.datasets.garden import Scene, sample_scenes, value
 CAPTION_DROPOUT = 0.1  # share of examples without words (Ho & Salimans 2022, section 3.2)
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 CANDIDATES = 8  # scenes drawn for each example that is taken
+MOTION_SHARE = 0.15  # of a new training's captions: films find their words known
 Weights = Mapping[str, Mapping[str, float]]  # attribute -> value -> weight
 PRACTISED: Weights = {  # what failed most; see docs/log.md
     "flower_amount": {"few": 9.0},
@@ -32,6 +33,7 @@ def practice(
     size: int,
     candidates: int = CANDIDATES,
     practised: Weights = PRACTISED,
+    motion_share: float = 0.0,
 ) -> tuple[Scene, list[str]]:
     """Sample `size` scenes with a caption each; in a share of `CAPTION_DROPOUT` the text is empty.
 
@@ -42,13 +44,14 @@ def practice(
         candidates: how many scenes are drawn for each example that is taken. With 1, nothing comes
             more often than in the garden.
         practised: weights of values, as in `PRACTISED`.
+        motion_share: the share of captions that say what happens.
 
     Raises ValueError if `candidates` is below 1.
     """
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}; draw 1 or more for each example")
     scenes = sample_scenes(rng, size * candidates)
-    said = captions(scenes, rng, detailed_share=DETAILED_SHARE)
+    said = captions(scenes, rng, detailed_share=DETAILED_SHARE, motion_share=motion_share)
     silent = rng.binomial(size, CAPTION_DROPOUT)  # examples without words: the first, unweighted
     spoken = list(range(silent, len(said)))
     taken = np.arange(silent)

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from diffusion.config import ModelConfig
-from diffusion.datasets.curriculum import practice
+from diffusion.datasets.curriculum import MOTION_SHARE, practice
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import sheet, to_uint8
 from diffusion.process import process
@@ -91,7 +91,7 @@ class DenoiserTask:
         return split(create(self.model.denoiser, nnx.Rngs(seed)))[1]
 
     def batch(self, rng: np.random.Generator, size: int) -> Captioned:
-        scenes, texts = practice(rng, size)
+        scenes, texts = practice(rng, size, motion_share=MOTION_SHARE)
         return Captioned(self.tokenizer(texts), scenes)
 
     def loss(

@@ -14,7 +14,7 @@ from typing import Any
 
 from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig, garden, override
-from diffusion.datasets.curriculum import CANDIDATES, PRACTISED
+from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -204,7 +204,7 @@ def _train_denoiser(order: Order, config: ModelConfig) -> None:
     task = denoiser.DenoiserTask(config, tokenizer, **frozen)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
-    data = {"candidates": CANDIDATES, "practised": PRACTISED}
+    data = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
     params = run_task(task, denoiser.preset(), order, heard, **data)
     folder.save_part(output, config, "denoiser", params, DTYPE)
 

@@ -28,7 +28,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.config import ModelConfig, TextEncoderConfig
-from diffusion.datasets.captions import caption, said_by
+from diffusion.datasets.captions import Caption, caption, said_by
+from diffusion.datasets.captions.motion import MOTIONS
+from diffusion.datasets.curriculum import MOTION_SHARE
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_held_out, render, sample_scenes, value
 from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
@@ -46,7 +48,8 @@ TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers"
                    "trees", "style")  # fmt: skip
 READING_WEIGHT = 1.0  # of an attribute's cross-entropy, beside the contrastive one
 SPELLING_WEIGHT = 0.1  # of a token's
-OPTIONS = tuple(len(words) + 1 for words in ATTRIBUTES.values())  # the last: "left open"
+READ = {**ATTRIBUTES, "motion": tuple(MOTIONS)}  # what captions say, and what may be said of it
+OPTIONS = tuple(len(words) + 1 for words in READ.values())  # the last: "left open"
 
 
 class Pairs(NamedTuple):
@@ -54,7 +57,7 @@ class Pairs(NamedTuple):
 
     tokens: Int[Array | np.ndarray, "b n"]
     scenes: Scene
-    said: Int[Array | np.ndarray, "b attributes"]  # a position in ATTRIBUTES, or one beyond
+    said: Int[Array | np.ndarray, "b read"]  # a position in READ, or one beyond
 
 
 class ImageTower(nnx.Module):
@@ -114,7 +117,7 @@ def contrastive_loss(logits: Float[Array, "b b"]) -> Float[Array, ""]:
 
 def read_loss(
     answers: Sequence[Float[Array, "b n _"]],
-    said: Int[Array, "b attributes"],
+    said: Int[Array, "b read"],
     asked: Bool[Array, "b n"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The cross-entropy of what captions say, summed over the attributes, of the tokens asked.
@@ -177,15 +180,13 @@ class TextTask:
             first, second = (Scene(*(field[j : j + 1] for field in scenes)) for j in (i, i + 1))
             language = "tr" if rng.random() < 0.5 else "en"
             wording = int(rng.integers(2**32))  # the same for both, as far as the scenes allow
-            detailed = rng.random() < DETAILED_SHARE
-            words = [caption(first, 0, np.random.default_rng(wording), language, detailed)]
+            shape = language, rng.random() < DETAILED_SHARE, rng.random() < MOTION_SHARE
+            words = [caption(first, 0, np.random.default_rng(wording), *shape)]
             second = twin(first, second, words[0].named, rng)
             for field, values in zip(scenes, second, strict=True):
                 field[i + 1] = values[0]
-            said += [
-                *words, caption(second, 0, np.random.default_rng(wording), language, detailed)
-            ]  # fmt: skip
-        return Pairs(self.tokenizer([one.text for one in said]), scenes, said_by(said, scenes))
+            said += [*words, caption(second, 0, np.random.default_rng(wording), *shape)]
+        return Pairs(self.tokenizer([one.text for one in said]), scenes, what_is_said(said, scenes))
 
     def loss(
         self, params: Params, frozen: Params, batch: Pairs, key: Array
@@ -222,6 +223,13 @@ class TextTask:
         ends = jnp.argmax(tokens == self.tokenizer.eos, axis=1)
         logits = pupil.find(pupil.text(tokens), ends, render(scenes, IMAGE_SIZE))
         return logits / jnp.exp(jnp.minimum(pupil.logit_scale[...], jnp.log(100.0)))
+
+
+def what_is_said(said: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b read"]:
+    """Of the scenes (`said_by`), and last what happens in them."""
+    positions = {motion: i for i, motion in enumerate(MOTIONS)} | {"": len(MOTIONS)}
+    happens = np.array([positions[caption.motion] for caption in said], np.int32)
+    return np.column_stack([said_by(said, scenes), happens])
 
 
 def text_encoder_of(pupil: Params) -> Params:

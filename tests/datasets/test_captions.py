@@ -8,9 +8,11 @@ import pytest
 
 from diffusion.datasets.captions import LANGUAGES, Caption, caption, captions, grammar
 from diffusion.datasets.captions.language import Language, Parts
+from diffusion.datasets.captions.motion import MOTIONS
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes, value
 
 COUNT = 3_000
+TURKISH_ASCII = str.maketrans("çğıöşüâ", "cgiosua")
 
 # A reader that shares no table with the writer: for every attribute, a pattern that finds the
 # value's words where they speak of that attribute. Turkish is read without its own letters.
@@ -270,3 +272,70 @@ def test_detailed_captions_name_more_and_are_as_true():
     assert min(len(said.named) for said in detailed) >= 5
     with pytest.raises(ValueError, match=r"detailed_share is 1\.5; give a share from 0 to 1"):
         captions(scenes, np.random.default_rng(1), detailed_share=1.5)
+
+
+@pytest.fixture(scope="module")
+def moving(scenes: Scene) -> list[Caption]:
+    return captions(scenes, np.random.default_rng(3), detailed_share=0.3, motion_share=1.0)
+
+
+EN_MOTION = {
+    "sun rises": r"sun (rises|is rising|comes up)",
+    "sun sets": r"sun (goes down|is going down|sinks)",
+    "night falls": r"night falls|dark\b|night is coming",
+    "rain begins": r"(begins|starts) (to rain|raining)",
+    "rain ends": r"stops raining|rain (stops|ends)",
+    "snow begins": r"(begins|starts) to (snow|fall)",
+    "snow ends": r"stops snowing|snow stops|no more snow",
+    "clouds drift left": r"clouds (drift to the|move) left",
+    "clouds drift right": r"clouds (drift to the|move) right",
+    "leaves turn": r"leaves (turn|change|are turning)",
+    "trees sway": r"trees sway|moves the trees",
+    "view moves left": r"(camera|view) (moves|pans) left",
+    "view moves right": r"(camera|view) (moves|pans) right",
+    "view comes closer": r"zooms in|zooming in|closer",
+    "view widens": r"zooms out|zooming out|moves away",
+}
+TR_MOTION = {
+    "sun rises": r"gunes (doguyor|yukseliyor)",
+    "sun sets": r"gunes (batiyor|alcaliyor)",
+    "night falls": r"gece oluyor|kararıyor|karariyor|karanlik",
+    "rain begins": r"yagmur (yagmaya )?basliyor",
+    "rain ends": r"yagmur (diniyor|duruyor)",
+    "snow begins": r"kar (yagmaya )?basliyor",
+    "snow ends": r"kar (diniyor|duruyor)",
+    "clouds drift left": r"bulutlar sola",
+    "clouds drift right": r"bulutlar saga",
+    "leaves turn": r"yapraklar",
+    "trees sway": r"sallaniyor",
+    "view moves left": r"kamera sola",
+    "view moves right": r"kamera saga",
+    "view comes closer": r"yaklasiyor",
+    "view widens": r"uzaklasiyor",
+}
+
+
+def test_captions_say_what_happens_and_nothing_else_of_it(moving: list[Caption]):
+    for said in moving:
+        patterns = EN_MOTION if said.language == "en" else TR_MOTION
+        text = said.text.replace("İ", "i").lower().translate(TURKISH_ASCII)
+        assert [name for name, p in patterns.items() if re.search(p, text)] == [said.motion], said
+    told = Counter((said.language, said.motion) for said in moving)
+    assert set(told) == {(code, name) for code in LANGUAGES for name in MOTIONS}
+
+
+def test_a_picture_can_be_a_moment_of_what_happens(moving: list[Caption], scenes: Scene):
+    for i, said in enumerate(moving):
+        for name, words in MOTIONS[said.motion].items():
+            assert value(scenes, i, name) in words, said
+
+
+def test_captions_are_the_same_where_nothing_happens(scenes: Scene):
+    some = Scene(*(field[:50] for field in scenes))
+    still, rare = (
+        captions(some, np.random.default_rng(0), motion_share=share) for share in (0.0, 1e-9)
+    )
+    assert not any(said.motion for said in still + rare)
+    assert still == captions(some, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"motion_share is 1\.5; give a share from 0 to 1"):
+        captions(some, np.random.default_rng(0), motion_share=1.5)

@@ -57,7 +57,7 @@ def narrow_tower() -> Iterator[None]:
 def words() -> Tokenizer:
     rng = np.random.default_rng(0)
     texts = [said.text for said in captions(sample_scenes(rng, 300), rng)]
-    return Tokenizer.train(texts, vocab_size=800, length=100)  # no caption is cut
+    return Tokenizer.train(texts, vocab_size=800, length=120)  # no caption is cut
 
 
 @cache
@@ -65,7 +65,7 @@ def small(kind: str = "v") -> ModelConfig:
     return ModelConfig(
         image_size=8,
         text_encoder=TextEncoderConfig(
-            vocab_size=words().vocab_size, length=100, width=8, layers=1, heads=2, mlp_width=16
+            vocab_size=words().vocab_size, length=120, width=8, layers=1, heads=2, mlp_width=16
         ),
         denoiser=UNetConfig(
             block_out_channels=(8,), layers_per_block=1, attention=(True,), heads=(2,),

@@ -81,6 +81,25 @@ _STYLE_OF: Words = {
 }
 
 
+_MOTIONS: Words = {
+    "sun rises": ("the sun rises", "the sun is rising", "the sun comes up"),
+    "sun sets": ("the sun goes down", "the sun is going down", "the sun sinks"),
+    "night falls": ("night falls", "it gets dark", "it is getting dark", "night is coming"),
+    "rain begins": ("it begins to rain", "it starts to rain", "it starts raining"),
+    "rain ends": ("it stops raining", "the rain stops", "the rain ends"),
+    "snow begins": ("it begins to snow", "it starts to snow", "snow begins to fall"),
+    "snow ends": ("it stops snowing", "the snow stops falling", "no more snow falls"),
+    "clouds drift left": ("clouds drift to the left", "the clouds move left"),
+    "clouds drift right": ("clouds drift to the right", "the clouds move right"),
+    "leaves turn": ("the leaves turn", "the leaves change colour", "leaves are turning"),
+    "trees sway": ("the trees sway", "trees sway in the wind", "the wind moves the trees"),
+    "view moves left": ("the camera moves left", "the camera pans left", "the view moves left"),
+    "view moves right": ("the camera moves right", "the camera pans right", "the view moves right"),
+    "view comes closer": ("the camera zooms in", "the camera comes closer", "zooming in"),
+    "view widens": ("the camera zooms out", "the camera moves away", "zooming out"),
+}
+
+
 def _describe(scene: Values, named: Values, rng: np.random.Generator, keywords: bool) -> Parts:
     say = speaker(_KEYWORDS if keywords else _WORDS, named, rng)
     shape, roof = say("roof_shape"), named.get("roof", "")
@@ -173,4 +192,6 @@ def _and(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else items[0]
 
 
-ENGLISH = Language(_describe, _arrange, _STYLE)
+ENGLISH = Language(
+    _describe, _arrange, _STYLE, motions=_MOTIONS, joints=(", ", ", ", " while ", " and ")
+)

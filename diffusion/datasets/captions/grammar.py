@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from diffusion.datasets.captions import english, turkish
 from diffusion.datasets.captions.language import Language, Parts, Values, pick, shuffle
+from diffusion.datasets.captions.motion import possible
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, value
 
 LANGUAGES: Mapping[str, Language] = {"en": english.ENGLISH, "tr": turkish.TURKISH}
@@ -22,6 +23,7 @@ _HOUSE_SHARE = 0.88  # of the captions that name anything, how many name the col
 _KEYWORD_SHARE = 0.15  # "red house, two trees, night"
 _CAPITAL_SHARE = 0.20
 _FULL_STOP_SHARE = 0.20
+_OPENING_SHARE = 0.2  # of the captions that say what happens: it is said first
 _PLAIN_SHARE = 0.10  # typed without the language's own letters
 
 
@@ -31,6 +33,7 @@ class Caption(NamedTuple):
     text: str  # at most 60 words, mostly fewer than 30
     language: str  # its code in LANGUAGES
     named: frozenset[str]  # the attributes that the text states; it leaves the others open
+    motion: str = ""  # what it says that happens, one of `motion.MOTIONS`
 
 
 def captions(
@@ -38,6 +41,7 @@ def captions(
     rng: np.random.Generator,
     shares: Mapping[str, float] = HALF_TURKISH,
     detailed_share: float = 0.0,
+    motion_share: float = 0.0,
 ) -> list[Caption]:
     """Write one caption for each scene.
 
@@ -45,6 +49,7 @@ def captions(
         shares: language -> its share of the captions. They add up to 1.
         detailed_share: the share of captions (0 to 1) that name 5 to 13 attributes, not the four
             or so that people name. A model learns more from a picture of which more is said.
+        motion_share: the share of captions that say what happens, too.
 
     Raises ValueError if a language is not in `LANGUAGES` or the shares make no sense.
     """
@@ -52,20 +57,32 @@ def captions(
         _check_language(language)
     if min(shares.values(), default=0.0) < 0.0 or not np.isclose(sum(shares.values()), 1.0):
         raise ValueError(f"shares is {dict(shares)}; give shares from 0 to 1 that add up to 1")
-    if not 0.0 <= detailed_share <= 1.0:
-        raise ValueError(f"detailed_share is {detailed_share}; give a share from 0 to 1")
+    for name, share in (("detailed_share", detailed_share), ("motion_share", motion_share)):
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"{name} is {share}; give a share from 0 to 1")
     scenes = Scene(*(np.asarray(field) for field in scenes))
-    languages, share = list(shares), np.array(list(shares.values()))
-    return [
-        caption(scenes, i, rng, languages[_draw(share, rng)], rng.random() < detailed_share)
-        for i in range(len(scenes.house))
-    ]
+    languages, spoken = list(shares), np.array(list(shares.values()))
+    written = []
+    for i in range(len(scenes.house)):
+        language, detailed = languages[_draw(spoken, rng)], rng.random() < detailed_share
+        moves = motion_share > 0.0 and rng.random() < motion_share
+        written.append(caption(scenes, i, rng, language, detailed, moves))
+    return written
 
 
 def caption(
-    scene: Scene, index: int, rng: np.random.Generator, language: str = "en", detailed: bool = False
+    scene: Scene,
+    index: int,
+    rng: np.random.Generator,
+    language: str = "en",
+    detailed: bool = False,
+    moves: bool = False,
 ) -> Caption:
-    """Write a caption for picture `index` of the batch; a detailed one names 5 to 13 attributes.
+    """Write a caption for picture `index` of the batch.
+
+    Args:
+        detailed: name 5 to 13 attributes.
+        moves: say what happens, too; the picture can be a moment of it.
 
     Raises ValueError if `language` is not in `LANGUAGES`.
     """
@@ -77,9 +94,16 @@ def caption(
     keywords = rng.random() < _KEYWORD_SHARE
     parts = speech.describe(values, named, rng, keywords)
     text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
+    motion = ""
+    if moves and speech.motions:
+        motion = pick([name for name in possible(values) if name in speech.motions], rng)
+        happens, joint = pick(speech.motions[motion], rng), pick(speech.joints, rng)
+        if keywords or parts.style:
+            joint = ", "  # "pencil sketch while it snows" would be another thing
+        text = f"{happens}, {text}" if rng.random() < _OPENING_SHARE else f"{text}{joint}{happens}"
     if "light" in chosen and values["sky"] == "night":
         chosen |= {"sky"}  # whoever says moon says night
-    return Caption(_as_typed(text, speech, rng), language, frozenset(chosen))
+    return Caption(_as_typed(text, speech, rng), language, frozenset(chosen), motion)
 
 
 def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:

@@ -1,6 +1,7 @@
 """What every language has: words for the parts of a sentence, and an order for the parts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,9 @@ class Language(NamedTuple):
     capitals: Mapping[str, str] = {}  # letter -> its capital, where `str.upper` is wrong
     plain: Mapping[int, str | int | None] | None = None
     """For `str.translate`: what people type who lack the language's own letters."""
+
+    motions: Words = MappingProxyType({})  # of `motion.MOTIONS`: whole clauses, "it begins to snow"
+    joints: Sequence[str] = (", ",)  # what stands between a scene and what happens in it
 
 
 def speaker(

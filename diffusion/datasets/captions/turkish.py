@@ -85,6 +85,25 @@ _STYLE: Words = {
 }
 
 
+_MOTIONS: Words = {
+    "sun rises": ("güneş doğuyor", "güneş yükseliyor"),
+    "sun sets": ("güneş batıyor", "güneş alçalıyor"),
+    "night falls": ("gece oluyor", "hava kararıyor", "karanlık çöküyor"),
+    "rain begins": ("yağmur başlıyor", "yağmur yağmaya başlıyor"),
+    "rain ends": ("yağmur diniyor", "yağmur duruyor"),
+    "snow begins": ("kar yağmaya başlıyor", "kar başlıyor"),
+    "snow ends": ("kar diniyor", "kar duruyor"),
+    "clouds drift left": ("bulutlar sola kayıyor", "bulutlar sola gidiyor"),
+    "clouds drift right": ("bulutlar sağa kayıyor", "bulutlar sağa gidiyor"),
+    "leaves turn": ("yapraklar sararıyor", "yapraklar renk değiştiriyor"),
+    "trees sway": ("ağaçlar sallanıyor", "ağaçlar rüzgârda sallanıyor"),
+    "view moves left": ("kamera sola kayıyor", "kamera sola dönüyor"),
+    "view moves right": ("kamera sağa kayıyor", "kamera sağa dönüyor"),
+    "view comes closer": ("kamera yaklaşıyor", "görüntü yaklaşıyor"),
+    "view widens": ("kamera uzaklaşıyor", "görüntü uzaklaşıyor"),
+}
+
+
 def _describe(scene: Values, named: Values, rng: np.random.Generator, keywords: bool) -> Parts:
     say = speaker(_KEYWORDS if keywords else _WORDS, named, rng)
     colours = {name: _COLOUR.get(value, "") for name, value in named.items()}
@@ -180,5 +199,5 @@ def _change_noun(phrase: str, forms: Mapping[str, str]) -> str:
     return " ".join([*start, forms[noun]])
 
 
-_PLAIN = str.maketrans("çğıöşüÇĞİÖŞÜ", "cgiosuCGIOSU")
-TURKISH = Language(_describe, _arrange, _STYLE, capitals={"i": "İ"}, plain=_PLAIN)
+_PLAIN = str.maketrans("çğıöşüâÇĞİÖŞÜÂ", "cgiosuaCGIOSUA")
+TURKISH = Language(_describe, _arrange, _STYLE, capitals={"i": "İ"}, plain=_PLAIN, motions=_MOTIONS)
