@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from diffusion.evaluation.answers import (
     painted,
     reconstructed,
 )
+from diffusion.evaluation.details import highest_octave, reconstruction, small_things
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import frechet, spread
 from diffusion.evaluation.questions import (
@@ -36,7 +38,6 @@ from diffusion.evaluation.scores import (
     novelty,
     own_accuracy,
     reading,
-    reconstruction,
     seen_scenes,
 )
 from diffusion.pipeline import Artist
@@ -110,6 +111,9 @@ def evaluate(
         "settings": asdict(settings),
         **_right_answers(paintings, drawings),
         **_among_pictures(paintings, drawings),
+        "small things after the VAE": small_things(
+            stream(settings.seed, 40), artist.config.image_size, partial(reconstructed, artist)
+        ),
         "text": reading(artist, judge, settings.rounds, settings.seed),
     }
     if not trainings:
@@ -213,6 +217,15 @@ def _among_pictures(paintings: Paintings, drawings: Drawings) -> Report:
         "spread": {name: spread(group.features) for name, group in groups.items()},
         "freedom": freedom(paintings.main.asked, paintings.main.values, drawings.main.values),
         "vae": reconstruction(drawings.main.in_a_row, drawings.decoded.in_a_row),
+        "highest octave": {
+            name: float(
+                highest_octave(pictures).mean() / highest_octave(drawings.fresh.pictures).mean()
+            )
+            for name, pictures in (
+                ("pictures", paintings.main.in_a_row),
+                ("renders after the VAE", drawings.decoded.in_a_row),
+            )
+        },
     }
 
 

@@ -215,10 +215,16 @@ def _novelty(report: Report) -> list[str]:
 
 
 def _other_parts(report: Report) -> list[str]:
-    vae, found = report["vae"], report["text"]
+    vae, found, octave = report["vae"], report["text"], report["highest octave"]
+    small = report["small things after the VAE"]
     return [
         "## The other parts",
-        f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}. Text encoder: a linear map of "
+        f"VAE: PSNR {vae['psnr']:.1f} dB, SSIM {vae['ssim']:.3f}; of the pixels of small things "
+        "alone: "
+        + ", ".join(f"{name} {ratio:.1f} dB" for name, ratio in small.items())
+        + f". The highest octave has {100 * octave['renders after the VAE']:.0f} % of the energy "
+        f"that it has in drawings; in the model's pictures {100 * octave['pictures']:.0f} %.",
+        f"Text encoder: a linear map of "
         f"its last state tells {100 * found['mentions']:.1f} % of what captions name; another "
         f"finds the picture of {100 * found['found']:.0f} % of captions among 128 (an ideal "
         "reader, who knows all that is said and guesses among the pictures that fit, "

@@ -58,7 +58,11 @@ def run(
     seen = [
         {name: training[name] for name in ("steps", "batch_size", "seed")}
         # Older trainings took what was drawn.
-        | {"candidates": training.get("candidates", 1), "practised": training.get("practised", {})}
+        | {
+            "candidates": training.get("candidates", 1),
+            "practised": training.get("practised", {}),
+            "motion_share": training.get("motion_share", 0.0),
+        }
         for training in folder.trainings(root, architecture(artist.config.denoiser).folder)
     ]
     kept = output / "unfinished"  # what is painted, until the page is written

@@ -7,7 +7,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from diffusion.datasets.captions import captions, said_by
 from diffusion.datasets.curriculum import practice
@@ -196,18 +195,6 @@ def novelty(
 
 
 # --- The other parts -----------------------------------------------------------------------------
-
-
-def reconstruction(
-    pictures: UInt8[np.ndarray, "n h w 3"], decoded: UInt8[np.ndarray, "n h w 3"]
-) -> dict[str, float]:
-    """What the VAE keeps: peak signal-to-noise ratio (dB) and structural similarity (Wang 2004)."""
-    wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    pairs = list(zip(pictures, decoded, strict=True))
-    with np.errstate(divide="ignore"):  # infinite, where nothing is lost
-        ratios = [peak_signal_noise_ratio(a, b) for a, b in pairs]
-    alike = [structural_similarity(a, b, channel_axis=2, **wang) for a, b in pairs]
-    return {"psnr": float(np.mean(ratios)), "ssim": float(np.mean(alike))}
 
 
 def reading(artist: Artist, judge: TrainedJudge, rounds: int, seed: int = 0) -> dict[str, float]:

@@ -35,7 +35,7 @@ def variants(scene: Scene, **changes: np.ndarray) -> Scene:
 
 def compiled_again(size: int) -> Callable[[Scene], jax.Array]:
     """What `render` is now, not what it was when it was compiled first."""
-    return jax.jit(jax.vmap(lambda one: renderer._render_one(one, size)))
+    return jax.jit(jax.vmap(lambda one: renderer._render_one(one, size, "")))
 
 
 def plain_scene() -> Scene:
@@ -202,3 +202,17 @@ def test_a_tree_has_a_kind_where_there_is_one():
     np.testing.assert_array_equal(garden.is_there(scenes, "tree_kind"), scenes.trees > 0)
     np.testing.assert_array_equal(garden.is_there(scenes, "flowers"), scenes.flower_amount > 0)
     assert garden.is_there(scenes, "house").all()
+
+
+@pytest.mark.parametrize("layer", renderer.LAYERS)
+def test_a_picture_without_a_layer(layer):
+    """A layer that shows nothing can be left out; one that shows something cannot."""
+    scene = sample(16, seed=1)
+    whole, without = np.asarray(render(scene)), np.asarray(render(scene, without=layer))
+    shown = {
+        "stars": (scene.sky == 2) & (scene.weather == 0),
+        "flowers": scene.flower_amount > 0,
+        "weather": scene.weather >= 2,
+        "trees": scene.trees > 0,
+    }.get(layer, np.ones(16, bool))
+    assert ((np.abs(whole - without) > 1e-4).any(axis=(1, 2, 3)) == shown).all()

@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from flax import nnx
 
 from diffusion.cli import main
-from diffusion.datasets.curriculum import CANDIDATES
+from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation.answers import drawn, forget
+from diffusion.evaluation.details import highest_octave, reconstruction, small_things
 from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
 from diffusion.evaluation.page import plain, said, seen_of, write
@@ -25,7 +27,6 @@ from diffusion.evaluation.scores import (
     marks,
     novelty,
     own_accuracy,
-    reconstruction,
     ridge,
     seen_scenes,
     thumbnails,
@@ -157,7 +158,9 @@ def test_the_scenes_of_a_training_are_those_that_it_drew(artist):
     task = DenoiserTask(
         artist.config, artist.tokenizer, artist.text_encoder.params, artist.autoencoder.params
     )
-    run = {"steps": 9, "batch_size": 5, "candidates": CANDIDATES}
+    run = {
+        "steps": 9, "batch_size": 5, "candidates": CANDIDATES, "motion_share": MOTION_SHARE,
+    }  # fmt: skip
     seen, total = seen_scenes(20, [run | {"seed": s} for s in (3, 4)])
     assert (len(seen.layout), total) == (20, 90)
     for i, key in ((0, [3, 0]), (15, [4, 8])):
@@ -189,7 +192,39 @@ def test_reconstruction_is_infinite_where_nothing_is_lost():
     worse = np.clip(pictures.astype(int) + noise, 0, 255).astype(np.uint8)
     assert reconstruction(pictures, worse)["psnr"] == pytest.approx(38, abs=1.5)
     assert 0.5 < reconstruction(pictures, worse)["ssim"] < 1
-    assert reconstruction(pictures, pictures) == {"psnr": np.inf, "ssim": 1.0}
+    assert reconstruction(pictures, pictures) == {"psnr": np.inf, "ssim": 1.0, "octave": 1.0}
+    assert reconstruction(pictures, worse)["octave"] > 1.0
+    blurred = (pictures.astype(int) + np.roll(pictures, 1, 1) + np.roll(pictures, 1, 2)) // 3
+    assert reconstruction(pictures, blurred.astype(np.uint8))["octave"] < 0.7
+
+
+def test_the_highest_octave():
+    """A checkerboard is all of it; a slow wave, and what is even, are none."""
+    rows, columns = np.mgrid[:32, :32]
+    board = np.where((rows + columns) % 2, 255, 0)
+    slow = 127.5 + 127.5 * np.sin(2 * np.pi * columns / 16)
+    pictures = [np.repeat(p[..., None], 3, 2).astype(np.uint8) for p in (board, slow, slow * 0 + 9)]
+    octave = highest_octave(np.stack(pictures))
+    assert octave[0] > 1000 * octave[1]
+    assert octave[2] < 0.01 * octave[1]
+
+
+def test_small_things_are_looked_at_alone():
+    rng = partial(np.random.default_rng, 0)
+    assert set(small_things(rng(), SIZE, lambda pictures: pictures).values()) == {np.inf}
+    lost = small_things(rng(), SIZE, np.zeros_like)
+    assert set(lost) == {"falling snow", "rain", "stars", "petals"}
+    assert max(lost.values()) < 10
+
+    def half_lost(pictures):
+        """The lower half is black: petals are there, stars are not."""
+        dark = pictures.copy()
+        dark[:, SIZE * 3 // 4 :] = 0
+        return dark
+
+    found = small_things(rng(), SIZE, half_lost)
+    assert found["stars"] == np.inf
+    assert found["petals"] == lost["petals"]
 
 
 def test_the_judges_own_accuracy_leaves_out_what_does_not_grow():

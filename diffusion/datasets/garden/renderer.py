@@ -13,37 +13,42 @@ from diffusion.datasets.garden.drawing import Drawing, fill_rows
 from diffusion.datasets.garden.house import render_house
 from diffusion.datasets.garden.land import render_flowers, render_ground, render_trees
 from diffusion.datasets.garden.scene import Scene
-from diffusion.datasets.garden.sky import render_air, render_sky, render_weather
+from diffusion.datasets.garden.sky import render_air, render_sky, render_stars, render_weather
 
-_LAYERS = (  # top row, bottom row, layer: none of its shapes reaches beyond these rows
-    (0.00, 0.70, render_air),
-    (0.00, 0.38, render_sky),
-    (0.50, 1.00, render_ground),
-    (0.16, 0.88, render_trees),
-    (0.28, 0.85, render_house),
-    (0.81, 1.00, render_flowers),
-)
+LAYERS = {  # name -> top row, bottom row, layer: none of its shapes reaches beyond these rows
+    "air": (0.00, 0.70, render_air),
+    "stars": (0.00, 0.70, render_stars),
+    "sky": (0.00, 0.38, render_sky),
+    "ground": (0.50, 1.00, render_ground),
+    "trees": (0.16, 0.88, render_trees),
+    "house": (0.28, 0.85, render_house),
+    "flowers": (0.81, 1.00, render_flowers),
+    "weather": (0.00, 1.00, render_weather),
+}
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def render(scene: Scene, size: int = 64) -> Float[Array, "b size size 3"]:
+@functools.partial(jax.jit, static_argnames=("size", "without"))
+def render(scene: Scene, size: int = 64, without: str = "") -> Float[Array, "b size size 3"]:
     """Render a batch of scenes as float32 RGB pictures in [-1, 1], `size` pixels a side.
 
     Lengths are fractions of the side, so a scene looks alike at every size.
+
+    Args:
+        without: a layer to leave out, one of `LAYERS`, to see where it is.
 
     Raises ValueError if `size` is below 8, where nothing can be told apart.
     """
     if size < 8:
         raise ValueError(f"size is {size}; a picture needs at least 8 pixels a side")
-    return jax.vmap(lambda one: _render_one(one, size))(scene)
+    return jax.vmap(lambda one: _render_one(one, size, without))(scene)
 
 
-def _render_one(scene: Scene, size: int) -> Float[Array, "size size 3"]:
+def _render_one(scene: Scene, size: int, without: str) -> Float[Array, "size size 3"]:
     view = compose(scene)
     drawing = _blank(view, size)
-    for top, bottom, layer in _LAYERS:
-        drawing = fill_rows(drawing, top, bottom, functools.partial(layer, view=view))
-    drawing = render_weather(drawing, view)
+    for name, (top, bottom, layer) in LAYERS.items():
+        if name != without:
+            drawing = fill_rows(drawing, top, bottom, functools.partial(layer, view=view))
     return _apply_style(drawing, view)
 
 

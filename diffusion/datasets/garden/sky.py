@@ -9,7 +9,7 @@ from diffusion.datasets.garden.drawing import Drawing, box, cell_hash, circle, f
 
 
 def render_air(drawing: Drawing, view: View) -> Drawing:
-    """The colours of the air from its top to the horizon, the glow of sun or moon, and stars."""
+    """The colours of the air from its top to the horizon, and the glow of sun or moon."""
     x, y = drawing.x, drawing.y
     top, middle, low, grey = (view.tone("sky", table) for table in palette.AIR)
     height = (y / 0.62)[..., None]
@@ -22,11 +22,10 @@ def render_air(drawing: Drawing, view: View) -> Drawing:
     light = view.tone("sky", palette.SUN_OR_MOON)
     distance_2 = (x - view.light_x) ** 2 + (y - view.light_y) ** 2
     glow = 0.55 * jnp.exp(-distance_2 / 0.018)
-    drawing = drawing._replace(colour=colour + glow[..., None] * (light - colour))
-    return _render_stars(drawing, view)
+    return drawing._replace(colour=colour + glow[..., None] * (light - colour))
 
 
-def _render_stars(drawing: Drawing, view: View) -> Drawing:
+def render_stars(drawing: Drawing, view: View) -> Drawing:
     """On a clear night, at most one star in each cell of a grid."""
     x, y, luck = _scatter(drawing, view, 7.0, 0.2, (0, 31, 0))
     shown = view.has("sky", "night") & view.has("weather", "clear") & (luck > 0.7)
