@@ -19,6 +19,7 @@ import jax
 import diffusion
 from diffusion import picture_files
 from diffusion.painting import paint_files
+from diffusion.runtime import hosts
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.settings import PictureSettings
 from diffusion.weights import folder
@@ -193,6 +194,12 @@ def add_train(train: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change the training (steps=100) or the model (model.denoiser.heads=...)",
     )
+    train.add_argument(
+        "--hosts",
+        metavar="HOST:PORT,COUNT,INDEX",
+        help="several machines train as one: the same command on each, with another INDEX from 0, "
+        "a shared --output and --set shards=COUNT; auto: the cluster says which",
+    )
     train.set_defaults(run=run_train, smaller="choose a lower --set batch_size=...")
 
 
@@ -230,6 +237,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
+    if options.hosts is not None:
+        hosts.join(options.hosts)
     if options.part == "judge":
         from diffusion.evaluation.judge_training import train_judge
 

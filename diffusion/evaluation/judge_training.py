@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_there, render, sample_scenes
 from diffusion.evaluation.judge import SIZE, Judge, save
 from diffusion.images import sheet, to_uint8
-from diffusion.runtime.parameters import Params, shapes, split
+from diffusion.runtime.parameters import Params, precision, shapes, split
 from diffusion.training.loop import Metrics, TrainConfig, Watch
 from diffusion.training.recipe import DTYPE, Order, run_task
 
@@ -77,22 +77,21 @@ class JudgeTask:
         self.create = lambda seed: Judge(rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
         self.frozen: Params = {}
+        self.batch = draw
         self.answers = jax.jit(lambda params, images: nnx.merge(self.structure, params)(images))
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
 
-    def batch(self, rng: np.random.Generator, size: int) -> Scene:
-        return draw(rng, size)
-
     def loss(
         self, params: Params, frozen: Params, batch: Scene, key: Array
     ) -> tuple[Array, Metrics]:
         """Cross-entropy, summed over the attributes."""
-        images = worn(render(batch, SIZE), key)
+        images = worn(render(batch, SIZE), key).astype(precision(params))
         loss, wrong = jnp.zeros(()), jnp.zeros(())
         for name, logits in nnx.merge(self.structure, params)(images).items():
             truth, counts = jnp.asarray(getattr(batch, name)), is_there(batch, name)
+            logits = logits.astype(jnp.float32)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
             answers = jnp.maximum(counts.sum(), 1)
             loss += jnp.sum(losses, where=counts) / answers

@@ -42,6 +42,11 @@ def cast(tree: Any, dtype: Any) -> Any:
     )
 
 
+def precision(params: Params) -> Any:
+    """The type of the numbers that a network computes with."""
+    return next((leaf.dtype for leaf in jax.tree.leaves(params)), jax.numpy.float32)
+
+
 def fingerprint(params: Any) -> str:
     """Tells these weights, in whatever nested containers, from any others."""
     found = hashlib.sha256()

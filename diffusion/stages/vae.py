@@ -37,7 +37,8 @@ class Posterior(NamedTuple):
 
     def kl(self) -> Float[Array, " b"]:
         """KL divergence from the standard normal, in nats a picture (appendix B)."""
-        each = jnp.square(self.mean) + jnp.exp(self.log_variance) - 1.0 - self.log_variance
+        mean, log_variance = self.mean.astype(jnp.float32), self.log_variance.astype(jnp.float32)
+        each = jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance
         return 0.5 * jnp.sum(each, axis=(1, 2, 3))
 
 

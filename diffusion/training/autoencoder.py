@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from diffusion.config import ModelConfig
 from diffusion.datasets.garden import Scene, render, sample_scenes
 from diffusion.images import sheet, to_uint8
-from diffusion.runtime.parameters import Params, split
+from diffusion.runtime.parameters import Params, precision, split
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.architectures import architecture, create, structure
 
@@ -64,13 +64,11 @@ class AutoencoderTask:
         self.name = architecture(self.model.autoencoder).folder
         self.structure, _ = structure(self.model.autoencoder)
         self.frozen: Params = {}
+        self.batch = sample_scenes
         self.reconstruct = jax.jit(self._reconstruct)
 
     def init(self, seed: int) -> Params:
         return split(create(self.model.autoencoder, nnx.Rngs(seed)))[1]
-
-    def batch(self, rng: np.random.Generator, size: int) -> Scene:
-        return sample_scenes(rng, size)
 
     def loss(
         self, params: Params, frozen: Params, batch: Scene, key: Array
@@ -82,15 +80,15 @@ class AutoencoderTask:
         et al. 2025, section 3.3).
         """
         autoencoder = nnx.merge(self.structure, params)
-        images = render(batch, self.model.image_size)
+        images, dtype = render(batch, self.model.image_size), precision(params)
         draw_key, size_key = jax.random.split(key)
-        latents, costs = autoencoder.draw(images, draw_key)
-        decoded = autoencoder.decode(latents)
+        latents, costs = autoencoder.draw(images.astype(dtype), draw_key)
+        decoded = autoencoder.decode(latents.astype(dtype)).astype(jnp.float32)
         error = errors(decoded, images)
 
         def small(side: int) -> Array:
-            decoded = autoencoder.decode(pooled(latents, side))
-            return weighed(errors(decoded, pooled(images, side)))
+            decoded = autoencoder.decode(pooled(latents, side).astype(dtype))
+            return weighed(errors(decoded.astype(jnp.float32), pooled(images, side)))
 
         sides = [side for side in SMALLER if latents.shape[1] % side == 0] or [1]
         which = jax.random.randint(size_key, (), 0, len(sides))

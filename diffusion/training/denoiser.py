@@ -17,7 +17,7 @@ from diffusion.images import sheet, to_uint8
 from diffusion.process import process
 from diffusion.process.samplers import SamplerTable, guide, table
 from diffusion.process.sampling import finished, one_step, sample
-from diffusion.runtime.parameters import Params, split
+from diffusion.runtime.parameters import Params, precision, split
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
@@ -63,6 +63,11 @@ def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " cou
     return jnp.minimum(t.astype(jnp.int32), train_steps - 1)  # u may round to 1
 
 
+def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Captioned:
+    scenes, texts = practice(rng, size, motion_share=MOTION_SHARE)
+    return Captioned(tokenizer(texts), scenes)
+
+
 @dataclass
 class DenoiserTask:
     """Trains whatever fills the slot: it is called with x_t, timesteps and context."""
@@ -77,6 +82,7 @@ class DenoiserTask:
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)
+        self.batch = partial(examples, self.tokenizer)
         self.advance = jax.jit(self._advance)
         self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
         self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))
@@ -90,17 +96,15 @@ class DenoiserTask:
     def init(self, seed: int) -> Params:
         return split(create(self.model.denoiser, nnx.Rngs(seed)))[1]
 
-    def batch(self, rng: np.random.Generator, size: int) -> Captioned:
-        scenes, texts = practice(rng, size, motion_share=MOTION_SHARE)
-        return Captioned(self.tokenizer(texts), scenes)
-
     def loss(
         self, params: Params, frozen: Params, batch: Captioned, key: Array
     ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""
         posterior_key, noise_key, time_key = jax.random.split(key, 3)
         text_encoder, autoencoder = self._frozen(frozen)
-        latents = autoencoder.encode(render(batch.scenes, self.model.image_size), posterior_key)
+        dtype = precision(params)
+        images = render(batch.scenes, self.model.image_size).astype(dtype)
+        latents = autoencoder.encode(images, posterior_key)
         context = text_encoder(jnp.asarray(batch.tokens))
         latents, context = (jnp.concatenate([x] * VIEWS) for x in (latents, context))
 
@@ -108,7 +112,8 @@ class DenoiserTask:
         t = draw_timesteps(time_key, b, self.process.train_steps)
         noise = jax.random.normal(noise_key, latents.shape)
         x_t = self.process.add_noise(latents, noise, t)
-        prediction = nnx.merge(self.structures["denoiser"], params)(x_t, t, context)
+        denoiser = nnx.merge(self.structures["denoiser"], params)
+        prediction = denoiser(x_t.astype(dtype), t, context).astype(jnp.float32)
         truth = self.process.target(latents, noise, t)
         error = jnp.square(prediction - truth).mean((1, 2, 3))
         loss = jnp.mean(weight(self.process.snr(t), self.process.prediction) * error)

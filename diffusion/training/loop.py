@@ -2,14 +2,14 @@
 
 A run is a pure function of its configuration. The data of step i come from (seed, i) alone, and so
 does all randomness of the step; so a run that is killed at any moment and started again goes on
-from its last checkpoint and ends with the same weights as one that was never disturbed.
+from its last checkpoint and ends with the same weights as one that was never disturbed. Several
+machines train as one (`diffusion.runtime.hosts`): each draws its part, and the first one writes.
 """
 
 import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,13 +24,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion.atomic_write import atomic_write
-from diffusion.runtime.parameters import Params
+from diffusion.runtime import hosts
+from diffusion.runtime.parameters import Params, cast
+from diffusion.training.data import Batch, Draw, Steps, batches
 from diffusion.weights.files import read_json
 from diffusion.weights.folder import write_json
 
-Batch = Any  # a pytree of arrays with the batch as first axis
 Metrics = dict[str, jax.Array]
 Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parameters
+
+
+DTYPES = ("float32", "bfloat16")
+ANY_NUMBER = ("workers",)  # settings that change no weight
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,19 @@ class TrainConfig:
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
     seed: int = 0
+    dtype: str = "float32"  # of networks and gradients: "bfloat16" is faster on accelerators
+    accumulate: int = 1  # parts of a batch that are looked at one after the other, in less memory
+    shards: int = 1  # parts of a batch that are drawn apart; a multiple of the machines
+    workers: int | None = None  # processes that draw; 0: a thread; None: as many as pay
     log_every: int = 20  # steps
     picture_every: int = 500  # steps between sample sheets
     checkpoint_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch_size", "log_every", "picture_every", "checkpoint_every")
+        counts = (
+            "steps", "batch_size", "accumulate", "shards", "log_every", "picture_every",
+            "checkpoint_every",
+        )  # fmt: skip
         for name in (*counts, "warmup", "seed", "weight_decay"):
             if getattr(self, name) < (least := int(name in counts)):
                 raise ValueError(f"{name} is {getattr(self, name)}; give {least} or more")
@@ -57,6 +69,15 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; give more than 0")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        for name in ("accumulate", "shards"):
+            if self.batch_size % getattr(self, name):
+                raise ValueError(
+                    f"batch_size {self.batch_size} does not divide by {name} {getattr(self, name)}"
+                )
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; give 0 or more")
 
 
 @runtime_checkable
@@ -68,8 +89,9 @@ class Task(Protocol):
 
     def init(self, seed: int) -> Params: ...
 
-    def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Draw the data of one step as host arrays."""
+    @property
+    def batch(self) -> Draw:
+        """Draws the data of one step as host arrays, (generator, size) -> batch."""
 
     def loss(
         self, params: Params, frozen: Params, batch: Batch, key: jax.Array
@@ -113,11 +135,14 @@ def make_step(task: Task, config: TrainConfig) -> Step:
     """The jitted training step. It gives up its input state's memory to the output state."""
     update = optimizer(config).update
 
+    def loss(params: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
+        return task.loss(cast(params, config.dtype), cast(frozen, config.dtype), batch, key)
+
+    look = accumulated(jax.value_and_grad(loss, has_aux=True), config.accumulate)
+
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        (loss, metrics), gradients = jax.value_and_grad(task.loss, has_aux=True)(
-            state.params, frozen, batch, key
-        )
+        (loss, metrics), gradients = look(state.params, frozen, batch, key)
         changes, optimizer_state = update(gradients, state.optimizer, state.params)
         params: Params = optax.apply_updates(state.params, changes)
         average = averaged(state.average, params, config.ema, state.step) if config.ema else {}
@@ -125,6 +150,27 @@ def make_step(task: Task, config: TrainConfig) -> Step:
         return State(state.step + 1, params, average, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def accumulated(look: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The means of what `look` finds in `count` parts of a batch, one after the other."""
+    if count == 1:
+        return look
+
+    def means(params: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
+        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+        def add(total: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            found = look(params, frozen, part[1], jax.random.fold_in(key, part[0]))
+            return jax.tree.map(jnp.add, total, found), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        like = jax.eval_shape(look, params, frozen, first, key)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        total, _ = jax.lax.scan(add, nothing, (jnp.arange(count), parts))
+        return jax.tree.map(lambda x: x / count, total)
+
+    return means
 
 
 def init_state(task: Task, config: TrainConfig, given: Params | None = None) -> State:
@@ -143,7 +189,8 @@ def train(
 ) -> Params:
     """Train to the end, or go on to it from the last checkpoint in `folder`.
 
-    The batch is shared out over all devices, the parameters are copied to each.
+    The batch is shared out over all devices of all machines, the parameters are copied to each.
+    Machines share `folder`.
 
     Args:
         folder: receives checkpoints/, log.jsonl, loss.png, samples/ and settings.json.
@@ -155,10 +202,11 @@ def train(
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
     divide by the number of devices, and FloatingPointError where the loss is not finite.
     """
-    everywhere, shared_out = _shardings(config.batch_size)
+    everywhere, shared_out = _shardings(config)
     folder.mkdir(parents=True, exist_ok=True)
-    decides = {"train": dataclasses.asdict(config)} | (settings or {})
-    _check_settings(folder / "settings.json", decides)
+    decides = {"train": _deciding(config)} | (settings or {})
+    if hosts.writes():
+        _check_settings(folder / "settings.json", decides)
     state = jax.device_put(init_state(task, config, given), everywhere)
     frozen = jax.device_put(task.frozen, everywhere)
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
@@ -168,10 +216,9 @@ def train(
     start = int(state.step)
     log, step = Log(folder, task, start), make_step(task, config)
     window: list[Metrics] = []
-    bar = tqdm(total=config.steps, initial=start, desc=task.name, unit="step", mininterval=1.0)
-    with bar, ThreadPoolExecutor(1) as reader:
-        for done, data in _batches(task, config, start, reader):
-            state, metrics = step(state, frozen, jax.device_put(data, shared_out))
+    with _bar(task, config, start) as bar:
+        for done, data in enumerate(_drawn(task, config, start), start + 1):
+            state, metrics = step(state, frozen, _placed(data, shared_out))
             window.append(metrics)
             bar.update()
             last = done == config.steps
@@ -191,27 +238,51 @@ def train(
     return jax.device_get(state.average or state.params)
 
 
-def _shardings(batch_size: int) -> tuple[NamedSharding, NamedSharding]:
+def _shardings(config: TrainConfig) -> tuple[NamedSharding, NamedSharding]:
     """Copied to all devices, and shared out over them by the first axis."""
     devices = np.array(jax.devices())
-    if batch_size % len(devices):
-        raise ValueError(f"batch_size {batch_size} does not divide by the {len(devices)} devices")
+    size, machines = config.batch_size, jax.process_count()
+    if size % (len(devices) * config.accumulate):
+        parts = f"{len(devices)} devices" + f" x {config.accumulate}" * (config.accumulate > 1)
+        raise ValueError(f"batch_size {size} does not divide by the {parts}")
+    if config.shards % machines:
+        raise ValueError(
+            f"{machines} machines draw a batch in shards, and there are {config.shards}: "
+            f"--set shards={machines}"
+        )
     mesh = Mesh(devices, ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
-def _batches(
-    task: Task, config: TrainConfig, start: int, reader: ThreadPoolExecutor
-) -> Iterator[tuple[int, Batch]]:
-    """The number and the data of each step; `reader` draws the next data during a step."""
+def _bar(task: Task, config: TrainConfig, start: int) -> "tqdm[Any]":
+    return tqdm(
+        total=config.steps,
+        initial=start,
+        desc=task.name,
+        unit="step",
+        mininterval=1.0,
+        disable=not hosts.writes(),
+    )
 
-    def draw(done: int) -> Batch:
-        return task.batch(np.random.default_rng([config.seed, done]), config.batch_size)
 
-    following = reader.submit(draw, start)
-    for done in range(start + 1, config.steps + 1):
-        data, following = following.result(), reader.submit(draw, done)
-        yield done, data
+def _drawn(task: Task, config: TrainConfig, start: int) -> Iterator[Batch]:
+    """This machine's part of the data of each step."""
+    count = config.shards // jax.process_count()
+    mine = range(count * jax.process_index(), count * (jax.process_index() + 1))
+    steps = Steps(task.batch, config.seed, config.steps, config.batch_size, config.shards, mine)
+    return batches(steps, start, config.workers)
+
+
+def _placed(batch: Batch, sharding: NamedSharding) -> Batch:
+    """On the devices: all of the batch, or this machine's part of it on its own."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+    )
+
+
+def _deciding(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide the weights."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in ANY_NUMBER}
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -220,6 +291,10 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     before, now = read_json(path), json.loads(json.dumps(settings))
+    if isinstance(run := before.get("train"), dict):  # a setting is new: it had its default
+        fields = (entry for entry in dataclasses.fields(TrainConfig) if entry.name in now["train"])
+        defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+        before["train"] = defaults | run
     if before != now:
         old, new = _entries(before), _entries(now)
         other = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -258,10 +333,14 @@ class Log:
         return means
 
     def flush(self) -> None:
+        if not hosts.writes():
+            return
         with atomic_write(self.path) as draft:
             draft.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def show(self, step: int, params: Params, watch: Watch | None) -> None:
+        if not hosts.writes():
+            return
         self.plot()
         samples = self.folder / "samples"
         samples.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
+from diffusion.runtime import hosts
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -73,17 +74,23 @@ def train_part(
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
     # Says what is wrong before a folder is made.
-    size = override(text_encoder.preset(), train_settings).batch_size
-    if part in ("text", "all") and size % 2:
-        raise ValueError(f"batch_size is {size}; the text encoder learns from pairs: an even one")
-    if start is not None:
-        if part == "unet":
-            _check_trainable(folder.load_config(start))
-        _copy(start, output, model_settings)
-    config = _model_config(output, model_settings, new or garden())
+    text = override(text_encoder.preset(), train_settings)
+    if part in ("text", "all") and text.batch_size // text.shards % 2:
+        raise ValueError(
+            f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
+            "from pairs: give each shard an even number"
+        )
+    if start is not None and part == "unet":
+        _check_trainable(folder.load_config(start))
+    if hosts.writes():
+        if start is not None:
+            _copy(start, output, model_settings)
+        _model_config(output, model_settings, new or garden())
+    hosts.wait("the folder is there")
     for name in PARTS if part == "all" else (part,):
-        TRAINERS[name](Order(name, output, train_settings, watch, start), config)
-        config = folder.load_config(output)
+        order = Order(name, output, train_settings, watch, start)
+        TRAINERS[name](order, folder.load_config(output))
+        hosts.wait(f"{name} is saved")
 
 
 def _copy(start: Path, output: Path, settings: Sequence[str]) -> None:
@@ -144,6 +151,8 @@ def _check_trainable(config: ModelConfig) -> None:
 
 
 def _train_tokenizer(order: Order, config: ModelConfig) -> None:
+    if not hosts.writes():
+        return
     seed = override(TrainConfig(1, 1, 1.0), order.settings).seed
     tokenizer = train_tokenizer(config.text_encoder, seed)
     if tokenizer.vocab_size != config.text_encoder.vocab_size:
@@ -167,6 +176,8 @@ def _train_text(order: Order, config: ModelConfig) -> None:
     tokenizer = folder.load_tokenizer(order.output)
     task = text_encoder.TextTask(config, tokenizer)
     pupil = run_task(task, text_encoder.preset(), order, {"tokenizer": _spelling(tokenizer)})
+    if not hosts.writes():
+        return
     kept = text_encoder.text_encoder_of(pupil)
     folder.save_part(order.output, config, "text_encoder", kept, DTYPE)
 
@@ -174,6 +185,8 @@ def _train_text(order: Order, config: ModelConfig) -> None:
 def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     output = order.output
     params = run_task(autoencoder.AutoencoderTask(config), autoencoder.preset(), order)
+    if not hosts.writes():
+        return
     file = folder.part_file(output, config, "autoencoder")
     before = file.read_bytes() if file.exists() else b""
     folder.save_part(output, config, "autoencoder", params, DTYPE)
@@ -206,6 +219,8 @@ def _train_denoiser(order: Order, config: ModelConfig) -> None:
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     data = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
     params = run_task(task, denoiser.preset(), order, heard, **data)
+    if not hosts.writes():
+        return
     folder.save_part(output, config, "denoiser", params, DTYPE)
 
 
@@ -252,6 +267,8 @@ def run_task(task: Any, preset: TrainConfig, order: Order, heard: Any = None, **
         decides["start"] = fingerprint(given)
         origin = {"start": {"model": order.start.name, "weights": decides["start"]} | before}
     params = train(task, config, place, decides, order.watch, given)
+    if not hosts.writes():
+        return params
     rows = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     summary = dataclasses.asdict(config) | {"minutes": round(rows[-1]["seconds"] / 60, 1)}
     for name in rows[-1].keys() - {"step", "seconds"}:

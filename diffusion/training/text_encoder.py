@@ -125,7 +125,7 @@ def read_loss(
     Also returned is the share of these tokens that know all of it.
     """
     loss, understood = jnp.zeros(()), jnp.ones(asked.shape, bool)
-    for column, logits in enumerate(answers):
+    for column, logits in enumerate(x.astype(jnp.float32) for x in answers):
         truth = jnp.broadcast_to(said[:, column, None], asked.shape)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
         loss += jnp.mean(losses, where=asked)
@@ -158,6 +158,23 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
     return other if is_held_out(changed)[0] else changed
 
 
+def pairs(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Pairs:
+    """Scenes, each second one the twin of the one before, and their captions."""
+    scenes = sample_scenes(rng, size)
+    said = []
+    for i in range(0, size, 2):
+        first, second = (Scene(*(field[j : j + 1] for field in scenes)) for j in (i, i + 1))
+        language = "tr" if rng.random() < 0.5 else "en"
+        wording = int(rng.integers(2**32))  # the same for both, as far as the scenes allow
+        shape = language, rng.random() < DETAILED_SHARE, rng.random() < MOTION_SHARE
+        words = [caption(first, 0, np.random.default_rng(wording), *shape)]
+        second = twin(first, second, words[0].named, rng)
+        for field, values in zip(scenes, second, strict=True):
+            field[i + 1] = values[0]
+        said += [*words, caption(second, 0, np.random.default_rng(wording), *shape)]
+    return Pairs(tokenizer([one.text for one in said]), scenes, what_is_said(said, scenes))
+
+
 @dataclass
 class TextTask:
     model: ModelConfig
@@ -168,25 +185,11 @@ class TextTask:
         self.create = lambda seed: Pupil(self.model.text_encoder, rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
         self.frozen: Params = {}
+        self.batch = partial(pairs, self.tokenizer)
         self.cosines = jax.jit(self._cosines)
 
     def init(self, seed: int) -> Params:
         return split(self.create(seed))[1]
-
-    def batch(self, rng: np.random.Generator, size: int) -> Pairs:
-        scenes = sample_scenes(rng, size)
-        said = []
-        for i in range(0, size, 2):
-            first, second = (Scene(*(field[j : j + 1] for field in scenes)) for j in (i, i + 1))
-            language = "tr" if rng.random() < 0.5 else "en"
-            wording = int(rng.integers(2**32))  # the same for both, as far as the scenes allow
-            shape = language, rng.random() < DETAILED_SHARE, rng.random() < MOTION_SHARE
-            words = [caption(first, 0, np.random.default_rng(wording), *shape)]
-            second = twin(first, second, words[0].named, rng)
-            for field, values in zip(scenes, second, strict=True):
-                field[i + 1] = values[0]
-            said += [*words, caption(second, 0, np.random.default_rng(wording), *shape)]
-        return Pairs(self.tokenizer([one.text for one in said]), scenes, what_is_said(said, scenes))
 
     def loss(
         self, params: Params, frozen: Params, batch: Pairs, key: Array
@@ -196,12 +199,14 @@ class TextTask:
         states = pupil.text(tokens)
         is_end = tokens == self.tokenizer.eos  # padding repeats the end mark
         ends = jnp.argmax(is_end, axis=1)
-        logits = pupil.find(states, ends, render(batch.scenes, IMAGE_SIZE))
+        images = render(batch.scenes, IMAGE_SIZE).astype(states.dtype)
+        logits = pupil.find(states, ends, images).astype(jnp.float32)
         found = jnp.mean(jnp.argmax(logits, axis=1) == jnp.arange(len(logits)))
 
         finding = contrastive_loss(logits)
         reading, understood = read_loss(pupil.read(states), jnp.asarray(batch.said), is_end)
-        letters = optax.softmax_cross_entropy_with_integer_labels(pupil.spelling(states), tokens)
+        spelt = pupil.spelling(states).astype(jnp.float32)
+        letters = optax.softmax_cross_entropy_with_integer_labels(spelt, tokens)
         spelling = jnp.mean(letters, where=~is_end)
         loss = finding + READING_WEIGHT * reading + SPELLING_WEIGHT * spelling
         return loss, {

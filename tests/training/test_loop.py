@@ -132,7 +132,7 @@ def test_a_run_leaves_log_curves_samples_and_settings(undisturbed):
     with Image.open(folder / "samples" / samples[-1]) as sample:
         assert np.asarray(sample).shape == (4, 6, 3)
     settings = json.loads((folder / "settings.json").read_text())
-    assert settings == {"train": dataclasses.asdict(CONFIG)}
+    assert settings == {"train": loop._deciding(CONFIG)}
 
 
 def test_the_toy_task_is_learnt(tmp_path):
@@ -207,17 +207,17 @@ def network(
 @pytest.mark.slow  # test_recipe.py goes on with real networks; here all is the same, bit for bit
 def test_a_real_network_goes_on_bit_for_bit(network, tmp_path, monkeypatch):
     task, folder, expected = network
-    batch = AutoencoderTask.batch
+    batch = task.batch
 
-    def stopped(self: AutoencoderTask, rng: np.random.Generator, size: int) -> Scene:
+    def stopped(rng: np.random.Generator, size: int) -> Scene:
         if rng.bit_generator.seed_seq.entropy == [NETWORK_CONFIG.seed, 3]:
             raise KeyboardInterrupt
-        return batch(self, rng, size)
+        return batch(rng, size)
 
-    monkeypatch.setattr(AutoencoderTask, "batch", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        train(task, NETWORK_CONFIG, tmp_path)
-    monkeypatch.setattr(AutoencoderTask, "batch", batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "batch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, NETWORK_CONFIG, tmp_path)
     assert_resumed_like((folder, expected), tmp_path, task, NETWORK_CONFIG)
 
 
@@ -394,6 +394,65 @@ def test_train_returns_the_average_of_what_it_passed(tmp_path, monkeypatch):
     assert not np.allclose(result["slopes"], passed[-1].params["slopes"], rtol=1e-3)
     plain = train(Line(), dataclasses.replace(config, ema=0.0), tmp_path / "plain")
     assert_same(plain, passed[2].params)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_parts_of_a_batch_learn_what_the_whole_learns(undisturbed, tmp_path, count):
+    class Exact(Line):
+        def loss(self, params, frozen, batch, key):
+            error = batch["x"] @ params["slopes"] + params["offset"][None] - batch["y"]
+            return jnp.mean(error**2), {"worst": jnp.max(jnp.abs(error))}
+
+    whole = train(Exact(), CONFIG, tmp_path / "whole")
+    config = dataclasses.replace(CONFIG, accumulate=count)
+    parts = train(Exact(), config, tmp_path / "parts")
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-6)
+    assert loop.accumulated(len, 1) is len
+    rows = log_of(tmp_path / "whole"), log_of(tmp_path / "parts")
+    assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]])
+
+
+def test_bfloat16_sees_half_the_bits_and_keeps_all(tmp_path):
+    seen = set()
+
+    class Watched(Line):
+        def loss(self, params, frozen, batch, key):
+            seen.update(leaf.dtype.name for leaf in jax.tree.leaves(params))
+            loss, metrics = super().loss(params, frozen, batch, key)
+            return loss.astype(jnp.float32), metrics
+
+    config = dataclasses.replace(CONFIG, steps=150, dtype="bfloat16")
+    params = train(Watched(), config, tmp_path)
+    assert seen == {"bfloat16"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+    np.testing.assert_allclose(params["slopes"], SLOPES, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "float64"}, "dtype is 'float64'; choose one of float32, bfloat16"),
+        ({"accumulate": 3}, "batch_size 8 does not divide by accumulate 3"),
+        ({"shards": 5}, "batch_size 8 does not divide by shards 5"),
+        ({"workers": -1}, "workers is -1; give 0 or more"),
+    ],
+)
+def test_what_does_not_divide_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_a_run_goes_on_with_other_workers_and_settings_that_are_new(undisturbed, tmp_path):
+    folder, expected = undisturbed
+    assert_same(train(Line(), dataclasses.replace(CONFIG, workers=0), folder), expected)
+    settings = json.loads((folder / "settings.json").read_text())
+    for name in ("dtype", "accumulate", "shards"):  # of which an older run knew nothing
+        del settings["train"][name]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert_same(train(Line(), CONFIG, tmp_path), expected)
+    with pytest.raises(ValueError, match=r"other settings .train accumulate"):
+        train(Line(), dataclasses.replace(CONFIG, accumulate=2), tmp_path)
 
 
 def test_weight_decay_leaves_biases_and_scales_alone():

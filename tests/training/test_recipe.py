@@ -155,7 +155,7 @@ def test_a_tokenizer_stays_under_the_text_encoder_that_learnt_its_tokens(trained
         ("model.process.beta_end=1.5", r"beta_end is 1\.5"),
         ("model.guidance=200", "guidance is 200"),
         ("model.process={'beta_end': 0.02}", "write NAME=VALUE, with NAME one of"),
-        ("batch_size=3", "batch_size is 3; .*pairs"),
+        ("batch_size=3", "batch_size is 3, .*pairs"),
         ("seed=-1", "seed is -1; give 0 or more"),
         ("weight_decay=-0.5", "weight_decay is -0.5"),
         ("clip=0", "clip is 0.0; give more than 0"),
@@ -302,7 +302,7 @@ def test_a_unet_that_inpaints_is_not_trained(trained, tmp_path):
 
 
 def test_the_text_encoder_learns_from_pairs(trained):
-    with pytest.raises(ValueError, match=r"batch_size is 3; .*pairs"):
+    with pytest.raises(ValueError, match=r"batch_size is 3, .*pairs"):
         train_part("text", trained, ["batch_size=3"])
 
 
