@@ -101,13 +101,8 @@ class DenoiserTask:
     ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""
         posterior_key, noise_key, time_key = jax.random.split(key, 3)
-        text_encoder, autoencoder = self._frozen(frozen)
         dtype = precision(params)
-        images = render(batch.scenes, self.model.image_size).astype(dtype)
-        latents = autoencoder.encode(images, posterior_key)
-        context = text_encoder(jnp.asarray(batch.tokens))
-        latents, context = (jnp.concatenate([x] * VIEWS) for x in (latents, context))
-
+        latents, context = self.seen(frozen, batch, posterior_key, dtype)
         b = len(latents)
         t = draw_timesteps(time_key, b, self.process.train_steps)
         noise = jax.random.normal(noise_key, latents.shape)
@@ -118,6 +113,16 @@ class DenoiserTask:
         error = jnp.square(prediction - truth).mean((1, 2, 3))
         loss = jnp.mean(weight(self.process.snr(t), self.process.prediction) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[b // 2 :].mean()}
+
+    def seen(
+        self, frozen: Params, batch: Captioned, key: Array, dtype: Any
+    ) -> tuple[Float[Array, "b h w z"], Float[Array, "b n d"]]:
+        """Latents and contexts of a batch, `VIEWS` times each."""
+        text_encoder, autoencoder = self._frozen(frozen)
+        images = render(batch.scenes, self.model.image_size).astype(dtype)
+        latents = autoencoder.encode(images, key)
+        context = text_encoder(jnp.asarray(batch.tokens))
+        return jnp.concatenate([latents] * VIEWS), jnp.concatenate([context] * VIEWS)
 
     def picture(self, params: Params) -> np.ndarray:
         """Four pictures for each of the sentences in `PREVIEWED`."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.atomic_write import atomic_write
-from diffusion.config import ModelConfig, garden, override
+from diffusion.config import ModelConfig, SamplingConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime import hosts
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import autoencoder, denoiser, text_encoder
+from diffusion.training import autoencoder, denoiser, distillation, text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
@@ -27,8 +27,14 @@ from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
 
 PARTS = ("tokenizer", "text", "vae", "unet")
-SLOTS_OF = {"text": "text_encoder", "vae": "autoencoder", "unet": "denoiser"}
-STARTED = ("vae", "unet")  # whose files hold all that was trained, so that training can go on
+SLOTS_OF = {
+    "text": "text_encoder", "vae": "autoencoder", "unet": "denoiser", "distill": "denoiser",
+}  # fmt: skip
+STARTED = (
+    "vae",
+    "unet",
+    "distill",
+)  # whose files hold all that was trained, so that training can go on
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
 
@@ -57,7 +63,8 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `PARTS`, or "all" of them.
+        part: one of `PARTS`, or "all" of them; "distill": the denoiser of `start`, to paint in a
+            step or two.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -67,8 +74,10 @@ def train_part(
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
     """
-    if part not in (*PARTS, "all"):
-        raise ValueError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}, all, judge")
+    if part not in (*TRAINERS, "all"):
+        raise ValueError(f"unknown part {part!r}; choose one of {', '.join(TRAINERS)}, all, judge")
+    if part == "distill" and start is None:
+        raise ValueError("distill needs a teacher: give it with --start, such as --start garden")
     if start is not None and part not in STARTED:
         raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
@@ -80,7 +89,7 @@ def train_part(
             f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
             "from pairs: give each shard an even number"
         )
-    if start is not None and part == "unet":
+    if start is not None and SLOTS_OF[part] == "denoiser":
         _check_trainable(folder.load_config(start))
     if hosts.writes():
         if start is not None:
@@ -118,10 +127,10 @@ def _copy(start: Path, output: Path, settings: Sequence[str]) -> None:
 
 
 def _frame(config: ModelConfig) -> dict[str, Any]:
-    """A configuration without what training finds out."""
+    """A configuration without what training finds out, and without how to paint."""
     settings = dataclasses.asdict(config)
     settings["autoencoder"].pop("scaling_factor", None)
-    return settings
+    return {k: v for k, v in settings.items() if k not in ("guidance", "sampling")}
 
 
 def _model_config(output: Path, settings: Sequence[str], new: ModelConfig) -> ModelConfig:
@@ -224,11 +233,33 @@ def _train_denoiser(order: Order, config: ModelConfig) -> None:
     folder.save_part(output, config, "denoiser", params, DTYPE)
 
 
+def _distill(order: Order, config: ModelConfig) -> None:
+    assert order.start is not None  # `train_part` asked for it
+    config = folder.load_config(order.start)  # whose guidance is built in
+    frozen = {
+        slot: folder.load_part(order.start, config, slot)[1]
+        for slot in ("text_encoder", "autoencoder", "denoiser")
+    }
+    teacher = frozen.pop("denoiser")
+    tokenizer = folder.load_tokenizer(order.output)
+    task = distillation.DistillTask(config, tokenizer, **frozen, teacher=teacher)
+    heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
+    heard["guidance"] = config.guidance
+    data = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
+    params = run_task(task, distillation.preset(), order, heard, **data)
+    if not hosts.writes():
+        return
+    folder.save_part(order.output, config, "denoiser", params, DTYPE)
+    sampling = SamplingConfig("lcm", distillation.STEPS)
+    folder.save_config(order.output, dataclasses.replace(config, sampling=sampling, guidance=1.0))
+
+
 TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
     "vae": _train_autoencoder,
     "unet": _train_denoiser,
+    "distill": _distill,
 }
 
 

@@ -259,6 +259,26 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part, s
             train_part("unet", output, STILL, start=trained)
 
 
+def test_a_distilled_model_paints_in_two_calls(trained, tmp_path):
+    output = tmp_path / "fast"
+    command = ["train", "distill", "--start", str(trained), "--output", str(output)]
+    settings = ["--set", "steps=1", "batch_size=2", "picture_every=10"]
+    assert cli.main([*command, *settings]) == 0
+    config, before = folder.load_config(output), folder.load_config(trained)
+    assert (config.sampling.sampler, config.sampling.steps, config.guidance) == ("lcm", 2, 1.0)
+    assert (config.denoiser, config.autoencoder) == (before.denoiser, before.autoencoder)
+    assert files(output)["denoiser"].read_bytes() != files(trained)["denoiser"].read_bytes()
+    assert files(output)["autoencoder"].read_bytes() == files(trained)["autoencoder"].read_bytes()
+    card = json.loads((output / "training.json").read_text())
+    assert card["distill"]["command"].startswith("diffusion train distill --start garden")
+    assert card["unet"] == json.loads((trained / "training.json").read_text())["unet"]
+    seen = list(diffusion.load(output).sample("a red house"))
+    assert [step.t for step in seen] == [999, 499]
+    assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
+    with pytest.raises(ValueError, match="distill needs a teacher: give it with --start"):
+        train_part("distill", tmp_path / "other")
+
+
 def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):
     output = tmp_path / "run"
     steps(0.01)
