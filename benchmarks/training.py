@@ -120,8 +120,7 @@ def unet(artist: Artist) -> Task:
     context = jax.random.normal(keys[1], (b, text.length, text.width))
     t = ((jnp.arange(b) + 0.5) * process.train_steps / b).astype(jnp.int32)
     wanted = process.target(latents, noise, t)
-    weight = denoiser.weight(process.snr(t), process.prediction)
-    data = (process.add_noise(latents, noise, t), t, context, wanted, weight)
+    data = (process.add_noise(latents, noise, t), t, context, wanted, process.weight(t))
 
     def ours(network: Any, x_t: Any, t: Any, context: Any, wanted: Any, weight: Any) -> Any:
         return (weight * ((network(x_t, t, context) - wanted) ** 2).mean((1, 2, 3))).mean()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
 PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
+BETA_RULES = ("scaled_linear", "linear")  # the square roots are evenly spaced; they themselves
 
 C = TypeVar("C", bound="DataclassInstance")
 
@@ -145,14 +147,33 @@ class VariancePreservingConfig:
     train_steps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
+    beta_rule: str = "scaled_linear"  # how the betas between are spaced: one of `BETA_RULES`
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:
         _check_sizes(self)
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(
-                f"prediction is {self.prediction!r}; choose one of {', '.join(PREDICTIONS)}"
-            )
+        for name, known in (("prediction", PREDICTIONS), ("beta_rule", BETA_RULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}"
+                )
+
+
+@dataclass(frozen=True)
+class RectifiedFlowConfig:
+    """Straight paths between picture and noise; see `diffusion.process.flow`."""
+
+    train_steps: int = 1000  # what a denoiser is told of pure noise; between are all numbers
+    shift: float = 1.0  # above 1, more of the steps are where the noise is (large pictures need it)
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if not 0.0 < self.shift < math.inf:
+            raise ValueError(f"shift is {self.shift}; give a number above 0, such as 1 or 3")
+
+    @property
+    def prediction(self) -> str:
+        return "velocity"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Integer, Key, UInt8
+from jaxtyping import Array, Float, Integer, Key, Real, UInt8
 
 from diffusion.conditioning import Conditioning, condition
 from diffusion.config import ModelConfig
@@ -154,7 +154,7 @@ class Artist:
         if given.from_image:
             known = jnp.broadcast_to(given.known, noise.shape)
             x_t = self.process.add_noise(known, noise, jnp.full(count, rows.timestep[0]))
-        arrives = np.append(rows.timestep[1:], np.int32(-1))
+        arrives = np.append(rows.timestep[1:], rows.timestep.dtype.type(-1))
 
         def advance(x_t: Latents, memory: Latents, row: SamplerTable, call: np.uint32) -> Any:
             return self._advance(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
@@ -226,7 +226,7 @@ def _advance(
     given: Any,  # `Conditioning` without its last field
     keys: Key[Array, " b"],
     first_noise: Latents,
-    arrives: Integer[Array, ""],  # the next timestep, -1 after the last
+    arrives: Real[Array, ""],  # the next timestep, -1 after the last
 ) -> tuple[Latents, Latents, Latents, Latents]:
     """Denoiser, guidance and sampler in one program: prediction, x0, next x_t, next memory.
 

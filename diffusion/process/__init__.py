@@ -8,16 +8,17 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Real
 
-from diffusion.config import ProcessConfig, VariancePreservingConfig
+from diffusion.config import ProcessConfig, RectifiedFlowConfig, VariancePreservingConfig
+from diffusion.process.flow import RectifiedFlow
 from diffusion.process.schedule import VariancePreserving
 
-__all__ = ["PROCESSES", "Process", "VariancePreserving", "process"]
+__all__ = ["PROCESSES", "Process", "RectifiedFlow", "VariancePreserving", "process"]
 
 Latents = Float[Array, "b h w c"]
 Level = Float[Array, " b"]
-Timesteps = Int[Array, " b"]
+Timesteps = Real[Array, " b"]  # whole numbers, or any: as the process has them
 
 
 @runtime_checkable
@@ -37,8 +38,13 @@ class Process(Protocol):
     def levels(self, t: Any) -> tuple[np.ndarray, np.ndarray]:
         """alpha and sigma in float64, for tables."""
 
-    def timesteps(self, steps: int, spacing: str = "leading") -> Int[np.ndarray, " steps"]:
-        """`steps` of the timesteps, from noisy to clean. Raises ValueError beyond `train_steps`."""
+    def timesteps(self, steps: int, spacing: str = "leading") -> Real[np.ndarray, " steps"]:
+        """`steps` of the timesteps, from noisy to clean: int32 or float32.
+
+        "leading" timesteps end with the cleanest, "trailing" ones begin with the noisiest.
+
+        Raises ValueError beyond `train_steps`, or where the spacing is unknown.
+        """
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...
 
@@ -48,9 +54,16 @@ class Process(Protocol):
     def to_x0(self, prediction: Latents, x_t: Latents, t: Timesteps) -> Latents:
         """The clean latent that a prediction amounts to."""
 
+    def draw_timesteps(self, key: Array, count: int) -> Timesteps:
+        """`count` timesteps to train with, least noise first."""
+
+    def weight(self, t: Timesteps) -> Level:
+        """How much the squared error of a prediction counts in training."""
+
 
 PROCESSES: dict[type[Any], Callable[[Any], Process]] = {
     VariancePreservingConfig: VariancePreserving,
+    RectifiedFlowConfig: RectifiedFlow,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Real
 
 from diffusion.process import Process
 
@@ -45,12 +45,17 @@ def posterior_mean(
 
 def ideal_denoiser(
     process: Process, pictures: Float[Array, "n h w c"]
-) -> Callable[[Latents, Int[Array, " b"]], Latents]:
-    """A "network" that predicts as well as can be, for `diffusion.process.sampling.stepper`."""
+) -> Callable[[Latents, Real[Array, " b"]], Latents]:
+    """A "network" that predicts as well as can be, for `diffusion.process.sampling.stepper`.
 
-    def predict(x_t: Latents, t: Int[Array, " b"]) -> Latents:
+    Divided by the root of alpha^2 + sigma^2, x_t is one whose variance is preserved.
+    """
+
+    def predict(x_t: Latents, t: Real[Array, " b"]) -> Latents:
         alpha, sigma = process.alpha(t), process.sigma(t)
-        x0 = posterior_mean(x_t, jnp.square(alpha), pictures)
+        total = jnp.square(alpha) + jnp.square(sigma)
+        preserved = x_t / jnp.sqrt(total)[:, None, None, None]
+        x0 = posterior_mean(preserved, jnp.square(alpha) / total, pictures)
         noise = (x_t - alpha[:, None, None, None] * x0) / sigma[:, None, None, None]
         return process.target(x0, noise, t)
 

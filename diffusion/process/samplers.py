@@ -79,12 +79,12 @@ def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.
 def euler(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
     """Euler's method on dx/dsigma = d = (x - x0) / sigma (Karras et al. 2022, alg. 1, line 5).
 
-    This is DDIM at eta = 0, but for its last step, which goes all the way to sigma = 0.
+    This is DDIM at eta = 0, but for its last step, which goes all the way to sigma = 0. On a
+    rectified flow it is Euler's method on dx/ds = v, too: x0 and x_t span the same line.
     """
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t)
-    gain = (next_sigma / next_alpha) / (sigma / alpha) - 1.0
-    from_z, from_x0 = along_slope(gain, alpha, next_alpha)
+    from_z, from_x0 = along_slope(next_sigma / next_alpha, alpha, sigma, next_alpha)
     return make(t, z_from_z=from_z, z_from_x0=from_x0)
 
 
@@ -97,10 +97,10 @@ def euler_ancestral(process: Process, steps: int, spacing: str = "leading") -> S
     """
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t)
-    exploding, next_exploding = sigma / alpha, next_sigma / next_alpha
-    up = next_exploding * np.sqrt(1.0 - (next_exploding / exploding) ** 2)
+    next_exploding = next_sigma / next_alpha
+    up = next_exploding * np.sqrt(1.0 - (next_exploding * alpha / sigma) ** 2)
     down = np.sqrt(next_exploding**2 - up**2)
-    from_z, from_x0 = along_slope(down / exploding - 1.0, alpha, next_alpha)
+    from_z, from_x0 = along_slope(down, alpha, sigma, next_alpha)
     return make(
         t,
         z_from_z=from_z,
@@ -115,13 +115,20 @@ def heun(process: Process, steps: int, spacing: str = "leading") -> SamplerTable
     A step is two calls. The first is Euler's, and remembers x + (dt / 2) d, half the way along the
     slope d found here; the second adds the other half along the slope d' found at the far end. The
     last step, to sigma = 0 where d' does not exist, is Euler's alone.
+
+    Raises ValueError where the way begins at pure noise, with a sigma / alpha that is infinite.
     """
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t)
+    if alpha[0] == 0.0:
+        raise ValueError(
+            '"heun" cannot halve the way from pure noise, which this model begins with; choose '
+            '"dpm++2m", which is of second order, too'
+        )
     exploding, next_exploding = sigma / alpha, next_sigma / next_alpha
     dt = next_exploding - exploding
-    whole_from_z, whole_from_x0 = along_slope(dt / exploding, alpha, next_alpha)
-    half_from_z, half_from_x0 = along_slope(dt / 2.0 / exploding, alpha, next_alpha)
+    whole_from_z, whole_from_x0 = along_slope(next_exploding, alpha, sigma, next_alpha)
+    half_from_z, half_from_x0 = along_slope(exploding + dt / 2.0, alpha, sigma, next_alpha)
     predictor = make(
         t,
         z_from_z=whole_from_z,
@@ -144,15 +151,16 @@ def dpm_solver_2m(process: Process, steps: int, spacing: str = "leading") -> Sam
 
     Algorithm 2. With lambda = log(alpha / sigma) and h the step in it, e^{-h} is the ratio of
     sigma / alpha; the memory is the last x0. First order where there is no past (first step) and
-    where h is infinite (last step, which lands on x0).
+    where h is infinite (last step, which lands on x0), or was (from pure noise).
     """
     t = process.timesteps(steps, spacing)
     if spacing == "leading":
         # As Stable Diffusion configures it here: one timestep more is spaced, the cleanest dropped.
         t = process.timesteps(min(steps + 1, process.train_steps))[:steps]
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t)
-    ratio = (next_sigma / next_alpha) / (sigma / alpha)
-    h = -np.diff(np.log(sigma / alpha))
+    ratio = (next_sigma / next_alpha) * (alpha / sigma)
+    with np.errstate(divide="ignore"):
+        h = np.diff(np.log(alpha / sigma))
     half_inverse_r = np.zeros(steps)  # 1 / (2 r) with r = h_{i-1} / h_i
     half_inverse_r[1:-1] = h[1:] / (2.0 * h[:-1])
     weight = next_alpha * (1.0 - ratio)
@@ -180,7 +188,7 @@ def lcm(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
         raise ValueError(f'"lcm" takes 1 to {len(grid)} steps, got {steps}; 4 is a good start')
     t = grid[np.floor(np.linspace(0, len(grid), steps, endpoint=False)).astype(int)]
     _, _, next_alpha, next_sigma = levels_of_steps(process, t)
-    s = 10.0 * t
+    s = 10.0 * t.astype(float)
     c_skip, c_out = 0.25 / (s**2 + 0.25), s / np.sqrt(s**2 + 0.25)
     return make(
         t,

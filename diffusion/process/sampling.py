@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Integer, Key, Real
 
 from diffusion.process import Process
 from diffusion.process.samplers import SamplerTable, noise_at, update
 
 Latents = Float[Array, "b h w c"]
-Predict = Callable[[Latents, Int[Array, " b"]], Latents]
+Predict = Callable[[Latents, Real[Array, " b"]], Latents]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Step:
     """One call of the denoiser, and what came of it: a glance at the canvas."""
 
     index: int  # which of the steps, from 0 (Heun's method calls twice in a step)
-    t: int  # the timestep: how noisy the denoiser was told that x_t is
+    t: int | float  # the timestep: how noisy the denoiser was told that x_t is
     x_t: Latents  # what the denoiser saw
     prediction: Latents  # what it said, after guidance: the noise, the velocity
     x0: Latents  # the finished latent as it imagines it now
@@ -45,7 +45,7 @@ def sample(advance: Advance, x_t: Latents, table: SamplerTable) -> Iterator[Step
     for call in range(len(table.timestep)):
         row = table.row(call)
         prediction, x0, x_next, memory = advance(x_t, memory, row, np.uint32(call))
-        yield Step(int(row.step), int(row.timestep), x_t, prediction, x0, x_next)
+        yield Step(int(row.step), row.timestep.item(), x_t, prediction, x0, x_next)
         x_t = x_next
 
 

@@ -13,6 +13,7 @@ every process does: that is all that pipeline, samplers and training know of it.
 
 from functools import cached_property
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -21,6 +22,9 @@ from diffusion.config import PREDICTIONS, VariancePreservingConfig
 
 SPACINGS = ("leading", "trailing")  # of the timesteps, see `timesteps`
 OFFSET = 1  # of leading timesteps: the reference sets it, whatever a model's scheduler says
+GAMMA = 5.0  # in training, the largest weight of a squared error of x0
+TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the draws, of the schedule: half
+# as many again from the middle, where small things that words name, such as flowers, are decided
 Latents = Float[Array, "b h w c"]
 AlphaBar = Float[Array, " b"]
 Timesteps = Int[Array, " b"]
@@ -29,8 +33,11 @@ Timesteps = Int[Array, " b"]
 def betas(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
     """Return the variance added at each of the T training timesteps, in float64.
 
-    The "scaled linear" rule of Rombach et al. 2022: the square roots are evenly spaced.
+    "linear": evenly spaced (Ho et al. 2020, section 4). "scaled_linear", the rule of Rombach et al.
+    2022: their square roots are.
     """
+    if config.beta_rule == "linear":
+        return np.linspace(config.beta_start, config.beta_end, config.train_steps)
     return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_steps) ** 2
 
 
@@ -100,12 +107,14 @@ def to_epsilon(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) 
     return signal * prediction + spread * z
 
 
-def check_steps(config: VariancePreservingConfig, steps: int) -> None:
-    """Raise a ValueError unless `steps` is between 1 and the number of training timesteps."""
-    if not 1 <= steps <= config.train_steps:
+def check_steps(train_steps: int, steps: int, spacing: str) -> None:
+    """Raise a ValueError unless `steps` is from 1 to `train_steps`, and the spacing is known."""
+    if not 1 <= steps <= train_steps:
         raise ValueError(
-            f"steps must be between 1 and {config.train_steps}, got {steps}; 25 is a good start"
+            f"steps must be between 1 and {train_steps}, got {steps}; 25 is a good start"
         )
+    if spacing not in SPACINGS:
+        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
 
 
 def timesteps(
@@ -122,10 +131,8 @@ def timesteps(
     Raises:
         ValueError: if `steps` is not between 1 and T, or the spacing is unknown.
     """
-    check_steps(config, steps)
-    if spacing not in SPACINGS:
-        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
     train_steps = config.train_steps
+    check_steps(train_steps, steps, spacing)
     if spacing == "trailing":
         return (np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1).astype(
             np.int32
@@ -133,6 +140,33 @@ def timesteps(
     grid = np.arange(steps)[::-1] * (train_steps // steps)
     room = train_steps - 1 - int(grid[0])
     return (grid + min(OFFSET, room)).astype(np.int32)
+
+
+def weight(ratio: Float[Array | np.ndarray, " b"], kind: str) -> Float[Array, " b"]:
+    """How much the squared error of a prediction counts at a signal-to-noise ratio.
+
+    The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
+    what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what
+    happens where the noise has nearly gone (min-SNR, Hang et al. 2023). The squared error of
+    epsilon is SNR times, that of v SNR + 1 times the one of x0.
+    """
+    return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))
+
+
+def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " count"]:
+    """One timestep from each of `count` equally likely parts of the schedule, least noise first.
+
+    Less variance than `count` free draws have, and the same mean. So each of a picture's views is
+    from another part, and none of them sees it twice. More of them are from the middle (`TIMES`),
+    as Esser et al. 2024, section 3.1, draw theirs.
+    """
+    t = jnp.interp(evenly_drawn(key, count), *map(jnp.asarray, TIMES)) * train_steps
+    return jnp.minimum(t.astype(jnp.int32), train_steps - 1)  # a draw may round to 1
+
+
+def evenly_drawn(key: Array, count: int) -> Float[Array, " count"]:
+    """A number from each of `count` equal parts of [0, 1], in order."""
+    return (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
 
 
 class VariancePreserving:
@@ -188,6 +222,14 @@ class VariancePreserving:
     def to_x0(self, prediction: Latents, x_t: Latents, t: Timesteps) -> Latents:
         """The clean latent that a prediction amounts to."""
         return to_x0(prediction, x_t, self.alpha_bar(t), self.prediction)
+
+    def draw_timesteps(self, key: Array, count: int) -> Int[Array, " count"]:
+        """To train with; see `draw_timesteps`."""
+        return draw_timesteps(key, count, self.train_steps)
+
+    def weight(self, t: Timesteps) -> Float[Array, " b"]:
+        """Of a squared error in training; see `weight`."""
+        return weight(self.snr(t), self.prediction)
 
 
 def _weights(alpha_bar: AlphaBar) -> tuple[Float[Array, "b 1 1 1"], Float[Array, "b 1 1 1"]]:

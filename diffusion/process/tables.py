@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Real
 
 from diffusion.process import Process
 
@@ -28,7 +28,7 @@ class SamplerTable(NamedTuple):
     """A sampler as a table, one row a call of the denoiser (numpy; a row has no leading axis)."""
 
     step: Int[Array | np.ndarray, "*calls"]  # which of the user's steps the call belongs to, from 0
-    timestep: Int[Array | np.ndarray, "*calls"]  # what the denoiser is told
+    timestep: Real[Array | np.ndarray, "*calls"]  # what the denoiser is told
     z_from_z: Column
     z_from_x0: Column
     z_from_memory: Column
@@ -94,19 +94,26 @@ def last_part(table: SamplerTable, steps: int, strength: float) -> SamplerTable:
 
 
 def levels_of_steps(
-    process: Process, t: Int[np.ndarray, " n"], final: tuple[Single, Single] = (ONE, ZERO)
+    process: Process, t: Real[np.ndarray, " n"], final: tuple[Single, Single] = (ONE, ZERO)
 ) -> tuple[Level, Level, Level, Level]:
     """alpha and sigma where each step begins, and where it ends; the last ends at `final`."""
     alpha, sigma = process.levels(t)
     return alpha, sigma, np.append(alpha[1:], final[0]), np.append(sigma[1:], final[1])
 
 
-def along_slope(gain: Level, alpha: Level, next_alpha: Level) -> tuple[Level, Level]:
-    """The weights of x_t and x0 in x + gain (x - x0), gain = dt / sigma, in the scale of x_t."""
-    return next_alpha / alpha * (1.0 + gain), -next_alpha * gain
+def along_slope(
+    exploding: Level, alpha: Level, sigma: Level, next_alpha: Level
+) -> tuple[Level, Level]:
+    """The weights of x_t and x0 where the line through both arrives at a noise level `exploding`.
+
+    The line is x0 + exploding d, in the scale where x = x0 + exploding e. No division by alpha: it
+    may begin at pure noise, infinitely far out.
+    """
+    from_z = next_alpha * exploding / sigma
+    return from_z, next_alpha - alpha * from_z
 
 
-def make(t: Int[np.ndarray, " n"], **coefficients: np.ndarray) -> SamplerTable:
+def make(t: Real[np.ndarray, " n"], **coefficients: np.ndarray) -> SamplerTable:
     """One call a step, in float32; a coefficient not named is zero."""
     columns = dict.fromkeys(SamplerTable._fields[2:], np.zeros(len(t))) | coefficients
     return SamplerTable(

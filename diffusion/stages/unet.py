@@ -1,7 +1,7 @@
 """3A, 3B and 4 composed: the U (Ronneberger et al. 2015; with attention, Rombach et al. 2022)."""
 
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Real
 
 from diffusion.config import UNetConfig
 from diffusion.layers.time_embedding import TimeEmbedding
@@ -24,7 +24,7 @@ class UNet(nnx.Module):
     def __call__(
         self,
         latents: Float[Array, "b h w c"],  # of an inpainting model: and what lies beside them
-        timesteps: Int[Array, " b"],
+        timesteps: Real[Array, " b"],
         context: Float[Array, "b n d"],
         guidance: Float[Array, " b"] | None = None,  # for a network that is told the scale
     ) -> Float[Array, "b h w z"]:

@@ -24,9 +24,6 @@ from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
 VIEWS = 4  # of each picture, under as many noises, as drawing, encoding and reading cost, too
-GAMMA = 5.0  # the largest weight of a squared error of x0
-TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the views, of the schedule: half
-# as many again from the middle, where small things that words name, such as flowers, are decided
 PREVIEWED = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
     "a white house with a blue domed roof at night, the moon on the left",
@@ -38,29 +35,6 @@ PREVIEWED = (  # what the sample sheets ask for, four pictures each
 class Captioned(NamedTuple):
     tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
     scenes: Scene
-
-
-def weight(ratio: Float[Array | np.ndarray, " b"], kind: str) -> Float[Array, " b"]:
-    """How much the squared error of a prediction counts at a signal-to-noise ratio.
-
-    The error of x0 counts as SNR, but at least 1, so that the words are learnt where only they tell
-    what will be there (Salimans & Ho 2022, section 4), and at most gamma, as nobody sees what
-    happens where the noise has nearly gone (min-SNR, Hang et al. 2023). The squared error of
-    epsilon is SNR times, that of v SNR + 1 times the one of x0.
-    """
-    return jnp.clip(ratio, 1.0, GAMMA) / (ratio + (kind == "v"))
-
-
-def draw_timesteps(key: Array, count: int, train_steps: int) -> Int[Array, " count"]:
-    """One timestep from each of `count` equally likely parts of the schedule, least noise first.
-
-    Less variance than `count` free draws have, and the same mean. So each of a picture's views is
-    from another part, and none of them sees it twice. More of them are from the middle (`TIMES`),
-    as Esser et al. 2024, section 3.1, draw theirs.
-    """
-    u = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
-    t = jnp.interp(u, *map(jnp.asarray, TIMES)) * train_steps
-    return jnp.minimum(t.astype(jnp.int32), train_steps - 1)  # u may round to 1
 
 
 def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Captioned:
@@ -104,14 +78,14 @@ class DenoiserTask:
         dtype = precision(params)
         latents, context = self.seen(frozen, batch, posterior_key, dtype)
         b = len(latents)
-        t = draw_timesteps(time_key, b, self.process.train_steps)
+        t = self.process.draw_timesteps(time_key, b)
         noise = jax.random.normal(noise_key, latents.shape)
         x_t = self.process.add_noise(latents, noise, t)
         denoiser = nnx.merge(self.structures["denoiser"], params)
         prediction = denoiser(x_t.astype(dtype), t, context).astype(jnp.float32)
         truth = self.process.target(latents, noise, t)
         error = jnp.square(prediction - truth).mean((1, 2, 3))
-        loss = jnp.mean(weight(self.process.snr(t), self.process.prediction) * error)
+        loss = jnp.mean(self.process.weight(t) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[b // 2 :].mean()}
 
     def seen(

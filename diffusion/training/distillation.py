@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from diffusion.images import sheet, to_uint8
 from diffusion.process.samplers import LCM_GRID, guide, table
@@ -66,7 +66,7 @@ class DistillTask(DenoiserTask):
         return error.mean(), {"squared": squared.mean(), "at_the_beginning": first}
 
     def _sees(
-        self, params: Params, x_t: Float[Array, "b h w c"], t: Int[Array, " b"], context: Array
+        self, params: Params, x_t: Float[Array, "b h w c"], t: Real[Array, " b"], context: Array
     ) -> Float[Array, "b h w c"]:
         """The finished latent in what a denoiser says."""
         denoiser = nnx.merge(self.structures["denoiser"], params)

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion.config import (
+    BETA_RULES,
     LARGEST_GUIDANCE,
     ModelConfig,
     ProcessConfig,
+    RectifiedFlowConfig,
     SamplingConfig,
     VariancePreservingConfig,
 )
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
-from diffusion.process.schedule import OFFSET
+from diffusion.process.schedule import OFFSET, SPACINGS
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
 from diffusion.weights.options import Json, check, choice, fraction, naming, number, off
 
@@ -32,6 +34,12 @@ OURS = "_diffusion"  # in model_index.json: what the official layout has no plac
 NOT_READ = ("text_encoder_2", "image_encoder", "transformer")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+FLOW = "FlowMatchEulerDiscreteScheduler"
+FLOW_KNOWN = {  # all but two belong to a shift by the size of a picture, which must be off
+    "num_train_timesteps", "shift", "base_shift", "max_shift", "base_image_seq_len",
+    "max_image_seq_len", "time_shift_type",
+}  # fmt: skip
+LARGEST_SHIFT = 1000.0
 SCHEDULERS = (  # all of them sample from the same diffusion; which one paints is the user's choice
     "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LMSDiscreteScheduler",
     "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
@@ -39,8 +47,16 @@ SCHEDULERS = (  # all of them sample from the same diffusion; which one paints i
     "DEISMultistepScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
     "LCMScheduler",
 )  # fmt: skip
+# What the reference takes where a file says nothing of the betas.
+BETAS: Json = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
+SMALLER: Json = BETAS | {"beta_start": 0.00085, "beta_end": 0.012}
+OTHER_BETAS: dict[str, Json] = {
+    "HeunDiscreteScheduler": SMALLER,
+    "KDPM2DiscreteScheduler": SMALLER,
+    "KDPM2AncestralDiscreteScheduler": SMALLER,
+    "LCMScheduler": SMALLER | {"beta_schedule": "scaled_linear"},
+}
 SCHEDULE_SAME: Json = {
-    "beta_schedule": "scaled_linear",
     "rescale_betas_zero_snr": False,
     "set_alpha_to_one": False,
     "thresholding": False,
@@ -86,9 +102,12 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
         parts["process"] = _read_process(files[SCHEDULER])
     parts |= {"name": name, "image_size": size * parts["autoencoder"].downscale}
     own = _ours(files[INDEX].get(OURS, {}))
-    sampling: Json = {option: own.pop(option) for option in ("sampler", "steps") if option in own}
+    chosen = ("sampler", "steps", "spacing")
+    sampling: Json = {option: own.pop(option) for option in chosen if option in own}
     if files[SCHEDULER].get("timestep_spacing") == "trailing":
         sampling["spacing"] = "trailing"
+    if files[SCHEDULER].get("_class_name") == FLOW:
+        sampling = {"sampler": "euler"} | sampling
     if parts["denoiser"].guidance_width is not None:
         sampling = {"sampler": "lcm", "steps": 4} | sampling
         parts["guidance"] = CONSISTENCY_GUIDANCE
@@ -110,7 +129,7 @@ def check_index(index: Json) -> None:
 
 def _ours(data: Any) -> Json:
     """What the official layout has no place for, and this project's folders say."""
-    known = ("name", "guidance", "sampler", "steps")
+    known = ("name", "guidance", "sampler", "steps", "spacing")
     if not isinstance(data, dict) or not data.keys() <= set(known):
         raise ValueError(f"{INDEX}: {OURS} is {data!r}; it may hold {', '.join(known)}")
     guidance = data.get("guidance", 0.0)
@@ -120,14 +139,28 @@ def _ours(data: Any) -> Json:
         raise ValueError(f"{INDEX}: name is {data['name']!r}; a text is needed")
     with naming(INDEX):
         choice(data, "sampler", "ddim", SAMPLERS)
+        choice(data, "spacing", "leading", SPACINGS)
         number(data, "steps", 1, 1, 2**20)
     return {key: float(value) if key == "guidance" else value for key, value in data.items()}
 
 
 def _read_process(data: Json) -> ProcessConfig:
-    kind = choice(data, "_class_name", SCHEDULERS[0], SCHEDULERS)
+    kind = choice(data, "_class_name", SCHEDULERS[0], (*SCHEDULERS, FLOW))
+    return _read_flow(data) if kind == FLOW else _read_diffusion(data, kind)
+
+
+def _read_flow(data: Json) -> RectifiedFlowConfig:
+    check(data, {}, FLOW_KNOWN)
+    return RectifiedFlowConfig(
+        train_steps=number(data, "num_train_timesteps", 1000, 1, 2**20),
+        shift=fraction(data, "shift", 1.0, LARGEST_SHIFT),
+    )
+
+
+def _read_diffusion(data: Json, kind: str) -> VariancePreservingConfig:
     # What the reference takes where an option is absent.
-    data = {"beta_schedule": "linear", "set_alpha_to_one": kind == "DDIMScheduler"} | data
+    absent = OTHER_BETAS.get(kind, BETAS) | {"set_alpha_to_one": kind == "DDIMScheduler"}
+    data = absent | data
     same = SCHEDULE_SAME
     if kind == "LCMScheduler":  # whose last step always lands on x0
         same = SCHEDULE_SAME | CONSISTENCY_SAME
@@ -139,6 +172,7 @@ def _read_process(data: Json) -> ProcessConfig:
         train_steps=number(data, "num_train_timesteps", 1000, 1, 2**20),
         beta_start=fraction(data, "beta_start", 0.0001, end),
         beta_end=end,
+        beta_rule=choice(data, "beta_schedule", "linear", BETA_RULES),
         prediction=PREDICTIONS[choice(data, "prediction_type", "epsilon", PREDICTIONS)],
     )
 
@@ -163,6 +197,8 @@ def write(config: ModelConfig) -> dict[str, Json]:
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "tokenizer": ["transformers", "CLIPTokenizer"],
     }
+    if "timestep_spacing" not in scheduler:
+        index[OURS]["spacing"] = config.sampling.spacing
     written = {SCHEDULER: scheduler}
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
@@ -172,11 +208,18 @@ def write(config: ModelConfig) -> dict[str, Json]:
 
 
 def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
+    if isinstance(config, RectifiedFlowConfig):
+        return {
+            "_class_name": FLOW,
+            "num_train_timesteps": config.train_steps,
+            "shift": config.shift,
+        }
     kind = {"_class_name": "LCMScheduler", **CONSISTENCY_SAME}
     return {
         **(kind if consistent else {"_class_name": "DDIMScheduler"}),
         **SCHEDULE_SAME,
         "beta_end": config.beta_end,
+        "beta_schedule": config.beta_rule,
         "beta_start": config.beta_start,
         "num_train_timesteps": config.train_steps,
         "prediction_type": {v: k for k, v in PREDICTIONS.items()}[config.prediction],

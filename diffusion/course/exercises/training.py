@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.config import VariancePreservingConfig
 from diffusion.course.exercise import Exercise
 from diffusion.process import schedule
-from diffusion.training.denoiser import weight
+from diffusion.process.schedule import weight
 
 
 def _batch() -> list[tuple[Any, ...]]:

@@ -104,7 +104,7 @@ def resolutions(run: Trace, indices: Sequence[int]) -> Figure:
         maps = alike([_last_of(one, "down")[i][0] for one in seen])
         rows.append((f"level {i}\n{shape(x)}", maps))
     rows.append(("bottleneck", alike([one.tensors["bottleneck"][0] for one in seen])))
-    return rows_of(rows, [f"t = {one.step.t}" for one in seen])
+    return rows_of(rows, [f"t = {one.step.t:g}" for one in seen])
 
 
 def looked_at(run: Trace, index: int, positions: Sequence[tuple[int, int]]) -> Figure:
@@ -152,7 +152,7 @@ def without_skips(run: Trace, index: int) -> Figure:
         kept = [jnp.zeros_like(x) if size in (x.shape[1], None) else x for x in skips]
         pictures.append(imagined(run, activations, bottom, kept))
     titles = ["all skips", *(f"none of {size}×{size}" for size in sizes), "no skips"]
-    return rows_of([(f"t = {activations.step.t}", pictures)], titles, side=1.5)
+    return rows_of([(f"t = {activations.step.t:g}", pictures)], titles, side=1.5)
 
 
 def bottleneck_scaled(run: Trace, indices: Sequence[int], factors: Sequence[float]) -> Figure:
@@ -162,7 +162,7 @@ def bottleneck_scaled(run: Trace, indices: Sequence[int], factors: Sequence[floa
         activations = run.activations(index)
         bottom, skips = activations.tensors["bottleneck"], skips_of(activations)
         pictures = [imagined(run, activations, factor * bottom, skips) for factor in factors]
-        rows.append((f"t = {activations.step.t}", pictures))
+        rows.append((f"t = {activations.step.t:g}", pictures))
     return rows_of(rows, [f"times {factor:g}" for factor in factors], side=1.3)
 
 
@@ -176,7 +176,7 @@ def bottleneck_swapped(run: Trace, other: Trace, indices: Sequence[int]) -> Figu
             imagined(run, activations, lent.tensors["bottleneck"], skips_of(activations)),
             other.artist.decode(lent.step.x0)[0],
         ]
-        rows.append((f"t = {activations.step.t}", pictures))
+        rows.append((f"t = {activations.step.t:g}", pictures))
     titles = ["its own", "with the other's\nbottleneck", "the other"]
     return rows_of(rows, titles, side=1.3)
 

@@ -89,7 +89,7 @@ def _film(figure: Figure, lower: Any, run: Trace) -> None:
         step = run.steps[i]
         top = figure.add_subplot(lower[0, column])
         show(top, run.artist.decode(step.x_t)[0], "")
-        top.set_title(f"glance {i + 1}, t = {step.t}", fontsize=SMALL, color=INK)
+        top.set_title(f"glance {i + 1}, t = {step.t:g}", fontsize=SMALL, color=INK)
         below = figure.add_subplot(lower[1, column])
         show(below, run.artist.decode(step.x0)[0], "")
         if column == 0:

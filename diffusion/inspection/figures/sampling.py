@@ -20,7 +20,7 @@ def film(run: Trace, moments: int = 10) -> Figure:
             ("canvas $z_t$", [run.artist.decode(step.x_t)[0] for step in steps]),
             (r"it sees $\hat x_0$", [run.artist.decode(step.x0)[0] for step in steps]),
         ],
-        [f"t = {step.t}" for step in steps],
+        [f"t = {step.t:g}" for step in steps],
     )
 
 
@@ -43,7 +43,7 @@ def branches(run: Trace, moments: int = 8) -> Figure:
             ("difference", [amount(one / most) for one in difference]),
             ("guided", colours[2 * n :]),
         ],
-        [f"t = {run.steps[i].t}" for i in indices],
+        [f"t = {run.steps[i].t:g}" for i in indices],
     )
 
 

@@ -16,8 +16,8 @@ from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, rows_of
 from diffusion.pipeline import Artist
-from diffusion.process.schedule import alpha_bar_table, snr
-from diffusion.training.denoiser import PREVIEWED, weight
+from diffusion.process.schedule import alpha_bar_table, snr, weight
+from diffusion.training.denoiser import PREVIEWED
 
 
 def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:

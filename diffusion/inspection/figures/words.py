@@ -62,7 +62,7 @@ def heat_maps(run: Trace, index: int) -> Figure:
             show(axis, heat(activations, word, side), cmap=AMOUNT)
     for axis, word in zip(axes[0, 1:], words, strict=True):
         axis.set_title(word.text, fontsize=SMALL + 1, color=INK)
-    axes[0, 0].set_title(f"t = {activations.step.t}", fontsize=SMALL + 1, color=INK)
+    axes[0, 0].set_title(f"t = {activations.step.t:g}", fontsize=SMALL + 1, color=INK)
     return figure
 
 
@@ -81,7 +81,7 @@ def over_time(run: Trace, indices: Sequence[int], chosen: Sequence[str], side: i
     for column, index in enumerate(indices):
         activations = run.activations(index)
         show(axes[0, column], run.artist.decode(activations.step.x0)[0])
-        axes[0, column].set_title(f"t = {activations.step.t}", fontsize=SMALL, color=INK)
+        axes[0, column].set_title(f"t = {activations.step.t:g}", fontsize=SMALL, color=INK)
         for axis, text in zip(axes[1:, column], chosen, strict=True):
             show(axis, heat(activations, by_text[text], side), cmap=AMOUNT)
     axes[0, 0].set_ylabel("it sees", fontsize=SMALL, color=INK)
