@@ -10,6 +10,7 @@ from diffusion.config import (
     DenoiserConfig,
     ModelConfig,
     ProcessConfig,
+    RectifiedFlowConfig,
     UNetConfig,
     VariancePreservingConfig,
     from_dict,
@@ -74,6 +75,7 @@ def test_what_fills_a_slot_keeps_its_contract(preset):
     assert isinstance(preset().denoiser, DenoiserConfig)
     assert isinstance(preset().autoencoder, AutoencoderConfig)
     assert isinstance(preset().process, ProcessConfig)
+    assert isinstance(RectifiedFlowConfig(), ProcessConfig)
     assert not isinstance(preset().process, DenoiserConfig)
 
 
@@ -113,6 +115,10 @@ def test_from_dict_names_the_missing_entry():
         (["denoiser.in_channels=8"], r"denoiser\.in_channels must be 4, or 9 for inpainting"),
         (["image_size=500"], "image_size"),
         (["process.prediction=x0"], r"process\.prediction is 'x0'; choose one of epsilon, v"),
+        (
+            ["process.beta_rule=cosine"],
+            r"beta_rule is 'cosine'; choose one of scaled_linear, linear",
+        ),
         (["process.train_steps=0"], r"process\.train_steps is 0; give whole numbers from 1 on"),
         (["text_encoder.layers=0"], r"text_encoder\.layers is 0"),
     ],
@@ -120,6 +126,14 @@ def test_from_dict_names_the_missing_entry():
 def test_parts_that_do_not_fit_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         override(sd_v1(), settings)
+
+
+@pytest.mark.parametrize("shift", ["0", "-1.0", "1e999"])
+def test_a_shift_that_makes_no_sense_is_refused(shift):
+    flow = dataclasses.replace(sd_v1(), process=RectifiedFlowConfig())
+    assert override(flow, ["process.shift=3"]).process == RectifiedFlowConfig(shift=3.0)
+    with pytest.raises(ValueError, match=r"process\.shift is .*; give a number above 0"):
+        override(flow, [f"process.shift={shift}"])
 
 
 def test_override_replaces_what_is_named_and_nothing_else():
@@ -162,4 +176,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "denoiser.heads", "autoencoder.scaling_factor", "process.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 4
+    assert len(listed) == len({*listed}) == 3 + 8 + 10 + 6 + 5 + 3

@@ -35,6 +35,16 @@ def test_the_numbers_of_stable_diffusion():
     np.testing.assert_allclose(alpha_bars[[0, -1]], [0.99915, 0.0046601], rtol=1e-4)
 
 
+def test_linear_betas_are_those_of_other_models():
+    """alpha_bar of AnimateDiff's schedule, and the betas of DiT's."""
+    motion = schedule.alpha_bars(VariancePreservingConfig(beta_rule="linear"))
+    expected = [0.571, 0.162, 0.0227, 0.00158]
+    np.testing.assert_allclose(motion[[249, 499, 749, 999]], expected, rtol=3e-3)
+    betas = schedule.betas(VariancePreservingConfig(1000, 0.0001, 0.02, "linear"))
+    np.testing.assert_allclose(betas[[0, -1]], [0.0001, 0.02])
+    np.testing.assert_allclose(np.diff(betas), 0.0199 / 999)
+
+
 def test_snr_falls_at_every_timestep():
     snr = schedule.snr(schedule.alpha_bars(CONFIG))
     assert (np.diff(snr) < 0).all()

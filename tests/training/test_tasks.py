@@ -23,11 +23,12 @@ from diffusion.datasets.captions import caption, captions, said_by
 from diffusion.datasets.curriculum import CAPTION_DROPOUT, practice
 from diffusion.datasets.garden import ATTRIBUTES, HELD_OUT, Scene, is_held_out, sample_scenes
 from diffusion.process import schedule
+from diffusion.process.schedule import GAMMA, TIMES, draw_timesteps, weight
 from diffusion.runtime.parameters import Params, split
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import denoiser, text_encoder
 from diffusion.training.autoencoder import AutoencoderTask, measure_scale
-from diffusion.training.denoiser import GAMMA, TIMES, DenoiserTask, draw_timesteps, weight
+from diffusion.training.denoiser import DenoiserTask
 from diffusion.training.loop import State, TrainConfig, init_state, make_step
 from diffusion.training.text_encoder import (
     OPTIONS,

@@ -5,7 +5,15 @@ import dataclasses
 
 import pytest
 
-from diffusion.config import SamplingConfig, garden, sd_v1, sd_v2, sd_v2_base
+from diffusion.config import (
+    RectifiedFlowConfig,
+    SamplingConfig,
+    VariancePreservingConfig,
+    garden,
+    sd_v1,
+    sd_v2,
+    sd_v2_base,
+)
 from diffusion.weights import configs
 from diffusion.weights.architectures import architecture
 
@@ -49,14 +57,20 @@ SCHEDULE_1 = {
     "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": False,
     "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None, "clip_sample": False,
 }  # fmt: skip
+FLOW = {  # of Stable Diffusion 3.5
+    "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
+    "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15,
+    "invert_sigmas": False, "shift_terminal": None, "use_dynamic_shifting": False,
+    "use_karras_sigmas": False,
+}  # fmt: skip
 SCHEDULE_2 = SCHEDULE_1 | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
 
 
 SAYS = {  # where the message names something else than the option
     "attention_head_dim": "heads|attention_head_dim",
     "cross_attention_dim": "context_width",
-    "_class_name": r"FlowMatchEulerDiscreteScheduler|\['a'\]",
-    "_diffusion": "guidance|name|sampler|steps|_diffusion",
+    "_class_name": r"FlowMatchHeunDiscreteScheduler|\['a'\]",
+    "_diffusion": "guidance|name|sampler|steps|spacing|_diffusion",
 }
 
 
@@ -118,19 +132,80 @@ def test_options_that_are_absent_have_the_reference_s_defaults():
     assert configs.read(bare, "sd-v1") == sd_v1()
 
 
+def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes():
+    contents = files(schedule={"_class_name": "DDIMScheduler"})
+    assert configs.read(contents, "sd-v1") == sd_v1()
+    del contents[configs.SCHEDULER]["set_alpha_to_one"]
+    with pytest.raises(ValueError, match=r"set_alpha_to_one .* is not supported"):
+        configs.read(contents, "sd-v1")
+
+
 @pytest.mark.parametrize(
-    ("kind", "option"),
+    ("kind", "start", "end", "rule"),
     [
-        ("PNDMScheduler", "beta_schedule"),
-        ("DDIMScheduler", "set_alpha_to_one"),
+        ("PNDMScheduler", 0.0001, 0.02, "linear"),
+        ("DPMSolverMultistepScheduler", 0.0001, 0.02, "linear"),
+        ("HeunDiscreteScheduler", 0.00085, 0.012, "linear"),
+        ("LCMScheduler", 0.00085, 0.012, "scaled_linear"),
     ],
 )
-def test_an_absent_option_of_a_scheduler_means_what_the_reference_takes(kind, option):
-    contents = files(schedule={"_class_name": kind})
-    assert configs.read(contents, "sd-v1") == sd_v1()
-    del contents[configs.SCHEDULER][option]
-    with pytest.raises(ValueError, match=f"{option} .* is not supported"):
-        configs.read(contents, "sd-v1")
+def test_absent_betas_are_those_of_the_reference_s_class(kind, start, end, rule):
+    contents = files()
+    contents[configs.SCHEDULER] = {"_class_name": kind}
+    found = configs.read(contents, "odd").process
+    assert found == VariancePreservingConfig(beta_start=start, beta_end=end, beta_rule=rule)
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [
+        {"beta_start": 0.0001, "beta_end": 0.02, "beta_rule": "linear"},  # DiT, PixArt
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_rule": "linear"},  # AnimateDiff
+        {"beta_start": 0.0015, "beta_end": 0.0195},  # latent diffusion, celebahq
+    ],
+)
+def test_the_betas_of_other_models_come_back(betas):
+    config = dataclasses.replace(sd_v1(), process=VariancePreservingConfig(**betas))
+    written = configs.write(config)
+    assert written[configs.SCHEDULER]["beta_start"] == betas["beta_start"]
+    assert configs.read(written, "another") == config
+
+
+def test_a_rectified_flow():
+    contents = files() | {configs.SCHEDULER: FLOW}
+    found = configs.read(contents, "flow")
+    assert found.process == RectifiedFlowConfig(shift=3.0)
+    assert found.sampling == SamplingConfig("euler")
+    written = configs.write(found)
+    assert written[configs.INDEX]["scheduler"] == ["diffusers", FLOW["_class_name"]]
+    assert written[configs.SCHEDULER] == {name: FLOW[name] for name in list(FLOW)[:3]}
+    few = dataclasses.replace(found, sampling=SamplingConfig("ddpm", 4, "trailing"))
+    for config in (found, few):  # its file has no place for the spacing
+        assert configs.read(configs.write(config), "another") == config
+    bare = files() | {configs.SCHEDULER: {"_class_name": FLOW["_class_name"]}}
+    assert configs.read(bare, "flow").process == RectifiedFlowConfig()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("use_dynamic_shifting", True),
+        ("use_karras_sigmas", True),
+        ("use_exponential_sigmas", True),
+        ("use_beta_sigmas", True),
+        ("invert_sigmas", True),
+        ("stochastic_sampling", True),
+        ("shift_terminal", 0.1),
+        ("an_option_of_next_year", 1),
+        ("shift", 0),
+        ("shift", "3"),
+        ("num_train_timesteps", 0.5),
+    ],
+)
+def test_what_a_flow_s_file_may_not_say_is_named(option, value):
+    contents = files() | {configs.SCHEDULER: FLOW | {option: value}}
+    with pytest.raises(ValueError, match=f"scheduler_config.json: {option}"):
+        configs.read(contents, "odd")
 
 
 @pytest.mark.parametrize("kind", ["PNDMScheduler", "DDIMScheduler", "DDPMScheduler"])
@@ -200,9 +275,9 @@ def test_what_is_written_is_read(config):
         ("text", "hidden_act", "relu"),
         ("text", "num_hidden_layers", 10**9),
         ("text", "layer_norm_eps", None),
-        ("schedule", "_class_name", "FlowMatchEulerDiscreteScheduler"),
+        ("schedule", "_class_name", "FlowMatchHeunDiscreteScheduler"),
         ("schedule", "_class_name", ["a"]),
-        ("schedule", "beta_schedule", "linear"),
+        ("schedule", "beta_schedule", "squaredcos_cap_v2"),
         ("schedule", "beta_start", "0.1"),
         ("schedule", "prediction_type", "sample"),
         ("schedule", "rescale_betas_zero_snr", True),
@@ -216,6 +291,7 @@ def test_what_is_written_is_read(config):
         ("model_index", "_diffusion", []),
         ("model_index", "_diffusion", {"sampler": "best"}),
         ("model_index", "_diffusion", {"steps": 0}),
+        ("model_index", "_diffusion", {"spacing": "even"}),
         ("unet", "time_cond_proj_dim", "wide"),
     ],
 )
