@@ -23,7 +23,7 @@ from flax import nnx
 
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
-from parity import blocks, full_size, lora, pipeline, reference, samplers, tokenizer
+from parity import blocks, flow, full_size, lora, pipeline, reference, samplers, tokenizer
 from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
@@ -56,6 +56,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
         return
     yield from networks(reference.TINY, seed, tiny=True)
     yield "samplers", samplers.rows(seed)
+    yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)
     yield from pipeline.sections(seed)

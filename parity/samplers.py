@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from diffusion.config import VariancePreservingConfig
-from diffusion.process import VariancePreserving, samplers
+from diffusion.process import Process, VariancePreserving, samplers
 from parity.rows import Row, compare
 
 BOUND = 1e-5  # of the error of a latent, relative to its largest number, in float32
@@ -43,6 +43,15 @@ EXPLODING = ("euler", "euler_a", "heun")
 KINDS = {"epsilon": "epsilon", "v": "v_prediction"}
 
 
+class Sampled(Protocol):
+    """Whatever has a table: a case here, or of another process."""
+
+    @property
+    def process(self) -> Process: ...
+
+    def table(self) -> samplers.SamplerTable: ...
+
+
 @dataclass(frozen=True)
 class Case:
     """A sampler with all its settings."""
@@ -62,10 +71,14 @@ class Case:
     def __str__(self) -> str:
         return f"{self.sampler}, {self.kind}, {self.steps} steps, strength {self.strength}"
 
+    @property
+    def process(self) -> VariancePreserving:
+        return process(self.kind)
+
     def table(self) -> samplers.SamplerTable:
         return samplers.table(
             self.name,
-            process(self.kind),
+            self.process,
             self.steps,
             spacing=self.spacing,
             eta=self.eta,
@@ -103,7 +116,7 @@ LIVE = ((1, 2, 3, 4, 25, 50, 100), ((25, 0.4), (10, 0.75), (4, 0.3), (50, 0.58),
 RECORDED = ((1, 2, 4, 25), ((10, 0.75), (4, 0.3)))
 
 
-def network(z: np.ndarray, timestep: int) -> np.ndarray:
+def network(z: np.ndarray, timestep: float) -> np.ndarray:
     """Predict something smooth that depends on every input, in float32."""
     shifted = np.roll(z, 1, axis=-1)
     return np.float32(0.9) * np.sin(z + np.float32(timestep / 300)) + np.float32(0.2) * shifted
@@ -116,13 +129,13 @@ def draw(shape: tuple[int, ...], calls: int, seed: int) -> tuple[np.ndarray, np.
     return z, random.standard_normal((calls, *shape), np.float32)
 
 
-def ours(case: Case, z: np.ndarray, noise: np.ndarray) -> Trajectory:
+def ours(case: Sampled, z: np.ndarray, noise: np.ndarray) -> Trajectory:
     """The trajectory of our own sampler, from `z` as noisy as the first timestep."""
-    table, step = case.table(), _step(case.kind)
+    table, step = case.table(), _step(case.process)
     latents, memory = [z], jnp.zeros_like(z)
     for call in range(len(table.step)):
         row = table.row(call)
-        prediction = network(latents[-1], int(row.timestep))
+        prediction = network(latents[-1], row.timestep.item())
         moved, memory = step(row, latents[-1], memory, noise[call], prediction)
         latents.append(np.asarray(moved))
     return Trajectory(np.asarray(table.timestep), np.stack(latents))
@@ -134,7 +147,7 @@ def process(kind: str) -> VariancePreserving:
 
 
 @cache
-def _step(kind: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _step(process: Process) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """A compiled step on noise that is given."""
 
     @jax.jit
@@ -145,7 +158,7 @@ def _step(kind: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
         noise: jax.Array,
         said: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        x0 = process(kind).to_x0(said, z, jnp.full(len(z), row.timestep))
+        x0 = process.to_x0(said, z, jnp.full(len(z), row.timestep))
         return samplers.update(row, z, x0, memory, noise)
 
     return step
@@ -200,10 +213,10 @@ def _scheduler(case: Case) -> Any:
 def compare_latents(block: str, one: Trajectory, other: Trajectory) -> Row:
     """The row of the latent that differs most, measured by its own size."""
     latents = zip(one.latents, other.latents, strict=True)
-    return max((compare(block, *pair, BOUND) for pair in latents), key=_badness)
+    return max((compare(block, *pair, BOUND) for pair in latents), key=badness)
 
 
-def _badness(row: Row) -> tuple[bool, float]:
+def badness(row: Row) -> tuple[bool, float]:
     return not row.ok, row.relative
 
 
@@ -216,7 +229,7 @@ def rows(seed: int) -> list[Row]:
         one, other = ours(case, z, noise), reference(case, z, noise)
         timesteps.append((one.timesteps, other.timesteps))
         row = compare_latents(f"sampler {case.sampler}, {case.kind}", one, other)
-        worst[row.block] = max(worst.get(row.block, row), row, key=_badness)
+        worst[row.block] = max(worst.get(row.block, row), row, key=badness)
     told = [np.concatenate(side) for side in zip(*timesteps, strict=True)]
     return [compare("timesteps of all samplers", *told, bound=0.0), *worst.values()]
 

@@ -1,6 +1,7 @@
 """A slot takes any architecture: a toy denoiser and a toy autoencoder paint, learn and are traced.
 
 Neither pipeline nor training nor trace is touched: all they know is one entry in `ARCHITECTURES`.
+The slot of the process is filled with each that there is.
 """
 
 import dataclasses
@@ -12,7 +13,10 @@ import pytest
 from flax import nnx
 
 import diffusion
+from diffusion.config import RectifiedFlowConfig, SamplingConfig
+from diffusion.images import from_uint8
 from diffusion.inspection.trace import trace
+from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.denoiser import DenoiserTask
 from diffusion.training.loop import TrainConfig, train
@@ -113,6 +117,16 @@ def toy_folder(config, write_model, tmp_path):
     return write_model(tmp_path / "toy", config)
 
 
+@pytest.fixture
+def flow(config, write_model, tmp_path):
+    """The toys on straight paths."""
+    process, sampling = RectifiedFlowConfig(shift=3.0), SamplingConfig("euler", 4)
+    changed = dataclasses.replace(config, process=process, sampling=sampling)
+    artist = diffusion.load(write_model(tmp_path / "flow", changed))
+    assert (artist.config.process, artist.config.sampling) == (process, sampling)
+    return artist
+
+
 def test_it_paints(toy_folder):
     artist = diffusion.load(toy_folder)
     pictures = artist.paint(PROMPT, seed=3, count=2, steps=3)
@@ -143,10 +157,61 @@ def test_it_is_traced(toy_folder):
     assert run.decoder_activations["picture"].shape == (1, 16, 16, 3)
 
 
+def test_a_flow_goes_along_what_the_denoiser_says(flow):
+    steps = list(flow.sample(PROMPT, count=2, seed=3))
+    told = [step.t for step in steps]
+    np.testing.assert_allclose(told, flow.process.timesteps(4))
+    np.testing.assert_array_equal(steps[0].x_t, initial_noise(picture_keys(3, [0, 1]), (8, 8, 12)))
+    for step, arrives in zip(steps, [*told[1:], 0.0], strict=True):
+        moved = step.x_t + (arrives - step.t) / 1000 * step.prediction
+        np.testing.assert_allclose(step.x_next, moved, atol=1e-5)
+    pictures = flow.paint(PROMPT, count=2, seed=3)
+    np.testing.assert_array_equal(pictures, flow.decode(steps[-1].x_next))
+    inside = trace(flow, PROMPT, seed=3).activations(1)
+    assert inside.step.t == told[1]
+    np.testing.assert_allclose(np.tanh(inside.tensors["mixer"][:1]), inside.conditional, atol=1e-6)
+
+
+def test_a_flow_begins_with_a_picture_and_leaves_what_is_not_masked(flow):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    mask = np.zeros((16, 16), bool)
+    mask[4:10, 2:16] = True
+    known = flow.autoencoder.encode(from_uint8(image)[None])
+    noise = initial_noise(picture_keys(7, [0]), (8, 8, 12))
+
+    def under_noise(t):
+        return (1 - t / 1000) * known + t / 1000 * noise
+
+    settings = {"image": image, "seed": 7, "steps": 4}
+    part = list(flow.sample(PROMPT, strength=0.5, **settings))
+    assert [step.index for step in part] == [2, 3]
+    np.testing.assert_allclose(part[0].x_t, under_noise(part[0].t), atol=1e-5)
+    steps = list(flow.sample(PROMPT, mask=mask, **settings))
+    np.testing.assert_array_equal(steps[0].x_t, noise)
+    stays = ~mask[::2, ::2]
+    for step, arrives in zip(steps, [*(step.t for step in steps[1:]), 0.0], strict=True):
+        expected = under_noise(arrives)
+        np.testing.assert_allclose(step.x_next[:, stays], expected[:, stays], atol=1e-5)
+        assert np.abs(step.x_next - expected)[:, ~stays].max() > 0.01
+    painted = flow.paint(PROMPT, mask=mask, **settings)[0]
+    np.testing.assert_array_equal(painted[~mask], image[~mask])
+    assert (painted[mask] != image[mask]).mean() > 0.5
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "euler_a", "dpm++2m", "lcm"])
+def test_a_flow_paints_with_every_sampler_but_one(flow, sampler):
+    *_, last = flow.sample(PROMPT, sampler=sampler, steps=3)
+    assert np.isfinite(last.x_next).all()
+    with pytest.raises(ValueError, match='"heun" cannot'):
+        flow.paint(PROMPT, sampler="heun")
+
+
 @pytest.mark.filterwarnings("ignore:the prompt has more")  # the tiny model's is a short one
-@pytest.mark.parametrize("slot", ["denoiser", "autoencoder"])
+@pytest.mark.parametrize("slot", ["denoiser", "autoencoder", "process"])
 def test_it_learns(config, toy_folder, tmp_path, slot):
     config = folder.load_config(toy_folder)
+    if slot == "process":
+        slot, config = "denoiser", dataclasses.replace(config, process=RectifiedFlowConfig())
     if slot == "autoencoder":
         task = AutoencoderTask(config)
     else:

@@ -14,6 +14,7 @@ from flax import nnx
 
 from diffusion.config import (
     ModelConfig,
+    RectifiedFlowConfig,
     TextEncoderConfig,
     UNetConfig,
     VAEConfig,
@@ -90,6 +91,8 @@ def make(name: str) -> Any:
     if name == "text":
         return TextTask(small(), words())
     config = small()
+    if name == "flow":
+        config = dataclasses.replace(config, process=RectifiedFlowConfig())
     return DenoiserTask(
         config, words(), fresh("text_encoder", config, 1), fresh("autoencoder", config, 2)
     )
@@ -115,7 +118,7 @@ def school(name: str) -> School:
     return School(task, task.init(0), batch, make_step(task, CONFIG))
 
 
-@pytest.mark.parametrize("name", ["vae", "text", "unet"])
+@pytest.mark.parametrize("name", ["vae", "text", "unet", "flow"])
 def test_a_task_gives_gradients_and_learns_a_batch_by_heart(name):
     task, _, batch, step = school(name)
     state, first = step(school(name).at(0), task.frozen, batch)
@@ -386,6 +389,38 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
     counts = np.asarray(weight(schedule.snr(jnp.asarray(alpha_bar, jnp.float32)), kind))
     assert float(loss) == pytest.approx(np.mean(counts * error), rel=1e-4)
     assert float(metrics["error"]) == pytest.approx(np.mean(error), rel=1e-4)
+
+
+def test_the_loss_of_a_flow_is_the_squared_error_of_its_velocity(monkeypatch):
+    """Of a denoiser that says nothing: noise less picture, at every timestep alike."""
+    task = make("flow")
+    seen: dict[str, Any] = {}
+
+    class Silent(nnx.Module):
+        def __call__(self, x_t, t, context):
+            seen["x_t"], seen["t"] = x_t, t
+            return jnp.zeros_like(x_t)
+
+    monkeypatch.setitem(task.structures, "denoiser", nnx.split(Silent())[0])
+    batch = task.batch(np.random.default_rng(0), 2)
+
+    @jax.jit
+    def run(frozen: Params) -> tuple[Any, ...]:
+        keys = jax.random.split(jax.random.key(0), 3)
+        latents, _ = task.seen(frozen, batch, keys[0], jnp.float32)
+        noise = jax.random.normal(keys[1], latents.shape)
+        return *task.loss({}, frozen, batch, jax.random.key(0)), seen, latents, noise
+
+    loss, metrics, told, latents, noise = run(task.frozen)
+    t = np.asarray(told["t"])
+    np.testing.assert_allclose(
+        t, task.process.draw_timesteps(jax.random.split(jax.random.key(0), 3)[2], len(t)), rtol=1e-5
+    )
+    s = t[:, None, None, None] / 1000
+    np.testing.assert_allclose(told["x_t"], (1 - s) * latents + s * noise, atol=1e-5)
+    error = np.square(np.asarray(noise - latents)).mean()
+    assert float(loss) == pytest.approx(error, rel=1e-4)
+    assert float(metrics["error"]) == pytest.approx(error, rel=1e-4)
 
 
 def test_the_measured_scale_gives_latents_of_unit_variance():
