@@ -148,6 +148,9 @@ class VariancePreservingConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_rule: str = "scaled_linear"  # how the betas between are spaced: one of `BETA_RULES`
+    clean_end: bool = (
+        False  # does DDIM arrive at x0, or at the first timestep, a trace short of it?
+    )
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:

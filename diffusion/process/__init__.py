@@ -38,6 +38,9 @@ class Process(Protocol):
     def levels(self, t: Any) -> tuple[np.ndarray, np.ndarray]:
         """alpha and sigma in float64, for tables."""
 
+    def last_levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and sigma that the last step of DDIM arrives at, an array of one each."""
+
     def timesteps(self, steps: int, spacing: str = "leading") -> Real[np.ndarray, " steps"]:
         """`steps` of the timesteps, from noisy to clean: int32 or float32.
 

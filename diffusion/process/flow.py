@@ -65,6 +65,10 @@ class RectifiedFlow:
         sigma = t.astype(np.float64) / self.train_steps
         return 1.0 - sigma, sigma
 
+    def last_levels(self) -> tuple[Float[np.ndarray, "1"], Float[np.ndarray, "1"]]:
+        """Where DDIM arrives: x0."""
+        return np.ones(1), np.zeros(1)
+
     def timesteps(self, steps: int, spacing: str = "leading") -> Float[np.ndarray, " steps"]:
         """From T, pure noise, to clean, as float32: evenly spaced, then shifted.
 

@@ -55,16 +55,14 @@ def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.
     """DDIM: no noise at eta = 0, that of DDPM at eta = 1 (Song et al. 2021, eq. 12 and 16).
 
     As Stable Diffusion configures it, the last step stops at the first timestep, a trace of noise
-    short of x0; at eta > 0 even that step draws noise.
+    short of x0, and draws noise at eta > 0. Other processes arrive at x0 (`Process.last_levels`).
 
     Raises ValueError if `steps` is not between 1 and T, or `eta` not between 0 and 1.
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta must be between 0 (no noise) and 1 (as much as ddpm), got {eta}")
     t = process.timesteps(steps, spacing)
-    alpha, sigma, next_alpha, next_sigma = levels_of_steps(
-        process, t, final=process.levels(np.array([0]))
-    )
+    alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t, process.last_levels())
     fresh = eta * (next_sigma / sigma) * np.sqrt(sigma**2 - (alpha / next_alpha * next_sigma) ** 2)
     # The weight of the paper's epsilon, which is (x_t - alpha x0) / sigma.
     direction = np.sqrt(next_sigma**2 - fresh**2) / sigma

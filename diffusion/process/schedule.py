@@ -208,6 +208,10 @@ class VariancePreserving:
         """alpha and sigma in float64, for the tables of samplers."""
         return np.sqrt(self.alpha_bars[t]), np.sqrt(1.0 - self.alpha_bars[t])
 
+    def last_levels(self) -> tuple[Float[np.ndarray, "1"], Float[np.ndarray, "1"]]:
+        """Where DDIM arrives: x0, or the first timestep."""
+        return (np.ones(1), np.zeros(1)) if self.config.clean_end else self.levels(np.zeros(1, int))
+
     def timesteps(self, steps: int, spacing: str = "leading") -> Int[np.ndarray, " steps"]:
         """From noisy to clean; see `timesteps`."""
         return timesteps(self.config, steps, spacing)

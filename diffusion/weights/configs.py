@@ -20,7 +20,7 @@ from diffusion.config import (
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET, SPACINGS
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
-from diffusion.weights.options import Json, check, choice, fraction, naming, number, off
+from diffusion.weights.options import Json, check, choice, flag, fraction, naming, number, off
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -58,7 +58,6 @@ OTHER_BETAS: dict[str, Json] = {
 }
 SCHEDULE_SAME: Json = {
     "rescale_betas_zero_snr": False,
-    "set_alpha_to_one": False,
     "thresholding": False,
 }
 CONSISTENCY_SAME: Json = {
@@ -159,12 +158,11 @@ def _read_flow(data: Json) -> RectifiedFlowConfig:
 
 def _read_diffusion(data: Json, kind: str) -> VariancePreservingConfig:
     # What the reference takes where an option is absent.
-    absent = OTHER_BETAS.get(kind, BETAS) | {"set_alpha_to_one": kind == "DDIMScheduler"}
-    data = absent | data
+    data = OTHER_BETAS.get(kind, BETAS) | data
     same = SCHEDULE_SAME
-    if kind == "LCMScheduler":  # whose last step always lands on x0
+    if kind == "LCMScheduler":
         same = SCHEDULE_SAME | CONSISTENCY_SAME
-        data = CONSISTENCY_SAME | data | {"set_alpha_to_one": False}
+        data = CONSISTENCY_SAME | data
     looked_at = {*same, "trained_betas"}
     check({option: value for option, value in data.items() if option in looked_at}, same)
     end = fraction(data, "beta_end", 0.02, 1)
@@ -173,6 +171,7 @@ def _read_diffusion(data: Json, kind: str) -> VariancePreservingConfig:
         beta_start=fraction(data, "beta_start", 0.0001, end),
         beta_end=end,
         beta_rule=choice(data, "beta_schedule", "linear", BETA_RULES),
+        clean_end=flag(data, "set_alpha_to_one", kind in ("DDIMScheduler", "LCMScheduler")),
         prediction=PREDICTIONS[choice(data, "prediction_type", "epsilon", PREDICTIONS)],
     )
 
@@ -222,6 +221,7 @@ def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
         "beta_schedule": config.beta_rule,
         "beta_start": config.beta_start,
         "num_train_timesteps": config.train_steps,
+        "set_alpha_to_one": config.clean_end,
         "prediction_type": {v: k for k, v in PREDICTIONS.items()}[config.prediction],
         "steps_offset": OFFSET,
         "clip_sample": False,

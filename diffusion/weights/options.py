@@ -47,6 +47,13 @@ def choice(data: Json, option: str, default: str, known: Collection[str]) -> str
     return value
 
 
+def flag(data: Json, option: str, default: bool) -> bool:
+    value = data.get(option, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{option} is {value!r}; true or false is needed")
+    return value
+
+
 def number(data: Json, option: str, default: int, low: int, high: int) -> int:
     value = data.get(option, default)
     if type(value) is not int or not low <= value <= high:

@@ -145,6 +145,14 @@ def test_euler_is_ddim_until_the_last_step():
     assert_same_table(head(euler, 19), head(ddim, 19))
 
 
+@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+def test_where_the_end_is_clean_ddim_is_euler(spacing):
+    clean = VariancePreserving(VariancePreservingConfig(clean_end=True))
+    tables = (samplers.table(name, clean, 20, spacing=spacing) for name in ("ddim", "euler"))
+    assert_same_table(*tables)
+    assert samplers.table("ddim", clean, 20, eta=1.0).z_from_noise[-1] == 0
+
+
 def test_ancestral_euler_is_ddpm():
     assert_same_table(samplers.table("euler_a", PROCESS, 20), samplers.table("ddpm", PROCESS, 20))
 
