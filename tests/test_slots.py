@@ -161,7 +161,9 @@ def test_a_flow_goes_along_what_the_denoiser_says(flow):
     steps = list(flow.sample(PROMPT, count=2, seed=3))
     told = [step.t for step in steps]
     np.testing.assert_allclose(told, flow.process.timesteps(4))
-    np.testing.assert_array_equal(steps[0].x_t, initial_noise(picture_keys(3, [0, 1]), (8, 8, 12)))
+    np.testing.assert_array_equal(
+        steps[0].x_t, initial_noise(picture_keys(3, jnp.arange(2)), (8, 8, 12))
+    )
     for step, arrives in zip(steps, [*told[1:], 0.0], strict=True):
         moved = step.x_t + (arrives - step.t) / 1000 * step.prediction
         np.testing.assert_allclose(step.x_next, moved, atol=1e-5)
@@ -177,7 +179,7 @@ def test_a_flow_begins_with_a_picture_and_leaves_what_is_not_masked(flow):
     mask = np.zeros((16, 16), bool)
     mask[4:10, 2:16] = True
     known = flow.autoencoder.encode(from_uint8(image)[None])
-    noise = initial_noise(picture_keys(7, [0]), (8, 8, 12))
+    noise = initial_noise(picture_keys(7, jnp.arange(1)), (8, 8, 12))
 
     def under_noise(t):
         return (1 - t / 1000) * known + t / 1000 * noise
