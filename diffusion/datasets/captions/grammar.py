@@ -75,7 +75,7 @@ def captions(
 def clip_captions(
     clips: Clips, rng: np.random.Generator, detailed_share: float = 0.0
 ) -> list[Caption]:
-    """Write one caption for each clip, in all languages alike: the scene, and what happens in it."""
+    """Write one caption for each clip, in all languages alike: its scene, and what happens."""
     names = [*MOTIONS, ""]
     return [
         caption(
