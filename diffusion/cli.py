@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 import jax
 
 import diffusion
-from diffusion import picture_files
+from diffusion import picture_files, picture_reading
 from diffusion.painting import paint_files
 from diffusion.runtime import hosts
 from diffusion.runtime.compilation_cache import keep_compilations
@@ -293,7 +293,7 @@ def settings_in(options: argparse.Namespace) -> PictureSettings:
         if getattr(options, entry.name, None) is not None:
             name = flag(entry)
             raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
-    settings = picture_files.read_settings(options.again)
+    settings = picture_reading.read_settings(options.again)
     if picture_files.digest(settings) != settings.digest:
         raise ValueError(
             f"{options.again} was painted from files that have changed since: "
