@@ -24,7 +24,7 @@ SAME_SHAPE = 0.02  # by which sides may differ in proportion: a scaled picture's
 def read_settings(path: Path) -> PictureSettings:
     """How a picture was painted. Raises ValueError where the file does not say."""
     with _opened(path, load=False) as image:  # however large the sheet is
-        text = getattr(image, "text", {}).get(KEY)
+        text = image.info.get(KEY)
     if text is None:
         raise ValueError(f"{path} does not say how it was painted; give a PNG of `diffusion paint`")
     try:

@@ -301,7 +301,7 @@ def test_the_picture_that_it_begins_with_is_not_replaced(paint, capsys, source, 
     before = Path(source).read_bytes()
     assert paint("a red house", "--from", source, "--output", output) == 1
     assert "source.png would be replaced" in refusal(capsys)
-    assert paint("a red house", "--output", "new") == 0
+    assert paint("a red house", "--width", 24, "--height", 16, "--output", "new") == 0
     first = Path("new/0000.png").read_bytes()
     capsys.readouterr()
     assert paint("a red house", "--from", "new/0000.png", "--output", "new") == 1
