@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -612,3 +613,16 @@ def test_as_much_is_asked_for_as_fills_half_a_second(monkeypatch, seconds, ahead
         assert counted == 1 + max(0, i - ahead)
     in_flight.finish()
     assert counted == 100
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Unable to initialize backend 'x'"), AssertionError()]
+)
+def test_a_device_that_is_not_there_is_named(capsys, monkeypatch, error):
+    def none():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert cli.main(["paint", "a red house"]) == 1
+    assert "JAX finds no device of JAX_PLATFORMS=cuda (" in refusal(capsys)
