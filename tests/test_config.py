@@ -113,6 +113,9 @@ def test_from_dict_names_the_missing_entry():
         (["denoiser.in_channels=8"], r"denoiser\.in_channels must be 4, or 9 for inpainting"),
         (["image_size=500"], "image_size"),
         (["process.prediction=x0"], r"process\.prediction is 'x0'; choose one of epsilon, v"),
+        (["text_encoder.layers=1000000"], r"layers is 1000000; give 128 at most"),
+        (["autoencoder.layers_per_block=1000000000"], r"layers_per_block is .*; give 128 at most"),
+        (["text_encoder.width=99999999"], r"width is 99999999; give 1048576 at most"),
         (["process.train_steps=0"], r"process\.train_steps is 0; give whole numbers from 1 on"),
         (["text_encoder.layers=0"], r"text_encoder\.layers is 0"),
     ],
@@ -162,4 +165,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "denoiser.heads", "autoencoder.scaling_factor", "process.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 9 + 6 + 4
+    assert len(listed) == len({*listed}) == 3 + 8 + 10 + 6 + 4 + 3

@@ -17,8 +17,8 @@ def check() -> None:
     ) as error:  # an assertion, where a kind is known but absent
         told = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(
-            f"JAX finds no device of JAX_PLATFORMS={told} ({str(error) or 'none is there'}); unset it, "
-            "or name another, such as cpu"
+            f"JAX finds no device of JAX_PLATFORMS={told} ({str(error) or 'none is there'}); "
+            "unset it, or name another, such as cpu"
         ) from error
 
 

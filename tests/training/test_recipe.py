@@ -194,7 +194,7 @@ def test_parts_need_those_before_them(tmp_path):
 @pytest.mark.parametrize(
     ("part", "settings", "named"),
     [
-        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, all"),
+        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, distill, all"),
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),
