@@ -11,10 +11,7 @@ def check() -> None:
     """Raises ValueError where JAX does not find the device that it is told to use."""
     try:
         jax.devices()
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # an assertion, where a kind is known but absent
+    except (RuntimeError, AssertionError) as error:  # the latter for a kind that JAX knows
         told = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(
             f"JAX finds no device of JAX_PLATFORMS={told} ({str(error) or 'none is there'}); "
