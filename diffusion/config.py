@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
+LARGEST_NUMBER = 2**20  # of anything in a network
+DEEPEST = 128  # layers, which Flax traces one by one
 PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
 BETA_RULES = ("scaled_linear", "linear")  # the square roots are evenly spaced; they themselves
 
@@ -231,7 +233,7 @@ class ModelConfig:
 
 
 def _check_sizes(config: Any, prefix: str = "") -> None:
-    """Raises ValueError where a whole number, of whatever it is, is below 1, or none is given."""
+    """Raises ValueError where a whole number, of whatever it is, is below 1 or absurdly large."""
     for field_ in dataclasses.fields(config):
         name, entry = prefix + field_.name, getattr(config, field_.name)
         if dataclasses.is_dataclass(entry):
@@ -240,6 +242,9 @@ def _check_sizes(config: Any, prefix: str = "") -> None:
         whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
         if not numbers or min(whole, default=1) < 1:
             raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
+        most = DEEPEST if field_.name.startswith("layers") else LARGEST_NUMBER
+        if max(whole, default=1) > most or len(numbers) > DEEPEST:
+            raise ValueError(f"{name} is {entry}; give {most} at most")
 
 
 def garden() -> ModelConfig:

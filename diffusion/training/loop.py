@@ -36,6 +36,12 @@ Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parame
 
 DTYPES = ("float32", "bfloat16")
 ANY_NUMBER = ("workers",)  # settings that change no weight
+LARGEST = 1e6
+BOUNDS = {  # least and most
+    "steps": (1, 10**9), "batch_size": (1, 2**20), "accumulate": (1, 2**20), "shards": (1, 2**20),
+    "log_every": (1, 10**9), "picture_every": (1, 10**9), "checkpoint_every": (1, 10**9),
+    "warmup": (0, 10**9), "seed": (0, 2**32 - 1), "weight_decay": (0, 1000),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,17 @@ class TrainConfig:
     checkpoint_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        counts = (
-            "steps", "batch_size", "accumulate", "shards", "log_every", "picture_every",
-            "checkpoint_every",
-        )  # fmt: skip
-        for name in (*counts, "warmup", "seed", "weight_decay"):
-            if getattr(self, name) < (least := int(name in counts)):
-                raise ValueError(f"{name} is {getattr(self, name)}; give {least} or more")
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool):
+                raise ValueError(f"{name} is {value}; give a number")
+            if not value >= least:
+                raise ValueError(f"{name} is {value}; give {least} or more")
+            if not value <= most:
+                raise ValueError(f"{name} is {value}; give {most} at most")
         for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; give more than 0")
+            if not 0.0 < (value := getattr(self, name)) <= LARGEST:
+                raise ValueError(f"{name} is {value}; give more than 0, and {LARGEST:g} at most")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
         if self.dtype not in DTYPES:

@@ -436,6 +436,13 @@ def test_bfloat16_sees_half_the_bits_and_keeps_all(tmp_path):
         ({"accumulate": 3}, "batch_size 8 does not divide by accumulate 3"),
         ({"shards": 5}, "batch_size 8 does not divide by shards 5"),
         ({"workers": -1}, "workers is -1; give 0 or more"),
+        ({"steps": True}, "steps is True; give a number"),
+        ({"steps": 10**18}, "steps is 1000000000000000000; give 1000000000 at most"),
+        ({"batch_size": 10**13}, "batch_size is 10000000000000; give 1048576 at most"),
+        ({"seed": 10**20}, "seed is 100000000000000000000; give 4294967295 at most"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; give more than 0, and 1e.06"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; give more than 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan; give 0 or more"),
     ],
 )
 def test_what_does_not_divide_is_named(change, message):

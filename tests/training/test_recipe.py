@@ -17,7 +17,7 @@ import diffusion
 from diffusion import cli
 from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
-from diffusion.picture_files import read_settings
+from diffusion.picture_reading import read_settings
 from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, denoiser, loop, text_encoder, tokenizer
 from diffusion.training.recipe import PARTS, train_part
@@ -194,7 +194,7 @@ def test_parts_need_those_before_them(tmp_path):
 @pytest.mark.parametrize(
     ("part", "settings", "named"),
     [
-        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, all"),
+        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, distill, all"),
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -30,7 +31,7 @@ def glances(
     for seed, prompt in enumerate(prompts):
         seen = list(artist.sample(prompt, seed=seed, steps=steps))
         latents = [step.x_t for step in seen] + [seen[-1].x_next]
-        films.append(artist.decode(np.concatenate(latents)))
+        films.append(artist.decode(jnp.concatenate(latents)))
     return np.stack([sheet(pictures, columns, gap=2) for pictures in np.stack(films, axis=1)])
 
 
