@@ -206,7 +206,7 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
         "vae": AutoencoderKL(**model.vae),
     }
     for part in parts.values():
-        _randomise(part.eval(), GAINS if tiny else ())
+        randomise(part.eval(), GAINS if tiny else ())
     return StableDiffusionPipeline(
         **parts,
         tokenizer=tokenizer,
@@ -227,7 +227,7 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
 
 
 @torch.no_grad()
-def _randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ...]) -> None:
+def randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ...]) -> None:
     for name, parameter in module.named_parameters():
         if parameter.ndim == 1:
             scale = 0.2 if name.endswith("weight") else 0.1
@@ -302,9 +302,9 @@ def _hook(found: Record, name: str) -> Callable[..., None]:
 
 
 def _call(inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Call:
-    return Call(tuple(map(_numpy, inputs)), _numpy(output))
+    return Call(tuple(map(array, inputs)), array(output))
 
 
-def _numpy(x: torch.Tensor) -> np.ndarray:
+def array(x: torch.Tensor) -> np.ndarray:
     """The memory itself, not a copy: in evaluation nothing is changed in place."""
     return x.numpy() if x.is_floating_point() else x.numpy().astype(np.int32)

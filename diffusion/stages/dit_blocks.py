@@ -52,7 +52,7 @@ class TableModulation(nnx.Module):
     def __init__(self, width: int, parts: int):
         self.table = nnx.Param(jnp.zeros((parts, width)))
 
-    def __call__(self, time: Float[Array, "b #p c"]) -> Float[Array, "b p c"]:
+    def __call__(self, time: Float[Array, "b q c"]) -> Float[Array, "b p c"]:
         return time + self.table[...][None]
 
 
