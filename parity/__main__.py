@@ -1,8 +1,9 @@
 """`python -m parity`: ours against the PyTorch reference, everything that both can do.
 
 Tiny networks, samplers, tokenizer, LoRA and finished pictures, in three minutes; with `--full` the
-architectures of SD 1.5, SD 2.1, PixArt and DiT in their true size (twelve minutes, 10 GiB of
-memory, 5 GiB of disk). Prints a table a section, then the worst row; the exit code is 1 where a bound is breached.
+architectures of SD 1.5, SD 2.1, PixArt and DiT in their true size (fifteen minutes, 10 GiB of
+memory, 5 GiB of disk). Prints a table a section, then the worst row; the exit code is 1 where a
+bound is breached.
 """
 
 from __future__ import annotations

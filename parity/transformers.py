@@ -74,19 +74,12 @@ def build(model: Model, seed: int, *, tiny: bool) -> nn.Module:
     if not model.listens:
         first = network.transformer_blocks[0].norm1.emb
         for block in network.transformer_blocks[1:]:
-            block.norm1.emb = first
+            block.norm1.emb.load_state_dict(first.state_dict())
     return network
 
 
 def save(network: nn.Module, model: Model, root: Path) -> None:
     """A folder with nothing but the transformer."""
-    if not model.listens:  # what is shared would be written once
-        shared = network.transformer_blocks[0].norm1.emb.state_dict()
-        copied = model.kind(**model.options).to(network.dtype)
-        copied.load_state_dict(network.state_dict())
-        assert all((copied.transformer_blocks[-1].norm1.emb.state_dict()[k] == v).all()
-                   for k, v in shared.items())  # fmt: skip
-        network = copied
     network.save_pretrained(root / "transformer")
     index = {"_class_name": "PixArtAlphaPipeline" if model.listens else "DiTPipeline"}
     index |= {"transformer": ["diffusers", model.kind.__name__]}
@@ -106,14 +99,11 @@ def record(network: Any, model: Model, seed: int) -> Record:
         for name, part in _parts(network, model)
     ]
     if model.listens:
-        width = network.config.caption_channels
-        words = torch.randn(b, TOKENS, width, generator=draw)
+        words = torch.randn(b, TOKENS, network.config.caption_channels, generator=draw)
         sizes = {"resolution": torch.tensor([[8.0 * h, 8.0 * w]] * b)}
         sizes |= {"aspect_ratio": torch.tensor([[h / w]] * b)}
-        call = lambda words, **more: (
-            network(latents, words, timesteps, added_cond_kwargs=sizes, **more).sample
-        )
-        whole = call(words)
+        told = (words, timesteps, sizes)
+        whole = network(latents, *told).sample
     else:
         labels = torch.tensor([network.config.num_embeds_ada_norm, 3][:b])  # the first is "any"
         whole = network(latents, timesteps, labels).sample
@@ -125,7 +115,7 @@ def record(network: Any, model: Model, seed: int) -> Record:
     found["transformer"] = _call(given, whole[:, :channels])
     if model.listens:
         mask = (torch.arange(TOKENS) < TOLD).repeat(b, 1).float()
-        masked = call(words, encoder_attention_mask=mask)[:, :channels]
+        masked = network(latents, *told, encoder_attention_mask=mask).sample[:, :channels]
         found["transformer, padding masked"] = _call((*given[:2], words[:, :TOLD]), masked)
     return found | _faint(network, model, found)
 

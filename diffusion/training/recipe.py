@@ -106,16 +106,21 @@ def train_part(
             _copy(start, output, new, model_settings)
         _model_config(output, model_settings, new)
     hosts.wait("the folder is there")
-    denoiser_part = architecture(folder.load_config(output).denoiser).part
-    if part in MODELS and part != denoiser_part:
-        raise ValueError(
-            f"the denoiser of {output} is a {denoiser_part}: `diffusion train {denoiser_part}`; or "
-            "name another --output"
-        )
-    for name in (*BEFORE, denoiser_part) if part == "all" else (part,):
+    for name in _parts(part, output):
         order = Order(name, output, train_settings, watch, start, goes_on)
         TRAINERS[name](order, folder.load_config(output))
         hosts.wait(f"{name} is saved")
+
+
+def _parts(part: str, output: Path) -> tuple[str, ...]:
+    """The one part, or all that the model of a folder has, in order."""
+    named = architecture(folder.load_config(output).denoiser).part
+    if part in MODELS and part != named:
+        raise ValueError(
+            f"the denoiser of {output} is a {named}: `diffusion train {named}`; or name another "
+            "--output"
+        )
+    return (*BEFORE, named) if part == "all" else (part,)
 
 
 def _heir(part: str, copied: ModelConfig, new: ModelConfig, settings: Sequence[str]) -> ModelConfig:
