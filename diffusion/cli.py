@@ -4,6 +4,7 @@ The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -17,10 +18,11 @@ from typing import Any, get_args, get_type_hints
 import jax
 
 import diffusion
-from diffusion import picture_files
+from diffusion import picture_files, picture_reading
 from diffusion.painting import paint_files
-from diffusion.runtime import hosts
+from diffusion.runtime import devices, hosts
 from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.runtime.lasting_stream import Lasting
 from diffusion.settings import PictureSettings
 from diffusion.weights import folder
 
@@ -56,7 +58,7 @@ command goes on where it was.
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train dit --start garden --output runs/dit  # a transformer in place of the U-Net
-  diffusion train distill --start garden --output runs/fast  # to paint in two calls, or one
+  diffusion train distill --start garden --output runs/fast
   diffusion paint "a red house" --model runs/garden
 
 Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.
@@ -86,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a prompt may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    with contextlib.redirect_stderr(Lasting(sys.stderr)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     keep_compilations()
     try:
         with warnings.catch_warnings():
@@ -233,6 +240,7 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    devices.check()
     from diffusion.evaluation.run import run  # painting does not wait for Matplotlib and SciPy
 
     given = (options.captions, options.pictures, options.seed)
@@ -243,6 +251,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_train(options: argparse.Namespace) -> None:
     if options.hosts is not None:
         hosts.join(options.hosts)
+    devices.check()
     if options.part == "judge":
         from diffusion.evaluation.judge_training import train_judge
 
@@ -258,6 +267,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_paint(options: argparse.Namespace) -> None:
+    devices.check()
     if (options.prompt is None) == (options.again is None):
         raise ValueError('give a prompt, such as "a red house", or --again PICTURE')
     single = options.output.suffix.lower() != ".png"
@@ -295,7 +305,7 @@ def settings_in(options: argparse.Namespace) -> PictureSettings:
         if getattr(options, entry.name, None) is not None:
             name = flag(entry)
             raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
-    settings = picture_files.read_settings(options.again)
+    settings = picture_reading.read_settings(options.again)
     if picture_files.digest(settings) != settings.digest:
         raise ValueError(
             f"{options.again} was painted from files that have changed since: "

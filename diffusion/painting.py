@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from diffusion import picture_files
+from diffusion import picture_files, picture_reading
 from diffusion.images import sheet
 from diffusion.pipeline import Artist
 from diffusion.process.sampling import Step
@@ -65,12 +65,12 @@ def given(artist: Artist, settings: PictureSettings) -> Given:
         return {}
     side, unit = artist.config.image_size, artist.config.unit
     settings.size(artist.config)  # before a picture of that size is made
-    image = picture_files.read_source(
-        Path(settings.source), settings.height, settings.width, side, unit
-    )
+    source = Path(settings.source)
+    image = picture_reading.read_source(source, settings.height, settings.width, side, unit)
     if settings.mask is None:
         return {"image": image}
-    mask = picture_files.read_mask(Path(settings.mask), *image.shape[:2])
+    height, width = image.shape[:2]
+    mask = picture_reading.read_mask(Path(settings.mask), height, width, source)
     return {"image": image, "mask": mask}
 
 

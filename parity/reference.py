@@ -302,9 +302,9 @@ def _hook(found: Record, name: str) -> Callable[..., None]:
 
 
 def _call(inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Call:
-    return Call(tuple(map(array, inputs)), array(output))
+    return Call(tuple(map(_numpy, inputs)), _numpy(output))
 
 
-def array(x: torch.Tensor) -> np.ndarray:
+def _numpy(x: torch.Tensor) -> np.ndarray:
     """The memory itself, not a copy: in evaluation nothing is changed in place."""
     return x.numpy() if x.is_floating_point() else x.numpy().astype(np.int32)

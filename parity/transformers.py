@@ -21,7 +21,7 @@ from diffusion.weights.architectures import dit
 from parity import transformer_blocks
 from parity.blocks import Call, Record
 from parity.full_size import changed
-from parity.reference import array, randomise
+from parity.reference import randomise
 from parity.rows import Row
 
 GAINS = tuple(  # see `reference.GAINS`
@@ -188,7 +188,8 @@ def _faint(network: Any, model: Model, found: Record) -> Record:
 
 
 def _call(inputs: Iterable[torch.Tensor], output: torch.Tensor) -> Call:
-    return Call(tuple(map(array, inputs)), array(output))
+    numbers = (x.numpy() if x.is_floating_point() else x.int().numpy() for x in inputs)
+    return Call(tuple(numbers), output.numpy())
 
 
 def sections(seed: int, *, tiny: bool) -> Iterator[tuple[str, Iterable[Row]]]:

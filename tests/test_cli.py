@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 import diffusion
 from diffusion import cli, painting
 from diffusion.config import garden, override
-from diffusion.picture_files import KEY, read_settings, save
+from diffusion.picture_files import KEY, save
+from diffusion.picture_reading import read_settings
 from diffusion.pipeline import Artist
 from diffusion.runtime import compilation_cache, progress
 from diffusion.settings import PictureSettings
@@ -300,7 +302,7 @@ def test_the_picture_that_it_begins_with_is_not_replaced(paint, capsys, source, 
     before = Path(source).read_bytes()
     assert paint("a red house", "--from", source, "--output", output) == 1
     assert "source.png would be replaced" in refusal(capsys)
-    assert paint("a red house", "--output", "new") == 0
+    assert paint("a red house", "--width", 24, "--height", 16, "--output", "new") == 0
     first = Path("new/0000.png").read_bytes()
     capsys.readouterr()
     assert paint("a red house", "--from", "new/0000.png", "--output", "new") == 1
@@ -611,3 +613,16 @@ def test_as_much_is_asked_for_as_fills_half_a_second(monkeypatch, seconds, ahead
         assert counted == 1 + max(0, i - ahead)
     in_flight.finish()
     assert counted == 100
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Unable to initialize backend 'x'"), AssertionError()]
+)
+def test_a_device_that_is_not_there_is_named(capsys, monkeypatch, error):
+    def none():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert cli.main(["paint", "a red house"]) == 1
+    assert "JAX finds no device of JAX_PLATFORMS=cuda (" in refusal(capsys)

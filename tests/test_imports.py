@@ -15,7 +15,7 @@ LEVELS = (  # from the ground up; what stands in one line may not import one ano
     ("stages", "process", "text", "datasets"),
     ("runtime", "settings"),
     ("weights", "picture_files"),
-    ("conditioning",),
+    ("conditioning", "picture_reading"),
     ("pipeline",),
     ("loading",),
     ("training", "painting"),

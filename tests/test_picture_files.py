@@ -10,15 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from diffusion.picture_files import (
-    KEY,
-    check_writable,
-    digest,
-    read_mask,
-    read_settings,
-    read_source,
-    save,
-)
+from diffusion.picture_files import KEY, check_writable, digest, save
+from diffusion.picture_reading import read_mask, read_settings, read_source
 from diffusion.settings import PictureSettings
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
@@ -227,13 +220,13 @@ def test_a_mask_is_true_where_it_is_white(tmp_path):
     grey = np.zeros((32, 64), np.uint8)
     grey[:, 32:] = 255
     Image.fromarray(grey).save(tmp_path / "mask.png")
-    mask = read_mask(tmp_path / "mask.png", 16, 32)
+    mask = read_mask(tmp_path / "mask.png", 16, 32, tmp_path / "mask.png")
     assert mask.shape == (16, 32)
     assert mask[:, 16:].all()
     assert not mask[:, :16].any()
     Image.fromarray(grey[:, :32]).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match=r"black\.png is black everywhere"):
-        read_mask(tmp_path / "black.png", 16, 32)
+        read_mask(tmp_path / "black.png", 16, 32, tmp_path / "black.png")
 
 
 def test_a_mask_of_16_bits_or_with_a_transparent_part(tmp_path):
@@ -244,11 +237,11 @@ def test_a_mask_of_16_bits_or_with_a_transparent_part(tmp_path):
     glass[:, :16, 3] = 0
     Image.fromarray(glass).save(tmp_path / "glass.png")
     for name in ("deep.png", "glass.png"):
-        mask = read_mask(tmp_path / name, 16, 32)
+        mask = read_mask(tmp_path / name, 16, 32, tmp_path / name)
         assert mask[:, 16:].all(), name
         assert not mask[:, :16].any(), name
     source = read_source(tmp_path / "deep.png", None, None, 16, 8)
-    assert (source[0, 0] == 1000 // 257).all()
+    assert (source[0, 0] == round(1000 / 257)).all()
     assert (source[0, -1] == 255).all()
 
 
@@ -262,7 +255,10 @@ def test_a_long_thin_picture_is_refused_before_it_is_made(tmp_path):
 def test_what_is_no_picture_is_named(tmp_path, content):
     path = tmp_path / "source.png"
     path.write_bytes(content)
-    for read in (lambda: read_source(path, None, None, 16, 8), lambda: read_mask(path, 16, 16)):
+    for read in (
+        lambda: read_source(path, None, None, 16, 8),
+        lambda: read_mask(path, 16, 16, path),
+    ):
         with pytest.raises(ValueError, match=r"source\.png cannot be read as a picture"):
             read()
     path.unlink()

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Real
 
 
-def sinusoids(timesteps: Num[Array, " b"], width: int, shift: int = 0) -> Float[Array, "b {width}"]:
+def sinusoids(
+    timesteps: Real[Array, " b"], width: int, shift: int = 0
+) -> Float[Array, "b {width}"]:
     """Cosines, then sines, of the timestep at h = width/2 frequencies: 1, down to 10000^-((h-1)/h).
 
     The position code of Vaswani et al. 2017 (section 3.5); Stable Diffusion puts cosine first.
@@ -61,7 +63,7 @@ class TimeEmbedding(nnx.Module):
         self.channels, self.guidance_width, self.shift = channels, guidance_width, shift
 
     def __call__(
-        self, timesteps: Num[Array, " b"], guidance: Float[Array, " b"] | None = None
+        self, timesteps: Real[Array, " b"], guidance: Float[Array, " b"] | None = None
     ) -> Float[Array, "b t"]:
         dtype = self.linear1.kernel[...].dtype
         features = sinusoids(timesteps, self.channels, self.shift).astype(dtype)

@@ -7,6 +7,21 @@ import jax
 import psutil
 
 
+def check() -> None:
+    """Raises ValueError where JAX does not find the device that it is told to use."""
+    try:
+        jax.devices()
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # an assertion, where a kind is known but absent
+        told = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(
+            f"JAX finds no device of JAX_PLATFORMS={told} ({str(error) or 'none is there'}); unset it, "
+            "or name another, such as cpu"
+        ) from error
+
+
 def free_memory() -> int:
     """Bytes that are free where the networks run: on the accelerator, or in the machine."""
     stats = jax.local_devices()[0].memory_stats()

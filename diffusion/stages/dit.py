@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.nn import silu
 from jax.nn.initializers import lecun_normal, normal, zeros
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Real
 
 from diffusion.config import DiTConfig
 from diffusion.layers.time_embedding import TimeEmbedding
@@ -99,7 +99,7 @@ class Words(nnx.Module):
 
     def __call__(
         self,
-        timesteps: Num[Array, " b"],
+        timesteps: Real[Array, " b"],
         context: Float[Array, "b m d"],
         size: tuple[int, int],
     ) -> Told:
@@ -124,7 +124,7 @@ class Label(nnx.Module):
         self.table = table
 
     def __call__(
-        self, timesteps: Num[Array, " b"], labels: Int[Array, "b 1"], size: tuple[int, int]
+        self, timesteps: Real[Array, " b"], labels: Int[Array, "b 1"], size: tuple[int, int]
     ) -> Told:
         time = self.time(timesteps)[:, None] + self.table(labels)
         return Told(time, time, None)
@@ -187,7 +187,7 @@ class DiT(nnx.Module):
     def __call__(
         self,
         latents: Float[Array, "b h w z"],
-        timesteps: Num[Array, " b"],
+        timesteps: Real[Array, " b"],
         context: Float[Array, "b m d"] | Int[Array, "b 1"],  # words, without filling; or a label
     ) -> Float[Array, "b h w z"]:
         """The first half of the channels, where the variance is predicted beside them."""

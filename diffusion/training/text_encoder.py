@@ -28,10 +28,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.config import ModelConfig, TextEncoderConfig
-from diffusion.datasets.captions import Caption, caption, said_by
-from diffusion.datasets.captions.motion import MOTIONS
+from diffusion.datasets.captions import Caption, any_motion, caption, said_by
 from diffusion.datasets.curriculum import MOTION_SHARE
 from diffusion.datasets.garden import ATTRIBUTES, Scene, is_held_out, render, sample_scenes, value
+from diffusion.datasets.garden.motion import MOTIONS
 from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
 from diffusion.layers.normalisation import GroupNorm
@@ -158,6 +158,12 @@ def twin(scene: Scene, other: Scene, named: frozenset[str], rng: np.random.Gener
     return other if is_held_out(changed)[0] else changed
 
 
+def _say(scene: Scene, wording: int, language: str, detailed: bool, moves: bool) -> Caption:
+    """The caption of a batch of one; the same `wording` chooses the same words."""
+    motion = any_motion(scene, 0, np.random.default_rng(wording)) if moves else ""
+    return caption(scene, 0, np.random.default_rng(wording), language, detailed, motion)
+
+
 def pairs(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Pairs:
     """Scenes, each second one the twin of the one before, and their captions."""
     scenes = sample_scenes(rng, size)
@@ -166,12 +172,13 @@ def pairs(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Pairs:
         first, second = (Scene(*(field[j : j + 1] for field in scenes)) for j in (i, i + 1))
         language = "tr" if rng.random() < 0.5 else "en"
         wording = int(rng.integers(2**32))  # the same for both, as far as the scenes allow
-        shape = language, rng.random() < DETAILED_SHARE, rng.random() < MOTION_SHARE
-        words = [caption(first, 0, np.random.default_rng(wording), *shape)]
+        detailed, moves = rng.random() < DETAILED_SHARE, rng.random() < MOTION_SHARE
+        say = partial(_say, wording=wording, language=language, detailed=detailed, moves=moves)
+        words = [say(first)]
         second = twin(first, second, words[0].named, rng)
         for field, values in zip(scenes, second, strict=True):
             field[i + 1] = values[0]
-        said += [*words, caption(second, 0, np.random.default_rng(wording), *shape)]
+        said += [*words, say(second)]
     return Pairs(tokenizer([one.text for one in said]), scenes, what_is_said(said, scenes))
 
 

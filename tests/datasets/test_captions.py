@@ -8,8 +8,8 @@ import pytest
 
 from diffusion.datasets.captions import LANGUAGES, Caption, caption, captions, grammar
 from diffusion.datasets.captions.language import Language, Parts
-from diffusion.datasets.captions.motion import MOTIONS
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes, value
+from diffusion.datasets.garden.motion import MOTIONS
 
 COUNT = 3_000
 TURKISH_ASCII = str.maketrans("çğıöşüâ", "cgiosua")

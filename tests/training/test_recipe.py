@@ -18,7 +18,7 @@ from diffusion import cli
 from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.inspection.trace import trace
-from diffusion.picture_files import read_settings
+from diffusion.picture_reading import read_settings
 from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, denoiser, loop, text_encoder, tokenizer
 from diffusion.training.recipe import PARTS, train_part

@@ -168,7 +168,7 @@ def test_another_frozen_network_is_another_loss_by_the_same_program(slot):
 
     before, programs = loss(task.frozen), step._cache_size()
     other = task.frozen | {slot: jax.tree.map(lambda leaf: 1.5 * leaf, task.frozen[slot])}
-    assert abs(loss(other) - before) > 1e-3 * before
+    assert abs(loss(other) - before) > 1e-4 * before
     assert step._cache_size() == programs == 1
 
 

@@ -7,6 +7,16 @@ Another language is a file like `english.py` and a line in `grammar.LANGUAGES`; 
 what a model and its evaluation need besides.
 """
 
-from diffusion.datasets.captions.grammar import LANGUAGES, Caption, caption, captions, said_by
+from diffusion.datasets.captions.grammar import (
+    LANGUAGES,
+    Caption,
+    any_motion,
+    caption,
+    captions,
+    clip_captions,
+    said_by,
+)
 
-__all__ = ["LANGUAGES", "Caption", "caption", "captions", "said_by"]
+__all__ = [
+    "LANGUAGES", "Caption", "any_motion", "caption", "captions", "clip_captions", "said_by",
+]  # fmt: skip

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 
 from diffusion.datasets.captions import english, turkish
 from diffusion.datasets.captions.language import Language, Parts, Values, pick, shuffle
-from diffusion.datasets.captions.motion import possible
 from diffusion.datasets.garden import ATTRIBUTES, GROWS, Scene, value
+from diffusion.datasets.garden.motion import CHANGES, MOTIONS, Clips, possible
 
 LANGUAGES: Mapping[str, Language] = {"en": english.ENGLISH, "tr": turkish.TURKISH}
 """The languages in which captions are written, by their ISO 639 codes."""
@@ -33,7 +33,7 @@ class Caption(NamedTuple):
     text: str  # at most 60 words, mostly fewer than 30
     language: str  # its code in LANGUAGES
     named: frozenset[str]  # the attributes that the text states; it leaves the others open
-    motion: str = ""  # what it says that happens, one of `motion.MOTIONS`
+    motion: str = ""  # what it says that happens, one of `garden.motion.MOTIONS`
 
 
 def captions(
@@ -65,9 +65,25 @@ def captions(
     written = []
     for i in range(len(scenes.house)):
         language, detailed = languages[_draw(spoken, rng)], rng.random() < detailed_share
-        moves = motion_share > 0.0 and rng.random() < motion_share
-        written.append(caption(scenes, i, rng, language, detailed, moves))
+        motion = ""
+        if motion_share > 0.0 and rng.random() < motion_share:
+            motion = any_motion(scenes, i, rng)
+        written.append(caption(scenes, i, rng, language, detailed, motion))
     return written
+
+
+def clip_captions(
+    clips: Clips, rng: np.random.Generator, detailed_share: float = 0.0
+) -> list[Caption]:
+    """Write one caption for each clip, in all languages alike: its scene, and what happens."""
+    names = [*MOTIONS, ""]
+    return [
+        caption(
+            clips.scenes, i, rng, pick(list(LANGUAGES), rng), rng.random() < detailed_share,
+            names[int(motion)],
+        )
+        for i, motion in enumerate(clips.motion)
+    ]  # fmt: skip
 
 
 def caption(
@@ -76,34 +92,43 @@ def caption(
     rng: np.random.Generator,
     language: str = "en",
     detailed: bool = False,
-    moves: bool = False,
+    motion: str = "",
 ) -> Caption:
     """Write a caption for picture `index` of the batch.
 
     Args:
         detailed: name 5 to 13 attributes.
-        moves: say what happens, too; the picture can be a moment of it.
+        motion: what happens, one of `garden.motion.MOTIONS`; what it changes is not named.
 
     Raises ValueError if `language` is not in `LANGUAGES`.
     """
     _check_language(language)
-    values = {name: value(scene, index, name) for name in ATTRIBUTES}
+    values = _values(scene, index)
     chosen = _choose(values, rng, detailed)
+    if motion in CHANGES:
+        chosen -= {CHANGES[motion][0]}
     named = {name: values[name] for name in ATTRIBUTES if name in chosen}
     speech = LANGUAGES[language]
     keywords = rng.random() < _KEYWORD_SHARE
     parts = speech.describe(values, named, rng, keywords)
     text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
-    motion = ""
-    if moves and speech.motions:
-        motion = pick([name for name in possible(values) if name in speech.motions], rng)
+    if motion and motion in speech.motions:
         happens, joint = pick(speech.motions[motion], rng), pick(speech.joints, rng)
         if keywords or parts.style:
             joint = ", "  # "pencil sketch while it snows" would be another thing
         text = f"{happens}, {text}" if rng.random() < _OPENING_SHARE else f"{text}{joint}{happens}"
-    if "light" in chosen and values["sky"] == "night":
+    if "light" in chosen and values["sky"] == "night" and motion != "night falls":
         chosen |= {"sky"}  # whoever says moon says night
     return Caption(_as_typed(text, speech, rng), language, frozenset(chosen), motion)
+
+
+def any_motion(scene: Scene, index: int, rng: np.random.Generator) -> str:
+    """What may happen in picture `index` of the batch."""
+    return pick(possible(_values(scene, index)), rng)
+
+
+def _values(scene: Scene, index: int) -> dict[str, str]:
+    return {name: value(scene, index, name) for name in ATTRIBUTES}
 
 
 def said_by(spoken: Sequence[Caption], scenes: Scene) -> Int[np.ndarray, "b attributes"]:

@@ -40,7 +40,9 @@ class Language(NamedTuple):
     plain: Mapping[int, str | int | None] | None = None
     """For `str.translate`: what people type who lack the language's own letters."""
 
-    motions: Words = MappingProxyType({})  # of `motion.MOTIONS`: whole clauses, "it begins to snow"
+    motions: Words = MappingProxyType({})
+    """Of `garden.motion.MOTIONS`: whole clauses, "it begins to snow"."""
+
     joints: Sequence[str] = (", ",)  # what stands between a scene and what happens in it
 
 

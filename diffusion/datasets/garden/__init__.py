@@ -5,7 +5,8 @@ a few values (`ATTRIBUTES`). What words leave open is a number in the scene's `l
 two pictures are the same.
 """
 
-from diffusion.datasets.garden.renderer import render
+from diffusion.datasets.garden.motion import Clips, sample_clips
+from diffusion.datasets.garden.renderer import render, render_clips
 from diffusion.datasets.garden.scene import (
     ATTRIBUTES,
     GROWS,
@@ -21,6 +22,6 @@ from diffusion.datasets.garden.scene import (
 )
 
 __all__ = [
-    "ATTRIBUTES", "GROWS", "HELD_OUT", "LAYOUT", "Scene", "draw_scenes", "is_held_out", "is_there",
-    "render", "sample_scenes", "shows", "value",
+    "ATTRIBUTES", "GROWS", "HELD_OUT", "LAYOUT", "Clips", "Scene", "draw_scenes", "is_held_out",
+    "is_there", "render", "render_clips", "sample_clips", "sample_scenes", "shows", "value",
 ]  # fmt: skip

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from diffusion.datasets.garden import palette
+from diffusion.datasets.garden.motion import Moment, moment
 from diffusion.datasets.garden.scene import ATTRIBUTES, LAYOUT, Scene
 
 
@@ -27,14 +28,44 @@ class View(NamedTuple):
     light_y: Float[Array, ""]
     shade: Float[Array, ""]  # the side on which shadows fall: 1 right, -1 left
     tint: Float[Array, "1 1 3"]  # by which the hour multiplies the colours of the ground
+    moment: Moment | None = None  # of a clip
 
     def has(self, attribute: str, word: str) -> Bool[Array, ""]:
         """Whether `attribute` has this value."""
         return getattr(self.scene, attribute) == ATTRIBUTES[attribute].index(word)
 
     def tone(self, attribute: str, table: np.ndarray) -> Float[Array, "1 1 3"]:
-        """The colour that `table` gives to the scene's value of `attribute`."""
+        """The colour that `table` gives to the scene's value of `attribute`, which may change."""
+        if self.moment is not None and attribute in ("sky", "season"):
+            moment = self.moment
+            return between(table, moment.hour if attribute == "sky" else moment.season)
         return jnp.asarray(table)[getattr(self.scene, attribute)].reshape(1, 1, 3)
+
+    @property
+    def night(self) -> Float[Array, ""]:
+        """Whether it is night, 0 or 1; in a clip also how far it has come."""
+        if self.moment is None:
+            return self.has("sky", "night").astype(jnp.float32)
+        return jnp.clip(2.0 * self.moment.hour - 3.0, 0.0, 1.0)
+
+    @property
+    def falling(self) -> Float[Array, ""]:
+        """The share of the rain or snow that falls."""
+        return jnp.ones(()) if self.moment is None else self.moment.falling
+
+
+def between(table: Array | np.ndarray, position: Float[Array, ""]) -> Float[Array, "1 1 3"]:
+    """The colour at a position between the rows of a table."""
+    rows = jnp.asarray(table)
+    low = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, len(table) - 2)
+    share = position - low
+    return ((1.0 - share) * rows[low] + share * rows[low + 1]).reshape(1, 1, 3)
+
+
+def at_time(view: View, motion: Int[Array, ""], time: Float[Array, ""]) -> View:
+    """The composition at a time of a clip, 0 to 1."""
+    now = moment(view.scene, motion, time, view.light_y)
+    return view._replace(moment=now, light_y=now.light_y, tint=between(palette.TINT, now.hour))
 
 
 def compose(scene: Scene) -> View:

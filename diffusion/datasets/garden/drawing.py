@@ -25,7 +25,7 @@ class Drawing(NamedTuple):
     ink: Float[Array, "h w"]  # outlines: dark in a pencil sketch, hardly seen in an oil painting
     x: Float[Array, "h w"]  # centres of the pixels
     y: Float[Array, "h w"]
-    pixel: float  # side of a pixel
+    pixel: float | Array  # side of a pixel
 
 
 def fill(

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.datasets.garden import palette
-from diffusion.datasets.garden.composition import View
+from diffusion.datasets.garden.composition import View, between
 from diffusion.datasets.garden.drawing import (
     Drawing,
     box,
@@ -52,7 +52,10 @@ def render_trees(drawing: Drawing, view: View) -> Drawing:
     scale = view.tree_scale[nearest]
     foot = view.base - 0.015 + 0.03 * view.tree_depth[nearest]
     # From here on, (0, 0) is the foot of the pixel's own tree, and a tree is 0.5 high or so.
-    x, y = (drawing.x - view.tree_x[nearest]) / scale, (drawing.y - foot) / scale
+    x, y = drawing.x - view.tree_x[nearest], drawing.y - foot
+    if view.moment is not None:  # the higher, the further
+        x = x - view.moment.lean * jnp.clip(-y, 0.0, 1.0) * (1.0 + 0.2 * view.tree_depth[nearest])
+    x, y = x / scale, y / scale
     oak, pine, poplar, apple = (view.has("tree_kind", kind) for kind in ATTRIBUTES["tree_kind"])
 
     shadow = ellipse(x - 0.04 * view.shade, y, 0.12, 0.022) * scale
@@ -87,6 +90,9 @@ def _leaves(x: Array, y: Array, view: View) -> Float[Array, "h w 3"]:
     """The colour of leaves: lighter where the light comes from, and in winter white on top."""
     scene, pine, poplar = view.scene, view.has("tree_kind", "pine"), view.has("tree_kind", "poplar")
     leaves = jnp.asarray(palette.LEAVES)[scene.tree_kind, scene.season].reshape(1, 1, 3)
+    if view.moment is not None:
+        kinds = jnp.asarray(palette.LEAVES)[scene.tree_kind]
+        leaves = between(kinds, view.moment.season)
     middle = jnp.select([pine, poplar], [-0.30, -0.31], -0.26)
     sunny = jnp.clip(0.5 - 2.2 * (y - middle) - 2.6 * x * view.shade, 0.0, 1.0)
     leaves = leaves * (0.74 + 0.42 * sunny)[..., None]

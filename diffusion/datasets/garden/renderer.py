@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.datasets.garden import palette
-from diffusion.datasets.garden.composition import View, compose
+from diffusion.datasets.garden.composition import View, at_time, compose
 from diffusion.datasets.garden.drawing import Drawing, fill_rows
 from diffusion.datasets.garden.house import render_house
 from diffusion.datasets.garden.land import render_flowers, render_ground, render_trees
+from diffusion.datasets.garden.motion import Clips, times
 from diffusion.datasets.garden.scene import Scene
 from diffusion.datasets.garden.sky import render_air, render_sky, render_stars, render_weather
 
@@ -43,10 +44,31 @@ def render(scene: Scene, size: int = 64, without: str = "") -> Float[Array, "b s
     return jax.vmap(lambda one: _render_one(one, size, without))(scene)
 
 
+@functools.partial(jax.jit, static_argnames=("frames", "size"))
+def render_clips(
+    clips: Clips, frames: int = 16, size: int = 64
+) -> Float[Array, "b frames size size 3"]:
+    """Render clips as float32 RGB pictures in [-1, 1]: the times from 0 to 1, evenly spread.
+
+    The picture of a clip in which nothing happens, and nothing falls, is that of `render`.
+    """
+
+    def one(scene: Scene, motion: Array) -> Array:
+        view = compose(scene)
+        return jax.vmap(lambda time: _draw(at_time(view, motion, time), size, ""))(times(frames))
+
+    return jax.vmap(one)(clips.scenes, jnp.asarray(clips.motion))
+
+
 def _render_one(scene: Scene, size: int, without: str) -> Float[Array, "size size 3"]:
-    view = compose(scene)
+    return _draw(compose(scene), size, without)
+
+
+def _draw(view: View, size: int, without: str) -> Float[Array, "size size 3"]:
     drawing = _blank(view, size)
     for name, (top, bottom, layer) in LAYERS.items():
+        if view.moment is not None:
+            top, bottom = 0.0, 1.0  # sun and moon go down, and the view moves
         if name != without:
             drawing = fill_rows(drawing, top, bottom, functools.partial(layer, view=view))
     return _apply_style(drawing, view)
@@ -57,9 +79,15 @@ def _blank(view: View, size: int) -> Drawing:
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = centres[None, :], centres[:, None]
     phase = 2 * np.pi * view.free["brush"]
+    colour, ink = jnp.zeros((size, size, 3)), jnp.zeros((size, size))
+    if view.moment is not None:  # what is seen of the world, bent as it is in the still picture
+        zoom = view.moment.zoom
+        x, y = 0.5 + (x - 0.5) / zoom + view.moment.view_x, 0.6 + (y - 0.6) / zoom
+        bent_x, bent_y = jnp.sin(19.0 * y + phase), jnp.sin(17.0 * x + 2.0 * phase)
+        return Drawing(colour, ink, 0.004 * bent_x + x, 0.004 * bent_y + y, 1.0 / size / zoom)
     return Drawing(
-        colour=jnp.zeros((size, size, 3)),
-        ink=jnp.zeros((size, size)),
+        colour,
+        ink,
         x=0.004 * _sine(19.0 * y, phase) + x,
         y=0.004 * _sine(17.0 * x, 2.0 * phase) + y,
         pixel=1.0 / size,
