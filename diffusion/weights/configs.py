@@ -24,7 +24,7 @@ INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 CONSISTENCY_GUIDANCE = 8.5  # what the reference's pipelines of that kind take
 OURS = "_diffusion"  # in model_index.json: what the official layout has no place for
-NOT_READ = ("text_encoder_2", "image_encoder", "transformer")
+NOT_READ = ("text_encoder_2", "image_encoder")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 SCHEDULERS = (  # all of them sample from the same diffusion; which one paints is the user's choice
@@ -94,14 +94,15 @@ def check_index(index: Json) -> None:
     """Raises ValueError where the model is of a kind that this project does not paint with."""
     kind = index.get("_class_name")
     denoisers = [one for one in ARCHITECTURES.values() if one.slot == "denoiser"]
-    if not any(kind in one.pipelines for one in denoisers):
+    fitting = {one.folder for one in denoisers if kind in one.pipelines}
+    if not fitting:
         raise ValueError(
             f"{INDEX}: {kind} is not supported; known: "
             + ", ".join(dict.fromkeys(one.pipelines[0] for one in denoisers))
         )
-    known = {one.folder for one in ARCHITECTURES.values()}
-    for name in NOT_READ:
-        if name not in known and not off(index.get(name)):
+    others = {one.folder for one in denoisers} - fitting
+    for name in (*NOT_READ, *sorted(others)):
+        if not off(index.get(name)):
             raise ValueError(f"{INDEX}: a model with {name} is not supported")
 
 
