@@ -23,19 +23,20 @@ from diffusion.training import autoencoder, denoiser, distillation, text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
-from diffusion.weights.architectures import SLOTS, architecture, structure
+from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
 
-# A denoiser is called by its architecture; of each there is a garden model to begin with.
+# A denoiser is called by its architecture; a new folder begins with the garden model that has it.
+DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
 MODELS = {architecture(model.denoiser).part: model for model in (garden(), garden_dit())}
 BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
 PARTS = (*BEFORE, "unet")
 SLOTS_OF = {
-    "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(MODELS, "denoiser"),
+    "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(DENOISERS, "denoiser"),
     "distill": "denoiser",
 }  # fmt: skip
 # Whose files hold all that was trained, so that training can go on.
-STARTED = ("vae", *MODELS, "distill")
+STARTED = ("vae", *DENOISERS, "distill")
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
 
@@ -65,7 +66,7 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `BEFORE` or `MODELS`, or "all" that the model has; "distill": the denoiser of
+        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser of
             `start`, to paint in a step or two.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
@@ -115,7 +116,7 @@ def train_part(
 def _parts(part: str, output: Path) -> tuple[str, ...]:
     """The one part, or all that the model of a folder has, in order."""
     named = architecture(folder.load_config(output).denoiser).part
-    if part in MODELS and part != named:
+    if part in DENOISERS and part != named:
         raise ValueError(
             f"the denoiser of {output} is a {named}: `diffusion train {named}`; or name another "
             "--output"
@@ -125,7 +126,7 @@ def _parts(part: str, output: Path) -> tuple[str, ...]:
 
 def _heir(part: str, copied: ModelConfig, new: ModelConfig, settings: Sequence[str]) -> ModelConfig:
     """What begins as a copy of a model: the same, or `new` that hears and sees as it does."""
-    if part not in MODELS or part == architecture(copied.denoiser).part:
+    if part not in DENOISERS or part == architecture(copied.denoiser).part:
         return copied
     own = [text.removeprefix("denoiser.") for text in settings if text.startswith("denoiser.")]
     heir = dataclasses.replace(
@@ -307,7 +308,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
     "vae": _train_autoencoder,
-    **dict.fromkeys(MODELS, _train_denoiser),
+    **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
 }
 
