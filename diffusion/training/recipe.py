@@ -66,8 +66,8 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser of
-            `start`, to paint in a step or two.
+        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser
+            of `start`, to paint in a step or two.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
