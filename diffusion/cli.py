@@ -57,6 +57,7 @@ command goes on where it was.
   diffusion train vae --output runs/garden --set steps=500 batch_size=16
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
+  diffusion train dit --start garden --output runs/dit  # a transformer in place of the U-Net
   diffusion train distill --start garden --output runs/fast
   diffusion paint "a red house" --model runs/garden
 
@@ -180,7 +181,8 @@ def plain_type(hint: Any) -> Any:
 
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
-        "part", help="tokenizer, text, vae, unet, or all of them in this order; judge; distill"
+        "part",
+        help="tokenizer, text, vae, unet or dit, or all of a model in this order; judge; distill",
     )
     train.add_argument(
         "--output",
@@ -192,8 +194,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--start",
         metavar="MODEL",
-        help="begin the vae or unet with the weights of this model, and a new OUTPUT as its copy; "
-        "distill: the teacher",
+        help="begin the vae, unet or dit with the weights of this model, and a new OUTPUT as its "
+        "copy; with another denoiser: a copy of the rest; distill: the teacher",
     )
     train.add_argument(
         "--set",

@@ -102,6 +102,56 @@ class UNetConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+@dataclass(frozen=True)
+class DiTConfig:
+    """A transformer over the patches of a latent; the defaults are PixArt-alpha XL/2 at 512x512.
+
+    It hears words by cross-attention (PixArt), or a class label in place of them (DiT).
+    """
+
+    latent_channels: int = 4
+    patch: int = 2  # side of a token, in positions of the latent
+    layers: int = 28
+    heads: int = 16
+    head_width: int = 72
+    context_width: int = 4096  # 1 where it hears a label
+    classes: int | None = None  # that a label can name; None: it hears words
+    sample_size: int = 64  # side of the latents that it learns with; larger ones are squeezed on it
+    position_scale: int = 1  # by which all places are divided
+    told_scale: int | None = None  # pixels a latent position; None: it is not told the size
+    learned_variance: bool = True  # are as many channels again predicted, which nobody here uses?
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.width % 4:
+            raise ValueError(
+                f"heads times head_width is {self.width}; give a multiple of 4, as row and column "
+                "have sines and cosines"
+            )
+        if self.sample_size % self.patch:
+            raise ValueError(f"sample_size is {self.sample_size}; give a multiple of {self.patch}")
+        if self.told_scale is not None and self.width % 3:
+            raise ValueError(f"told_scale needs a width in three parts; {self.width} has none")
+        if self.classes is not None and (self.context_width, self.told_scale) != (1, None):
+            raise ValueError("with classes, context_width must be 1 and told_scale None")
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_width
+
+    @property
+    def in_channels(self) -> int:
+        return self.latent_channels
+
+    @property
+    def guidance_width(self) -> None:
+        return None
+
+    @property
+    def multiple(self) -> int:
+        return self.patch
+
+
 @runtime_checkable
 class AutoencoderConfig(Hashable, Protocol):
     """What a model has to know of its autoencoder, whatever the architecture."""
@@ -269,6 +319,22 @@ def garden() -> ModelConfig:
             block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
         ),
         process=VariancePreservingConfig(prediction="v"),
+    )
+
+
+def garden_dit() -> ModelConfig:
+    """The garden's text encoder and VAE, and a diffusion transformer in place of the U-Net."""
+    return dataclasses.replace(
+        garden(),
+        name="garden-dit",
+        denoiser=DiTConfig(
+            layers=8,
+            heads=6,
+            head_width=32,
+            context_width=128,
+            sample_size=16,
+            learned_variance=False,
+        ),
     )
 
 

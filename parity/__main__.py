@@ -1,8 +1,9 @@
 """`python -m parity`: ours against the PyTorch reference, everything that both can do.
 
 Tiny networks, samplers, tokenizer, LoRA and finished pictures, in three minutes; with `--full` the
-architectures of SD 1.5 and SD 2.1 in their true size (ten minutes, 10 GiB of memory, 5 GiB of
-disk). Prints a table a section, then the worst row; the exit code is 1 where a bound is breached.
+architectures of SD 1.5, SD 2.1, PixArt and DiT in their true size (fifteen minutes, 10 GiB of
+memory, 5 GiB of disk). Prints a table a section, then the worst row; the exit code is 1 where a
+bound is breached.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from flax import nnx
 
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
-from parity import blocks, flow, full_size, lora, pipeline, reference, samplers, tokenizer
+from parity import (
+    blocks,
+    flow,
+    full_size,
+    lora,
+    pipeline,
+    reference,
+    samplers,
+    tokenizer,
+    transformers,
+)
 from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
@@ -53,8 +64,10 @@ def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> It
 def sections(full: bool, seed: int) -> Iterator[Section]:
     if full:
         yield from networks(reference.FULL, seed, tiny=False)
+        yield from transformers.sections(seed, tiny=False)
         return
     yield from networks(reference.TINY, seed, tiny=True)
+    yield from transformers.sections(seed, tiny=True)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)

@@ -44,10 +44,15 @@ def rows(model: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as place:
         artist.save(place)
         for part, architecture in PARTS.items():
-            one, other = (_tensors(root, architecture) for root in (model, Path(place)))
-            names = one.keys() | other.keys()
-            wrong = float(sum(not _same(one.get(name), other.get(name)) for name in names))
-            yield Row(f"{part}: tensors that saving changed", (len(names),), wrong, wrong, 0.0)
+            yield changed(part, architecture, model, Path(place))
+
+
+def changed(part: str, architecture: Architecture, model: Path, saved: Path) -> Row:
+    """How many tensors of a network are not the same, bit for bit, in two folders."""
+    one, other = (_tensors(root, architecture) for root in (model, saved))
+    names = one.keys() | other.keys()
+    wrong = float(sum(not _same(one.get(name), other.get(name)) for name in names))
+    return Row(f"{part}: tensors that saving changed", (len(names),), wrong, wrong, 0.0)
 
 
 def _tensors(model: Path, architecture: Architecture) -> dict[str, tuple[Path, str]]:

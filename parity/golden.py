@@ -3,6 +3,7 @@
 tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
+tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
 tests/golden/{samplers,flow,tokenizer}.*    see those modules of this package
 """
 
@@ -17,7 +18,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from parity import flow, pipeline, reference, samplers, tokenizer
+from parity import flow, pipeline, reference, samplers, tokenizer, transformers
 from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -43,9 +44,21 @@ def write(place: Path) -> None:
         for sampler in pipeline.EXACT:
             arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()
         save_file(arrays, root / "painted.safetensors")
+    for family in ("pixart", "dit"):
+        _write_transformer(place / family, transformers.TINY[family])
     samplers.write_golden(place)
     flow.write_golden(place)
     tokenizer.write_golden(place)
+
+
+def _write_transformer(root: Path, model: transformers.Model) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    built = transformers.build(model, SEED, tiny=True).to(torch.float16)
+    (root / "model").mkdir(parents=True)
+    transformers.save(built, model, root / "model")
+    loaded = model.kind.from_pretrained(root / "model/transformer", torch_dtype=torch.float32)
+    found = transformers.record(loaded, model, SEED)
+    save_record(root / "transformer.safetensors", found)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
         "vae": AutoencoderKL(**model.vae),
     }
     for part in parts.values():
-        _randomise(part.eval(), GAINS if tiny else ())
+        randomise(part.eval(), GAINS if tiny else ())
     return StableDiffusionPipeline(
         **parts,
         tokenizer=tokenizer,
@@ -227,7 +227,7 @@ def build(model: Model, seed: int, *, tiny: bool) -> StableDiffusionPipeline:
 
 
 @torch.no_grad()
-def _randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ...]) -> None:
+def randomise(module: nn.Module, gains: tuple[tuple[re.Pattern[str], float], ...]) -> None:
     for name, parameter in module.named_parameters():
         if parameter.ndim == 1:
             scale = 0.2 if name.endswith("weight") else 0.1

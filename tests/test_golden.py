@@ -18,12 +18,13 @@ from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.process.samplers import SamplerTable
 from diffusion.settings import Settings
 from diffusion.weights import folder
-from parity import blocks
+from parity import blocks, transformer_blocks
 from parity.blocks import PARTS
 from parity.rows import compare, table
 
 GOLDEN = Path(__file__).parent / "golden"
 FAMILIES = ("sd1", "sd2")
+TRANSFORMERS = ("pixart", "dit")
 PAINTED_BOUND = 5e-5
 PROMPTS = {"prompt": "a red house with two old trees and yellow flowers", "negative": "night"}
 
@@ -50,6 +51,23 @@ def test_every_block_and_the_whole(family, part):
     breaches = [row for row in rows if not row.ok]
     assert not breaches, f"\n{table(breaches)}"
     assert len(rows) == len(record(family, part))
+
+
+def transformer(family):
+    return folder.load_network(GOLDEN / family / "model", "denoiser")
+
+
+def transformer_rows(network, family, wanted=lambda name: True):
+    calls = blocks.load_record(GOLDEN / family / "transformer.safetensors")
+    return list(transformer_blocks.rows(network, calls, wanted))
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_every_block_of_a_transformer_and_the_whole(family):
+    rows = transformer_rows(transformer(family), family)
+    breaches = [row for row in rows if not row.ok]
+    assert not breaches, f"\n{table(breaches)}"
+    assert {row.block for row in rows} >= {"blocks.0", "blocks.0, faint", "exit", "transformer"}
 
 
 def test_both_sides_must_have_the_same_blocks():
@@ -165,6 +183,77 @@ def test_a_mistake_in_a_block_shows(mistake, family, part, block):
     wrong = network(family, part)
     mistake(wrong)
     assert not row_of(wrong, family, part, block).ok
+
+
+def frequencies_of_the_original_dit(network):
+    """Over 128; the reference divides by 127."""
+    network.label.time.shift = 0
+
+
+def eps_of_the_first_norm(network):
+    network.blocks[0].norm1.epsilon = 1e-5
+
+
+def eps_of_the_second_norm(network):
+    network.blocks[0].norm2.epsilon = 1e-6
+
+
+def a_norm_before_the_words(network):
+    attention, norm = network.blocks[0].cross_attention, network.blocks[0].norm2
+
+    class Normed(type(attention)):
+        def __call__(self, x, context):
+            return super().__call__(norm(x), context)
+
+    attention.__class__ = Normed
+
+
+def row_before_column(network):
+    kernel = network.patches
+
+    class Turned(type(kernel)):
+        def __call__(self, latents):
+            place = super().__call__(0 * latents) - self.bias[None, None]
+            return super().__call__(latents) - place + jnp.roll(place, place.shape[2] // 2, 2)
+
+    kernel.__class__ = Turned
+
+
+def silu_before_the_exit(network):
+    modulation = network.exit.modulation
+
+    class Bent(type(modulation)):
+        def __call__(self, time):
+            return super().__call__(jax.nn.silu(time))
+
+    modulation.__class__ = Bent
+
+
+def scale_before_shift(network):
+    linear = network.exit.linear1
+    for parameter in (linear.kernel, linear.bias):
+        parameter[...] = jnp.roll(parameter[...], parameter.shape[-1] // 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "family", "block"),
+    [
+        (frequencies_of_the_original_dit, "dit", "norm1.emb.timestep_embedder"),
+        (eps_of_the_first_norm, "pixart", "transformer_blocks.0, faint"),
+        (eps_of_the_first_norm, "dit", "transformer_blocks.0, faint"),
+        (eps_of_the_second_norm, "dit", "transformer_blocks.0, faint"),
+        (a_norm_before_the_words, "pixart", "transformer_blocks.0"),
+        (row_before_column, "pixart", "pos_embed"),
+        (silu_before_the_exit, "pixart", "proj_out"),
+        (scale_before_shift, "dit", "proj_out_2"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_mistake_in_a_transformer_shows(mistake, family, block):
+    network = transformer(family)
+    mistake(network)
+    [row] = transformer_rows(network, family, lambda name: name == block)
+    assert not row.ok
 
 
 def test_tanh_gelu_shows(monkeypatch):

@@ -13,7 +13,7 @@ POSITIONS = 512  # at a time, where each position is treated alone
 
 def in_parts(
     layer: Callable[[Array], Array], x: Float[Array, "b n c"], width: int
-) -> Float[Array, "b n c"]:
+) -> Float[Array, "b n d"]:
     """`layer(x)`, for a layer that treats each position alone; on a CPU some at a time.
 
     A feed forward layer over 4,096 positions of 320 channels takes 0.73 of the time (2026-11-24).
@@ -25,7 +25,7 @@ def in_parts(
     if not suits_a_cpu(x) or b * n * width <= 2 * AT_ONCE:
         return layer(x)
     parts = x.reshape(-1, largest_divisor(b * n, POSITIONS), c)
-    return lax.map(layer, parts).reshape(b, n, c)
+    return lax.map(layer, parts).reshape(b, n, -1)
 
 
 def largest_divisor(number: int, limit: int) -> int:

@@ -8,13 +8,19 @@ from flax import nnx
 from jaxtyping import Array, Float, Real
 
 
-def sinusoids(timesteps: Real[Array, " b"], width: int) -> Float[Array, "b {width}"]:
+def sinusoids(
+    timesteps: Real[Array, " b"], width: int, shift: int = 0
+) -> Float[Array, "b {width}"]:
     """Cosines, then sines, of the timestep at h = width/2 frequencies: 1, down to 10000^-((h-1)/h).
 
     The position code of Vaswani et al. 2017 (section 3.5); Stable Diffusion puts cosine first.
+
+    Args:
+        shift: 1 where the lowest frequency is 1/10000 itself, as in the files of DiT.
     """
     half = width // 2
-    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
+    steps = jnp.arange(half, dtype=jnp.float32) / (half - shift)
+    frequencies = jnp.exp(-math.log(10_000) * steps)
     angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
@@ -36,24 +42,31 @@ class TimeEmbedding(nnx.Module):
 
     Args:
         guidance_width: of the code of a guidance scale, which a Linear adds to the sinusoids.
+        shift: see `sinusoids`.
     """
 
     traced = True
 
     def __init__(
-        self, channels: int, width: int, guidance_width: int | None = None, *, rngs: nnx.Rngs
+        self,
+        channels: int,
+        width: int,
+        guidance_width: int | None = None,
+        *,
+        shift: int = 0,
+        rngs: nnx.Rngs,
     ):
         self.linear1 = nnx.Linear(channels, width, rngs=rngs)
         self.linear2 = nnx.Linear(width, width, rngs=rngs)
         if guidance_width is not None:
             self.guidance = nnx.Linear(guidance_width, channels, use_bias=False, rngs=rngs)
-        self.channels, self.guidance_width = channels, guidance_width
+        self.channels, self.guidance_width, self.shift = channels, guidance_width, shift
 
     def __call__(
         self, timesteps: Real[Array, " b"], guidance: Float[Array, " b"] | None = None
     ) -> Float[Array, "b t"]:
         dtype = self.linear1.kernel[...].dtype
-        features = sinusoids(timesteps, self.channels).astype(dtype)
+        features = sinusoids(timesteps, self.channels, self.shift).astype(dtype)
         if guidance is not None and self.guidance_width is not None:
             code = guidance_sinusoids(guidance, self.guidance_width)
             features = features + self.guidance(code.astype(dtype))

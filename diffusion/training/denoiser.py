@@ -52,7 +52,7 @@ class DenoiserTask:
     autoencoder: Params  # trained; stays as it is
 
     def __post_init__(self) -> None:
-        self.name = architecture(self.model.denoiser).folder
+        self.name = architecture(self.model.denoiser).part
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)

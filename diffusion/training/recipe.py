@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from diffusion.atomic_write import atomic_write
-from diffusion.config import ModelConfig, SamplingConfig, garden, override
+from diffusion.config import ModelConfig, SamplingConfig, garden, garden_dit, override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime import hosts
 from diffusion.runtime.devices import described
@@ -23,18 +23,20 @@ from diffusion.training import autoencoder, denoiser, distillation, text_encoder
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
-from diffusion.weights.architectures import SLOTS, architecture, structure
+from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
 
-PARTS = ("tokenizer", "text", "vae", "unet")
+# A denoiser is called by its architecture; a new folder begins with the garden model that has it.
+DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
+MODELS = {architecture(model.denoiser).part: model for model in (garden(), garden_dit())}
+BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
+PARTS = (*BEFORE, "unet")
 SLOTS_OF = {
-    "text": "text_encoder", "vae": "autoencoder", "unet": "denoiser", "distill": "denoiser",
+    "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(DENOISERS, "denoiser"),
+    "distill": "denoiser",
 }  # fmt: skip
-STARTED = (
-    "vae",
-    "unet",
-    "distill",
-)  # whose files hold all that was trained, so that training can go on
+# Whose files hold all that was trained, so that training can go on.
+STARTED = ("vae", *DENOISERS, "distill")
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
 
@@ -47,6 +49,7 @@ class Order:
     settings: Sequence[str]
     watch: Watch | None
     start: Path | None = None
+    goes_on: bool = True  # with the weights of `start`? Else the part is new in a copy of the rest
 
 
 def train_part(
@@ -63,14 +66,15 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `PARTS`, or "all" of them; "distill": the denoiser of `start`, to paint in a
-            step or two.
+        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser
+            of `start`, to paint in a step or two.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
-        start: a model whose weights of "vae" or "unet" training begins with, in place of random
-            ones. A new `output` begins as its copy.
-        new: the model of a new `output`; the garden's own if it is None.
+        start: a model whose weights of "vae" or a denoiser training begins with, in place of
+            random ones. A new `output` begins as its copy. From a model with another kind of
+            denoiser it copies the rest, and begins with a new denoiser.
+        new: the model of a new `output`; None: that of the garden, with the denoiser that is named.
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
     """
@@ -79,7 +83,8 @@ def train_part(
     if part == "distill" and start is None:
         raise ValueError("distill needs a teacher: give it with --start, such as --start garden")
     if start is not None and part not in STARTED:
-        raise ValueError(f"{part} starts from nothing only; {' and '.join(STARTED)} from a model")
+        others = ", ".join(STARTED)
+        raise ValueError(f"{part} starts from nothing only; from a model: {others}")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
     # Says what is wrong before a folder is made.
@@ -89,41 +94,86 @@ def train_part(
             f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
             "from pairs: give each shard an even number"
         )
-    if start is not None and SLOTS_OF[part] == "denoiser":
-        _check_trainable(folder.load_config(start))
+    new = new or MODELS.get(part, garden())
+    goes_on = True
+    if start is not None:
+        copied = folder.load_config(start)  # says what is the matter with it
+        new = _heir(part, copied, new, model_settings)
+        goes_on = new == copied
+        if SLOTS_OF[part] == "denoiser":
+            _check_trainable(new)
     if hosts.writes():
         if start is not None:
-            _copy(start, output, model_settings)
-        _model_config(output, model_settings, new or garden())
+            _copy(start, output, new, model_settings)
+        _model_config(output, model_settings, new)
     hosts.wait("the folder is there")
-    for name in PARTS if part == "all" else (part,):
-        order = Order(name, output, train_settings, watch, start)
+    for name in _parts(part, output):
+        order = Order(name, output, train_settings, watch, start, goes_on)
         TRAINERS[name](order, folder.load_config(output))
         hosts.wait(f"{name} is saved")
 
 
-def _copy(start: Path, output: Path, settings: Sequence[str]) -> None:
-    """A new folder begins with what a model is made of; one that has a model must have its like."""
-    config = folder.load_config(start)  # says what is the matter with it
+def _parts(part: str, output: Path) -> tuple[str, ...]:
+    """The one part, or all that the model of a folder has, in order."""
+    named = architecture(folder.load_config(output).denoiser).part
+    if part in DENOISERS and part != named:
+        raise ValueError(
+            f"the denoiser of {output} is a {named}: `diffusion train {named}`; or name another "
+            "--output"
+        )
+    return (*BEFORE, named) if part == "all" else (part,)
+
+
+def _heir(part: str, copied: ModelConfig, new: ModelConfig, settings: Sequence[str]) -> ModelConfig:
+    """What begins as a copy of a model: the same, or `new` that hears and sees as it does."""
+    if part not in DENOISERS or part == architecture(copied.denoiser).part:
+        return copied
+    own = [text.removeprefix("denoiser.") for text in settings if text.startswith("denoiser.")]
+    heir = dataclasses.replace(
+        new,
+        image_size=copied.image_size,
+        text_encoder=copied.text_encoder,
+        denoiser=override(cast(Any, new.denoiser), own),
+        autoencoder=copied.autoencoder,
+    )
+    return override(heir, [text for text in settings if not text.startswith("denoiser.")])
+
+
+def _copy(start: Path, output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
+    """A new folder begins with what a model is made of; one that has a model must have its like.
+
+    Args:
+        config: that of the new folder; it may have another denoiser, which is left to training.
+    """
     if start.resolve() == output.resolve():
         raise ValueError(f"--start and --output are both {output}; name a new --output")
     if (output / INDEX).exists():
         if _frame(folder.load_config(output)) != _frame(config):
             raise ValueError(f"{output} holds another model than {start}; name a new --output")
         return
-    if override(config, settings) != config:
+    before = folder.load_config(start)
+    kept = [slot for slot in SLOTS if getattr(config, slot) == getattr(before, slot)]
+    frozen = {"text_encoder", "autoencoder"} <= {*kept}
+    if not frozen or override(config, settings) != config:
         raise ValueError(f"the weights of {start} fit its own configuration only; leave out model.")
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is no model and not empty; name a new --output")
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as draft:
         draft.mkdir()
-        for name in (INDEX, folder.CARD):
-            if (start / name).exists():
-                shutil.copy(start / name, draft)
-        networks = [architecture(getattr(config, slot)).folder for slot in SLOTS]
-        for name in (*networks, "tokenizer", "scheduler"):
+        card = folder.load_card(start)
+        for slot in kept:
+            name = architecture(getattr(config, slot)).folder
             shutil.copytree(start / name, draft / name)
+        shutil.copytree(start / "tokenizer", draft / "tokenizer")
+        if "denoiser" in kept:
+            shutil.copy(start / INDEX, draft)
+            shutil.copytree(start / "scheduler", draft / "scheduler")
+        else:
+            folder.save_config(draft, config)
+            card = {part: entry for part, entry in card.items() if part in BEFORE}
+        if card:
+            folder.write_json(draft / folder.CARD, card)
 
 
 def _frame(config: ModelConfig) -> dict[str, Any]:
@@ -209,8 +259,8 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     if denoiser_file.exists() and file.read_bytes() != before:
         warnings.warn(
             f"the {denoiser_file.parent.name} of {output} learnt to paint for another "
-            f"{file.parent.name}; let it go on with this one: diffusion train unet "
-            f"--start {output} --output NEW",
+            f"{file.parent.name}; let it go on with this one: diffusion train "
+            f"{architecture(config.denoiser).part} --start {output} --output NEW",
             stacklevel=1,
         )
 
@@ -258,7 +308,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
     "vae": _train_autoencoder,
-    "unet": _train_denoiser,
+    **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
 }
 
@@ -289,7 +339,7 @@ def run_task(task: Any, preset: TrainConfig, order: Order, heard: Any = None, **
     if hasattr(task, "model"):
         decides["model"] = _frame(task.model)
     given, origin = None, {}
-    if order.start is not None:
+    if order.start is not None and order.goes_on:
         given = folder.load_part(order.start, task.model, SLOTS_OF[order.part])[1]
         before = folder.load_card(order.start).get(task.name, {})
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):

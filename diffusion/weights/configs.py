@@ -24,14 +24,9 @@ from diffusion.weights.options import Json, check, choice, flag, fraction, namin
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
-PIPELINES = (
-    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-    "StableDiffusionInpaintPipelineLegacy", "LatentConsistencyModelPipeline",
-    "LatentConsistencyModelImg2ImgPipeline",
-)  # fmt: skip
 CONSISTENCY_GUIDANCE = 8.5  # what the reference's pipelines of that kind take
 OURS = "_diffusion"  # in model_index.json: what the official layout has no place for
-NOT_READ = ("text_encoder_2", "image_encoder", "transformer")
+NOT_READ = ("text_encoder_2", "image_encoder")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 FLOW = "FlowMatchEulerDiscreteScheduler"
@@ -116,13 +111,16 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
 def check_index(index: Json) -> None:
     """Raises ValueError where the model is of a kind that this project does not paint with."""
     kind = index.get("_class_name")
-    if kind not in PIPELINES:
+    denoisers = [one for one in ARCHITECTURES.values() if one.slot == "denoiser"]
+    fitting = {one.folder for one in denoisers if kind in one.pipelines}
+    if not fitting:
         raise ValueError(
-            f"{INDEX}: {kind} is not supported; Stable Diffusion 1.x and 2.x are ({PIPELINES[0]})"
+            f"{INDEX}: {kind} is not supported; known: "
+            + ", ".join(dict.fromkeys(one.pipelines[0] for one in denoisers))
         )
-    known = {one.folder for one in ARCHITECTURES.values()}
-    for name in NOT_READ:
-        if name not in known and not off(index.get(name)):
+    others = {one.folder for one in denoisers} - fitting
+    for name in (*NOT_READ, *sorted(others)):
+        if not off(index.get(name)):
             raise ValueError(f"{INDEX}: a model with {name} is not supported")
 
 
@@ -181,7 +179,7 @@ def write(config: ModelConfig) -> dict[str, Json]:
     consistent = config.denoiser.guidance_width is not None
     scheduler = _write_process(config.process, config.sampling.spacing, consistent)
     index: Json = {
-        "_class_name": PIPELINES[2 if config.inpaints else 4 if consistent else 0],
+        "_class_name": architecture(config.denoiser).pipeline(config),
         "_diffusers_version": "0.42.1",
         OURS: {
             "name": config.name,
@@ -201,8 +199,8 @@ def write(config: ModelConfig) -> dict[str, Json]:
     written = {SCHEDULER: scheduler}
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
-        index[one.folder] = [one.library, one.kind]
-        written[one.config_file] = one.write(network, config)
+        options = written[one.config_file] = one.write(network, config)
+        index[one.folder] = [one.library, options.get("_class_name", one.kind)]
     return written | {INDEX: index}
 
 

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 
 from diffusion.atomic_write import atomic_write
 from diffusion.runtime.parameters import Params
-from diffusion.weights.names import IGNORED, NameMap, from_file, theirs, to_file, today
+from diffusion.weights.names import IGNORED, NameMap, copies, from_file, theirs, to_file, today
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 IN_FILES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
@@ -122,6 +122,7 @@ class Tensor:
     stored: Shape  # and its shape
     name: str  # our name
     shape: Shape  # our shape
+    copies: tuple["Tensor", ...] = ()  # the same once more, under other names
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ class Weights:
         Raises ValueError that lists what is missing, left over, mis-shaped or of no use.
         """
         stamps = {path: _stamp(path) for path in paths}
-        expected = {theirs(name, names): (name, leaf.shape) for name, leaf in _flat(like)}
+        single = {theirs(name, names): (name, leaf.shape) for name, leaf in _flat(like)}
+        expected = {
+            copy: ours for official, ours in single.items() for copy in copies(official, single)
+        }
         found: dict[str, Tensor] = {}
         problems: dict[str, list[str]] = defaultdict(list)
         for path in paths:
@@ -162,8 +166,12 @@ class Weights:
         problems["left over"] = sorted(found.keys() - expected.keys())
         what = f"{', '.join(map(str, paths))} does not fit the config.json beside it"
         refuse(what, problems, "use the files of one model")
+        alike: dict[str, list[Tensor]] = defaultdict(list)
+        for official in expected:
+            alike[found[official].name].append(found[official])
+        tensors = [replace(first, copies=tuple(others)) for first, *others in alike.values()]
         # The largest first: the copies that are on the way add least where the memory is fullest.
-        order = sorted(found.values(), key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
+        order = sorted(tensors, key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
         return cls(tuple(order), names, stamps)
 
     @property
@@ -175,7 +183,8 @@ class Weights:
         """Read all parameters, a few at a time, in a precision of `DTYPES`.
 
         `adjusts` change values on the way, in the layout of the files (LoRA does).
-        Raises ValueError that names a parameter that is not finite, or a damaged file.
+        Raises ValueError that names a parameter that is not finite, copies that differ, or a
+        damaged file.
         """
         read = partial(_read, dtype=_in_memory(dtype), adjusts=adjusts)
         for path, stamp in self.stamps.items():
@@ -187,11 +196,13 @@ class Weights:
 
 
 def _read(tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Array:
-    file, kind = tensor.file, IN_FILES[tensor.kind]
-    try:
-        value: np.ndarray = np.memmap(file, kind, "r", tensor.start, tensor.stored)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"weights file {file} is damaged ({error}); {AGAIN}") from error
+    file, value = tensor.file, _mapped(tensor)
+    for copy in tensor.copies:
+        if not np.array_equal(value, _mapped(copy)):
+            raise ValueError(
+                f"{file}: {tensor.key} and {copy.key} differ; only models where they are the same "
+                "are supported"
+            )
     for adjust in adjusts:
         value = adjust(tensor.official, value)
     value = from_file(value, tensor.name)
@@ -205,6 +216,13 @@ def _read(tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Ar
             + (", or load it in float32" if dtype.itemsize == 2 else "")
         )
     return jax.device_put(filled)
+
+
+def _mapped(tensor: Tensor) -> np.ndarray:
+    try:
+        return np.memmap(tensor.file, IN_FILES[tensor.kind], "r", tensor.start, tensor.stored)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"weights file {tensor.file} is damaged ({error}); {AGAIN}") from error
 
 
 def save_params(
@@ -221,7 +239,8 @@ def save_params(
     They keep their precision, unless `dtype` is one of `DTYPES`; ValueError where that cannot hold
     a value. `names.to_file` has `linear_projection`; `prefix` stands before every name.
     """
-    flat = {}
+    flat: dict[str, np.ndarray] = {}
+    official = [theirs(name, names) for name, _ in _flat(params)]
     for name, value in _flat(params):
         laid = to_file(np.asarray(value), name, linear_projection)
         if dtype is not None:
@@ -229,7 +248,8 @@ def save_params(
                 laid = laid.astype(_in_memory(dtype))
             if not _finite(laid):
                 raise ValueError(f"{name} holds values that are not finite in {dtype}")
-        flat[prefix + theirs(name, names)] = np.ascontiguousarray(laid)
+        laid = np.ascontiguousarray(laid)
+        flat |= {prefix + copy: laid for copy in copies(theirs(name, names), official)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
         draft.touch()

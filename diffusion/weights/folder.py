@@ -4,6 +4,7 @@ model_index.json                        which pipeline; our name and guidance of
 tokenizer/                              vocab.json, merges.txt, or tokenizer.json
 text_encoder/config.json                and model.safetensors: stage 1
 unet/config.json                        and diffusion_pytorch_model.safetensors: 3A, 3B and 4
+                                        (transformer/, where the denoiser is one)
 vae/config.json                         and diffusion_pytorch_model.safetensors: stage 5
 scheduler/scheduler_config.json         the noise schedule
 training.json                           how each part was trained (only of `diffusion train`)
@@ -113,7 +114,10 @@ def load_tokenizer(root: Path) -> Tokenizer:
 
 def open_part(root: Path, config: ModelConfig, slot: str) -> Weights:
     """The checked files of the network in a slot. Raises as `files.find` and `Weights.open`."""
-    network = getattr(config, slot)
+    return _open(root, getattr(config, slot))
+
+
+def _open(root: Path, network: Any) -> Weights:
     one = architecture(network)
     with naming(root / one.config_file):
         _, like = structure(network)
@@ -126,6 +130,18 @@ def load_part(
     """Structure and parameters of a slot's network. Raises as `open_part` and `Weights.read`."""
     opened = open_part(root, config, slot)
     return structure(getattr(config, slot))[0], opened.read(dtype)
+
+
+def load_network(root: Path, slot: str, dtype: str = "float32") -> Any:
+    """The network in a slot, alone: of a model whose other parts need not be supported, or there.
+
+    So a transformer that hears of classes or of another text encoder's words can be called, with
+    contexts of one's own. Raises as `load_config`, `open_part` and `Weights.read`.
+    """
+    one = configs.architectures(files.read_json(root / configs.INDEX, root))[slot]
+    with naming(root / one.config_file):
+        network = one.read(files.read_json(root / one.config_file, root))
+    return nnx.merge(structure(network)[0], _open(root, network).read(dtype))
 
 
 def save_part(

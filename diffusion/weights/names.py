@@ -1,13 +1,14 @@
 """The name map: what the official files call our parameters, as data.
 
-Left our name, right theirs; `*` is a number, the same in both. The last word of a parameter is
+Left our name, right theirs; `*` is a number, the same in both. One more `*` on the right: what we
+have once, the files have in every block (`copies`). The last word of a parameter is
 mapped by `LEAVES`, and its axes by `to_file` and `from_file`: PyTorch keeps a convolution as
 (out, in, height, width) and a Linear layer as (out, in), JAX as (height, width, in, out) and
 (in, out). Official files of several ages spell some names differently: see `OLD_SPELLINGS`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -67,6 +68,17 @@ def theirs(name: str, names: NameMap) -> str:
     for number in NUMBER.findall(name):
         found = found.replace("*", number, 1)
     return found
+
+
+def copies(official: str, known: Iterable[str]) -> list[str]:
+    """The names that an official one stands for: with a `*` left in it, one for each number that
+    other names of the same network have there; else itself."""
+    before, star, after = official.partition("*")
+    if not star:
+        return [official]
+    rest = (name.removeprefix(before) for name in known if name.startswith(before))
+    numbers = {name.partition(".")[0] for name in rest} - {"*"}
+    return [before + number + after for number in sorted(numbers, key=int)]
 
 
 def today(name: str, spellings: Mapping[str, str] = OLD_SPELLINGS) -> str:

@@ -17,6 +17,7 @@ import diffusion
 from diffusion import cli
 from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
+from diffusion.inspection.trace import trace
 from diffusion.picture_reading import read_settings
 from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, denoiser, loop, text_encoder, tokenizer
@@ -40,6 +41,7 @@ TINY = [
     "model.autoencoder.block_out_channels=(4,)",
     "model.autoencoder.norm_groups=2",
 ]
+TINY_BUT_THE_DENOISER = [text for text in TINY if "denoiser" not in text]
 COMMAND = ["--set", "steps=2", "batch_size=2", *TINY]
 
 pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
@@ -194,7 +196,7 @@ def test_parts_need_those_before_them(tmp_path):
 @pytest.mark.parametrize(
     ("part", "settings", "named"),
     [
-        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, distill, all"),
+        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, dit"),
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),
@@ -259,6 +261,63 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part, s
             train_part("unet", output, STILL, start=trained)
 
 
+SMALL_DIT = [
+    "model.denoiser.layers=1", "model.denoiser.heads=1", "model.denoiser.head_width=8",
+    "model.denoiser.context_width=8", "model.denoiser.sample_size=8",
+]  # fmt: skip
+
+
+def test_another_denoiser_begins_in_a_copy_of_the_rest(trained, tmp_path):
+    output = tmp_path / "dit"
+    command = ["train", "dit", "--output", str(output)]
+    settings = ["--set", *STILL, "picture_every=10", *SMALL_DIT]
+    assert cli.main([*command, "--start", str(trained), *settings]) == 0
+    config, before = folder.load_config(output), folder.load_config(trained)
+    assert (config.name, config.denoiser.layers) == ("garden-dit", 1)
+    assert (config.text_encoder, config.autoencoder) == (before.text_encoder, before.autoencoder)
+    for slot in ("text_encoder", "autoencoder"):
+        assert files(output)[slot].read_bytes() == files(trained)[slot].read_bytes()
+    assert not (output / "unet").exists()
+    card = json.loads((output / "training.json").read_text())
+    assert tuple(card) == (*PARTS[:3], "dit")
+    assert card["dit"]["seed"] == 0
+    assert card["dit"]["command"].startswith("diffusion train dit --start garden --set")
+    assert (output / "training/dit/log.jsonl").exists()
+
+    run = trace(diffusion.load(output), "a red house", steps=2)
+    inside = run.activations(1)
+    assert inside.tensors["blocks.0.modulation"].shape == (2, 6, 8)  # among them the gates
+    weights = inside.attention["blocks.0.cross_attention"]
+    assert weights.shape == (2, 1, 16, config.text_encoder.length)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
+
+    with pytest.raises(ValueError, match=r"denoiser of .*dit is a dit: `diffusion train dit`; or"):
+        train_part("unet", output, STILL)
+    other = [*STILL, "model.denoiser.layers=2", *SMALL_DIT[1:]]
+    with pytest.raises(ValueError, match=r"dit holds another model than"):
+        train_part("dit", output, other, start=trained)
+    other = [*STILL, *SMALL_DIT, "model.autoencoder.layers_per_block=2"]
+    with pytest.raises(ValueError, match="its own configuration only"):
+        train_part("dit", tmp_path / "other", other, start=trained)
+
+
+def test_a_transformer_goes_on_from_its_own_weights(trained, tmp_path, steps):
+    steps(0.0)
+    first, output = tmp_path / "first", tmp_path / "longer"
+    train_part("dit", first, [*STILL, *SMALL_DIT], start=trained)
+    train_part("dit", output, STILL, start=first)
+    assert files(output)["denoiser"].read_bytes() == files(first)["denoiser"].read_bytes()
+    assert [entry["seed"] for entry in folder.trainings(output, "dit")] == [0, 1]
+
+
+def test_all_parts_of_a_new_folder_follow_its_denoiser(tmp_path):
+    with pytest.raises(ValueError, match=r"dit needs the tokenizer .*`diffusion train all`"):
+        train_part("dit", tmp_path, [*TINY_BUT_THE_DENOISER, *SMALL_DIT])
+    with pytest.raises(ValueError, match="another configuration"):
+        train_part("all", tmp_path, [*STILL, "model.denoiser.layers=3"])
+    assert folder.load_config(tmp_path).denoiser.layers == 1
+
+
 def test_a_distilled_model_paints_in_two_calls(trained, tmp_path):
     output = tmp_path / "fast"
     command = ["train", "distill", "--start", str(trained), "--output", str(output)]
@@ -287,7 +346,7 @@ def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):
 
 
 def test_what_training_cannot_go_on_from(trained, tmp_path):
-    with pytest.raises(ValueError, match="text starts from nothing only; vae and unet"):
+    with pytest.raises(ValueError, match="text starts from nothing only; from a model: vae"):
         train_part("text", tmp_path / "run", start=trained)
     with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
         train_part("vae", tmp_path / "run", start=tmp_path)

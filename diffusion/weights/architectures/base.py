@@ -21,13 +21,20 @@ class Architecture:
     config: type[Any]  # its configuration; by this a model says which architecture it has
     create: Callable[..., nnx.Module]  # create(config, rngs=...) is the network
     folder: str  # in a model folder
-    kind: str  # in model_index.json: the name of its class
+    kind: str  # in model_index.json: the name of its class, where `write` says no other
     names: NameMap  # the official name of each parameter
     read: Callable[[Json], Any]  # config.json -> configuration; ValueError names what is wrong
     write: Callable[[Any, ModelConfig], Json]  # and back
     library: str = "diffusers"  # which has that class
     stem: str = "diffusion_pytorch_model"  # of the weights file: STEM.safetensors
     prefix: str = ""  # of the names in the files that we write
+    part: str = ""  # what `diffusion train` and a model's card call it; "": as its folder
+    # Of a denoiser: the kinds of model_index.json that have it, and the one that we write.
+    pipelines: tuple[str, ...] = ("StableDiffusionPipeline",)
+    pipeline: Callable[[ModelConfig], str] = lambda model: "StableDiffusionPipeline"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "part", self.part or self.folder)
 
     @property
     def config_file(self) -> str:

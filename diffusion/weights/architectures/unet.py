@@ -57,6 +57,11 @@ FIELDS = {
 
 
 GUIDANCE = "time_cond_proj_dim"
+PIPELINES = (
+    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy", "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+)  # fmt: skip
 
 
 def blocks(attention: tuple[bool, ...]) -> Json:
@@ -100,6 +105,11 @@ def write(config: UNetConfig, model: ModelConfig) -> Json:
     }
 
 
+def pipeline(model: ModelConfig) -> str:
+    told = model.denoiser.guidance_width is not None
+    return PIPELINES[2 if model.inpaints else 4 if told else 0]
+
+
 ARCHITECTURE = Architecture(
     slot="denoiser",
     config=UNetConfig,
@@ -109,4 +119,6 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     read=read,
     write=write,
+    pipelines=PIPELINES,
+    pipeline=pipeline,
 )
