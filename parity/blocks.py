@@ -24,8 +24,8 @@ from diffusion.layers.convolution import Conv2d, Downsample, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.layers.time_embedding import TimeEmbedding
+from diffusion.stages.autoencoder_blocks import ImageAttention
 from diffusion.stages.text_encoder import TextEncoder, TextLayer
-from diffusion.stages.vae import ImageAttention
 from diffusion.weights.architectures import Architecture, text_encoder, unet, vae
 from diffusion.weights.names import NameMap, theirs
 from parity.rows import Row, compare

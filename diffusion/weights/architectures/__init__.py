@@ -9,13 +9,14 @@ from typing import Any
 from flax import nnx
 
 from diffusion.runtime.parameters import Params, SameKey, shapes
-from diffusion.weights.architectures import text_encoder, unet, vae
+from diffusion.weights.architectures import conv_autoencoder, dvae, text_encoder, unet, vae
 from diffusion.weights.architectures.base import SLOTS, Architecture
 
 __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "structure"]
 
 ARCHITECTURES: dict[type[Any], Architecture] = {
-    one.config: one for one in (text_encoder.ARCHITECTURE, unet.ARCHITECTURE, vae.ARCHITECTURE)
+    module.ARCHITECTURE.config: module.ARCHITECTURE
+    for module in (text_encoder, unet, vae, dvae, conv_autoencoder)
 }
 
 
