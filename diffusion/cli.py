@@ -56,6 +56,7 @@ command goes on where it was.
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train distill --start garden --output runs/fast  # to paint in two calls, or one
+  diffusion train autoencoder  # the Keras sample's, which repeats pictures and paints none
   diffusion paint "a red house" --model runs/garden
 
 Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.
@@ -173,7 +174,8 @@ def plain_type(hint: Any) -> Any:
 
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
-        "part", help="tokenizer, text, vae, unet, or all of them in this order; judge; distill"
+        "part",
+        help="tokenizer, text, vae, unet, or all of these in order; judge; distill; autoencoder",
     )
     train.add_argument(
         "--output",

@@ -23,11 +23,11 @@ from flax import nnx
 
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
-from parity import blocks, full_size, lora, pipeline, reference, samplers, tokenizer
+from parity import blocks, full_size, keras, lora, pipeline, reference, samplers, tokenizer, vq
 from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
-PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers")
+PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers", "keras")
 
 
 def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> Iterator[Section]:
@@ -55,6 +55,8 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
         yield from networks(reference.FULL, seed, tiny=False)
         return
     yield from networks(reference.TINY, seed, tiny=True)
+    yield "discrete autoencoders, tiny", vq.rows(seed)
+    yield "the Keras sample", keras.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)

@@ -3,7 +3,8 @@
 tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
-tests/golden/{samplers,tokenizer}.*         see those modules of this package
+tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
+tests/golden/{samplers,tokenizer,keras}.*   see those modules of this package
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from parity import pipeline, reference, samplers, tokenizer
+from parity import keras, pipeline, reference, samplers, tokenizer, vq
 from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -43,6 +44,8 @@ def write(place: Path) -> None:
         for sampler in pipeline.EXACT:
             arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()
         save_file(arrays, root / "painted.safetensors")
+    vq.write_golden(place)
+    keras.write_golden(place)
     samplers.write_golden(place)
     tokenizer.write_golden(place)
 

@@ -26,7 +26,7 @@ COST_WEIGHTS = {  # of what latents cost, beside the absolute error of a pixel v
     "perplexity": 0.0,
 }
 TEND_EVERY = 100  # steps
-SEEN = 256  # pictures where codes are begun, and where a code is used or dead
+SEEN = 64  # pictures where codes are begun, and where a code is used or dead
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
 EDGE_SCALES = (1, 2, 4)  # sides of the squares whose means are such neighbours
 SMALL_WEIGHT = 0.25  # of the errors of the picture that a smaller latent decodes to

@@ -13,18 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.atomic_write import atomic_write
-from diffusion.config import ModelConfig, SamplingConfig, garden, override
+from diffusion.config import ConvAutoencoderConfig, ModelConfig, SamplingConfig, garden, override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime import hosts
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import autoencoder, denoiser, distillation, text_encoder
+from diffusion.training import (
+    autoencoder,
+    conv_autoencoder,
+    denoiser,
+    distillation,
+    text_encoder,
+)
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
 from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
+from diffusion.weights.files import save_params
 
 PARTS = ("tokenizer", "text", "vae", "unet")
 SLOTS_OF = {
@@ -64,7 +71,7 @@ def train_part(
 
     Args:
         part: one of `PARTS`, or "all" of them; "distill": the denoiser of `start`, to paint in a
-            step or two.
+            step or two; "autoencoder": the Keras sample's, which stands by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -254,12 +261,25 @@ def _distill(order: Order, config: ModelConfig) -> None:
     folder.save_config(order.output, dataclasses.replace(config, sampling=sampling, guidance=1.0))
 
 
+def _train_sample(order: Order, config: ModelConfig) -> None:
+    network = ConvAutoencoderConfig()
+    task = conv_autoencoder.ConvAutoencoderTask(network)
+    params = run_task(task, conv_autoencoder.preset(), order, size=task.size)
+    if not hosts.writes():
+        return
+    one = architecture(network)
+    file = order.output / one.folder / f"{one.stem}.safetensors"
+    save_params(file, params, one.names, dtype=DTYPE)
+    folder.write_json(order.output / one.config_file, one.write(network, config))
+
+
 TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
     "vae": _train_autoencoder,
     "unet": _train_denoiser,
     "distill": _distill,
+    "autoencoder": _train_sample,
 }
 
 
