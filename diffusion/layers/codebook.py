@@ -44,7 +44,7 @@ def k_means(points: Float[Array, "n d"], count: int, key: Array) -> Float[Array,
         raise ValueError(f"codes: {count} centres need as many points, and there are {len(points)}")
     points = points.astype(jnp.float32)
 
-    def closer(_: int, centres: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    def closer(_: Int[Array, ""], centres: Float[Array, "k d"]) -> Float[Array, "k d"]:
         nearest = squared_distances(points[None, None], centres)[0, 0].argmin(axis=-1)
         size = jax.ops.segment_sum(jnp.ones(len(points)), nearest, count)[:, None]
         means = jax.ops.segment_sum(points, nearest, count) / jnp.maximum(size, 1.0)
