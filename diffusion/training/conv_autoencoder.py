@@ -65,7 +65,7 @@ def mean_squared_error(
 @dataclass
 class ConvAutoencoderTask:
     network: ConvAutoencoderConfig
-    size: int = SIZE
+    size: int  # pixels along the side of a picture
 
     def __post_init__(self) -> None:
         self.name = architecture(self.network).folder

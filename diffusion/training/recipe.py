@@ -263,7 +263,7 @@ def _distill(order: Order, config: ModelConfig) -> None:
 
 def _train_sample(order: Order, config: ModelConfig) -> None:
     network = ConvAutoencoderConfig()
-    task = conv_autoencoder.ConvAutoencoderTask(network)
+    task = conv_autoencoder.ConvAutoencoderTask(network, conv_autoencoder.SIZE)
     params = run_task(task, conv_autoencoder.preset(), order, size=task.size)
     if not hosts.writes():
         return

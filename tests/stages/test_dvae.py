@@ -108,27 +108,48 @@ def test_it_cools_down_in_the_first_half_and_the_kl_warms_up():
     assert 0 < DVAE.anneal(jnp.float32(0.05))["warmth"] < 1
 
 
+def after(dvae, method, images):
+    """A copy, on which a method that changes it was called."""
+    structure, state = nnx.split(dvae)
+
+    def changed(state):
+        copy = nnx.merge(structure, state)
+        getattr(copy, method)(images, jax.random.key(0))
+        return nnx.state(copy)
+
+    return nnx.merge(structure, jax.jit(changed)(state))
+
+
+def look(dvae, images):
+    """Its latents as the encoder leaves them, their codes, and what they decode to as they are."""
+
+    def all_of_it(dvae):
+        latents = dvae.encode(images)
+        return latents / dvae.scaling_factor, dvae.codes(images), dvae.soft_decode(latents)
+
+    return [np.asarray(found) for found in jax.jit(all_of_it)(dvae)]
+
+
 def test_the_codes_begin_where_the_latents_are_and_decode_the_same(dvae, images):
-    begun = copied(dvae)
-    begun.begin(images, jax.random.key(0))
-    soft = jax.jit(lambda dvae: dvae.soft_decode(dvae.encode(images)))
-    np.testing.assert_allclose(soft(begun), soft(dvae), atol=1e-4)  # in other units, no more
-    used = jnp.unique(begun.codes(images))
-    assert len(used) == 8
+    begun = after(dvae, "begin", images)
+    _, codes, decoded = look(begun, images)
+    np.testing.assert_allclose(decoded, look(dvae, images)[2], atol=1e-4)  # in other units, no more
+    assert len(np.unique(codes)) == 8
     with pytest.raises(ValueError, match="codes: 8 centres need as many points, and there are 4"):
-        begun.begin(images[:1, :4, :4], jax.random.key(0))
+        after(dvae, "begin", images[:1, :4, :4])
 
 
 def test_a_dead_code_comes_back_at_a_latent(dvae, images):
     dead = copied(dvae)
-    far = dead.codebook.codes.at[2].set(1e3)
-    dead.codebook.vectors.embedding[...] = far
-    dead.tend(images, jax.random.key(0))
-    used = np.bincount(np.asarray(dvae.codes(images)).ravel(), minlength=8) > 0
-    kept = np.flatnonzero(used & (np.arange(8) != 2))
-    np.testing.assert_array_equal(dead.codebook.codes[kept], far[kept])
-    latents = np.asarray(dvae.encode(images) / CONFIG.scaling_factor).reshape(-1, 3)
-    assert np.abs(latents - np.asarray(dead.codebook.codes[2])).max(-1).min() < 1e-5
+    far = np.array(dead.codebook.codes)
+    far[2] = 1e3
+    dead.codebook.vectors.embedding[...] = jnp.asarray(far)
+    latents, codes, _ = look(dead, images)
+    used = np.bincount(codes.ravel(), minlength=8) > 0
+    assert not used[2]
+    found = np.asarray(after(dead, "tend", images).codebook.codes)
+    np.testing.assert_array_equal(found[used], far[used])
+    assert np.abs(latents.reshape(-1, 3) - found[2]).max(-1).min() < 1e-5
 
 
 def test_every_parameter_is_trained(dvae, images, trained):

@@ -13,6 +13,10 @@ from diffusion.training import autoencoder, conv_autoencoder
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.conv_autoencoder import ConvAutoencoderTask, keras_adam
 from diffusion.training.loop import TrainConfig, init_state, make_step, train
+from diffusion.training.recipe import train_part
+from diffusion.weights import files
+from diffusion.weights.architectures import architecture, structure
+from diffusion.weights.folder import load_card
 from tests.training.conftest import stripes
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -133,3 +137,17 @@ def test_the_sample_learns_with_the_adam_of_keras(monkeypatch):
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.7 * losses[0]
     assert task.picture(state.params).shape[0] > 24  # pictures, what comes back, and noise
+
+
+def test_the_sample_is_a_part_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(conv_autoencoder, "render", stripes)
+    monkeypatch.setattr(conv_autoencoder, "SIZE", 8)
+    train_part("autoencoder", tmp_path, ["steps=2", "batch_size=8"])
+    one = architecture(ConvAutoencoderConfig())
+    assert one.read(files.read_json(tmp_path / one.config_file)) == ConvAutoencoderConfig()
+    _, like = structure(ConvAutoencoderConfig())
+    found = files.Weights.open(files.find(tmp_path, one.folder, one.stem), like, one.names)
+    assert len(found.tensors) == 6
+    assert "autoencoder" in load_card(tmp_path)
+    with pytest.raises(ValueError, match="autoencoder starts from nothing only"):
+        train_part("autoencoder", tmp_path, start=tmp_path)
