@@ -23,7 +23,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-7  # what Keras takes
 
 
 class Moments(NamedTuple):
-    count: Array
+    steps: Array
     mean: Params
     square: Params
 
@@ -43,14 +43,14 @@ def keras_adam(learning_rate: float) -> optax.GradientTransformation:
     def update(
         gradients: Params, state: Moments, params: Params | None = None
     ) -> tuple[Params, Moments]:
-        step = (state.count + 1).astype(jnp.float32)
+        step = (state.steps + 1).astype(jnp.float32)
         rate = learning_rate * jnp.sqrt(1.0 - BETA2**step) / (1.0 - BETA1**step)
         mean = jax.tree.map(lambda m, g: m + (g - m) * (1.0 - BETA1), state.mean, gradients)
         square = jax.tree.map(
             lambda v, g: v + (jnp.square(g) - v) * (1.0 - BETA2), state.square, gradients
         )
         changes = jax.tree.map(lambda m, v: -(m * rate) / (jnp.sqrt(v) + EPS), mean, square)
-        return changes, Moments(state.count + 1, mean, square)
+        return changes, Moments(state.steps + 1, mean, square)
 
     return optax.GradientTransformation(init, update)
 
