@@ -59,6 +59,7 @@ command goes on where it was.
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train dit --start garden --output runs/dit  # a transformer in place of the U-Net
   diffusion train distill --start garden --output runs/fast
+  diffusion train autoencoder  # the Keras sample's, which repeats pictures and paints none
   diffusion paint "a red house" --model runs/garden
 
 Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.
@@ -182,7 +183,8 @@ def plain_type(hint: Any) -> Any:
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
-        help="tokenizer, text, vae, unet or dit, or all of a model in this order; judge; distill",
+        help="tokenizer, text, vae, unet or dit, or all of a model in this order; judge; distill; "
+        "autoencoder",
     )
     train.add_argument(
         "--output",

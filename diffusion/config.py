@@ -183,6 +183,48 @@ class VAEConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+@dataclass(frozen=True)
+class DVAEConfig:
+    """A discrete autoencoder: ours to train, and the official VQ autoencoders."""
+
+    image_channels: int = 3
+    latent_channels: int = 3  # of a code
+    codes: int = 8192
+    block_out_channels: tuple[int, ...] = (128, 256, 512)
+    layers_per_block: int = 2  # residual blocks a level in the encoder; one more in the decoder
+    norm_groups: int = 32
+    middle_attention: bool = True  # does the coarsest level look around?
+    inner_channels: int | None = None  # of encoder and decoder; None: those of a code
+    scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
+    @property
+    def downscale(self) -> int:
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+@dataclass(frozen=True)
+class ConvAutoencoderConfig:
+    """The Keras sample, completed; see `diffusion.stages.conv_autoencoder`."""
+
+    image_channels: int = 3
+    block_out_channels: tuple[int, ...] = (32,)  # one entry a level, finest first
+    scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.block_out_channels[-1]
+
+    @property
+    def downscale(self) -> int:
+        return int(2 ** len(self.block_out_channels))
+
+
 @runtime_checkable
 class ProcessConfig(Hashable, Protocol):
     """How pictures become noise; `diffusion.process` makes a process of it."""
@@ -336,6 +378,18 @@ def garden_dit() -> ModelConfig:
             learned_variance=False,
         ),
     )
+
+
+def garden_dvae() -> ModelConfig:
+    """The garden with a discrete autoencoder: 256 codes of 1,024 a picture, 16x16x4 latents."""
+    discrete = DVAEConfig(
+        latent_channels=4,
+        codes=1024,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        norm_groups=8,
+    )
+    return dataclasses.replace(garden(), name="garden-dvae", autoencoder=discrete)
 
 
 def sd_v1() -> ModelConfig:

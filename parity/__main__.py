@@ -28,17 +28,19 @@ from parity import (
     blocks,
     flow,
     full_size,
+    keras,
     lora,
     pipeline,
     reference,
     samplers,
     tokenizer,
     transformers,
+    vq,
 )
 from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
-PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers")
+PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers", "keras")
 
 
 def networks(models: dict[str, reference.Model], seed: int, *, tiny: bool) -> Iterator[Section]:
@@ -68,6 +70,8 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
         return
     yield from networks(reference.TINY, seed, tiny=True)
     yield from transformers.sections(seed, tiny=True)
+    yield "discrete autoencoders, tiny", vq.rows(seed)
+    yield "the Keras sample", keras.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)

@@ -20,13 +20,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from diffusion.layers.attention import SpatialTransformer
+from diffusion.layers.codebook import Codebook
 from diffusion.layers.convolution import Conv2d, Downsample, Upsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.layers.time_embedding import TimeEmbedding
+from diffusion.stages.autoencoder_blocks import ImageAttention
 from diffusion.stages.text_encoder import TextEncoder, TextLayer
-from diffusion.stages.vae import ImageAttention
-from diffusion.weights.architectures import Architecture, text_encoder, unet, vae
+from diffusion.stages.vae import VAE
+from diffusion.weights.architectures import Architecture, dvae, structure, text_encoder, unet, vae
+from diffusion.weights.files import Weights, find, read_json
 from diffusion.weights.names import NameMap, theirs
 from parity.rows import Row, compare
 
@@ -41,17 +44,20 @@ BLOCKS: Mapping[type[nnx.Module], str] = {
     ImageAttention: "norm",
     Downsample: "conv",
     Upsample: "conv",
+    Codebook: "vectors",
     TextLayer: "norm1",
     Conv2d: "",
     GroupNorm: "",
     nnx.LayerNorm: "",
 }
 EMBEDDINGS = "embeddings"  # a module of the reference; two lines of our text encoder
-# What the reference calls a network, and how ours comes by its weights.
-PARTS: Mapping[str, Architecture] = {
+# What the reference calls a network, and how ours comes by its weights: those of a pipeline, all.
+PARTS: dict[str, Architecture] = {
     one.ARCHITECTURE.folder: one.ARCHITECTURE for one in (text_encoder, unet, vae)
 }
-WHOLE = ("unet", "text_encoder", "encode", "decode")  # the names of whole networks in a record
+NETWORKS = PARTS | {dvae.ARCHITECTURE.folder: dvae.ARCHITECTURE}
+# The names of whole networks in a record.
+WHOLE = ("unet", "text_encoder", "encode", "decode", "codes", "from_codes")
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,11 @@ def run(name: str, module: Any, *inputs: jax.Array) -> jax.Array:
         tokens = inputs[0]
         return module.token_embedding(tokens) + module.position_embedding[: tokens.shape[1]][None]
     if name == "encode":
-        return jnp.concatenate(module.posterior(*inputs), axis=-1)
+        if isinstance(module, VAE):
+            return jnp.concatenate(module.posterior(*inputs), axis=-1)
+        return module.encode(*inputs) / module.scaling_factor
+    if name in ("codes", "from_codes"):
+        return getattr(module, name)(*inputs)
     if name == "decode":  # the reference takes latents as the encoder left them
         return module.decode(inputs[0] * module.scaling_factor)
     if isinstance(module, TextLayer):
@@ -101,18 +111,24 @@ def run(name: str, module: Any, *inputs: jax.Array) -> jax.Array:
     return module(*inputs)
 
 
+def load(root: Path, one: Architecture) -> Any:
+    """The network of an architecture in a folder that need not be a whole model."""
+    form, like = structure(one.read(read_json(root / one.config_file)))
+    return nnx.merge(form, Weights.open(find(root, one.folder, one.stem), like, one.names).read())
+
+
 def rows(
     network: nnx.Module, part: str, record: Record, wanted: Callable[[str], bool] | None = None
 ) -> Iterator[Row]:
     """One row a block, in the order of the record, then one for each whole network in it.
 
     Args:
-        part: what the reference calls the network, one of `PARTS`.
+        part: what the reference calls the network, one of `NETWORKS`.
         wanted: which names of the reference to compare; None: all.
 
     Raises ValueError where the two networks do not have the same blocks.
     """
-    ours = blocks(network, PARTS[part].names)
+    ours = blocks(network, NETWORKS[part].names)
     if different := ours.keys() ^ record.keys() - set(WHOLE):
         raise ValueError(f"{part}: only one side has the blocks {', '.join(sorted(different))}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import VectorQuantizer
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
@@ -41,6 +43,7 @@ RECORDED: dict[type[nn.Module], tuple[str, ...]] = {
     Attention: ("hidden_states",),
     Downsample2D: ("hidden_states",),
     Upsample2D: ("hidden_states",),
+    VectorQuantizer: ("z",),
     CLIPTextEmbeddings: ("input_ids",),
     CLIPEncoderLayer: ("hidden_states",),
     nn.Conv2d: ("input",),
@@ -258,28 +261,38 @@ def inputs(model: Model, part: str, seed: int) -> tuple[torch.Tensor, ...]:
 @torch.no_grad()
 def record(network: nn.Module, part: str, inputs: tuple[torch.Tensor, ...]) -> Record:
     """Run a part, and keep what goes in and out of every block, and of the whole."""
+    with watching(network) as found:
+        found |= _whole(network, part, inputs)
+    if part == "unet":  # ours is one block, from the timestep on
+        embedding, sinusoids = found["time_embedding"], found.pop("time_proj")
+        found["time_embedding"] = Call(sinusoids.inputs, embedding.output)
+    return found
+
+
+def _whole(network: nn.Module, part: str, inputs: tuple[torch.Tensor, ...]) -> Record:
+    if part == "unet":
+        latents, timesteps, context = inputs
+        return {"unet": call(inputs, network(latents, timesteps, context).sample)}
+    if part == "text_encoder":
+        return {"text_encoder": call(inputs, network(*inputs).last_hidden_state)}
+    picture, latents = inputs
+    posterior = network.encode(picture).latent_dist
+    moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
+    decoded = network.decode(latents).sample
+    return {"encode": call((picture,), moments), "decode": call((latents,), decoded)}
+
+
+@contextmanager
+def watching(network: nn.Module) -> Iterator[Record]:
+    """A record that fills with what goes in and out of every block, while this lasts."""
     found: Record = {}
     hooks = [
         block.register_forward_hook(_hook(found, name), with_kwargs=True)
         for name, block in _outermost(network, "")
     ]
-    if part == "unet":
-        latents, timesteps, context = inputs
-        found["unet"] = _call(inputs, network(latents, timesteps, context).sample)
-        embedding, sinusoids = found["time_embedding"], found.pop("time_proj")
-        # Ours is one block, from the timestep on.
-        found["time_embedding"] = Call(sinusoids.inputs, embedding.output)
-    elif part == "text_encoder":
-        found["text_encoder"] = _call(inputs, network(*inputs).last_hidden_state)
-    else:
-        picture, latents = inputs
-        posterior = network.encode(picture).latent_dist
-        moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
-        found["encode"] = _call((picture,), moments)
-        found["decode"] = _call((latents,), network.decode(latents).sample)
+    yield found
     for hook in hooks:
         hook.remove()
-    return found
 
 
 def _outermost(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -296,12 +309,12 @@ def _hook(found: Record, name: str) -> Callable[..., None]:
         given = inspect.signature(block.forward).bind(*args, **kwargs).arguments
         wanted = (given.get(argument) for argument in RECORDED[type(block)])
         output = output[0] if isinstance(output, tuple) else output
-        found[name] = _call(tuple(x for x in wanted if x is not None), output)
+        found[name] = call(tuple(x for x in wanted if x is not None), output)
 
     return hook
 
 
-def _call(inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Call:
+def call(inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Call:
     return Call(tuple(map(_numpy, inputs)), _numpy(output))
 
 

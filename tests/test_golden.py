@@ -18,6 +18,7 @@ from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.process.samplers import SamplerTable
 from diffusion.settings import Settings
 from diffusion.weights import folder
+from diffusion.weights.architectures import dvae
 from parity import blocks, transformer_blocks
 from parity.blocks import PARTS
 from parity.rows import compare, table
@@ -68,6 +69,16 @@ def test_every_block_of_a_transformer_and_the_whole(family):
     breaches = [row for row in rows if not row.ok]
     assert not breaches, f"\n{table(breaches)}"
     assert {row.block for row in rows} >= {"blocks.0", "blocks.0, faint", "exit", "transformer"}
+
+
+@pytest.mark.parametrize("kind", ["celebahq", "amused"])
+def test_every_block_of_a_discrete_autoencoder(kind):
+    place = GOLDEN / "vq" / kind
+    ours = blocks.load(place, dvae.ARCHITECTURE)
+    calls = blocks.load_record(place / "record.safetensors")
+    rows = list(blocks.rows(ours, dvae.ARCHITECTURE.folder, calls))
+    assert {"encode", "decode", "codes", "from_codes", "codebook"} <= {row.block for row in rows}
+    assert all(row.ok for row in rows), f"\n{table(rows)}"
 
 
 def test_both_sides_must_have_the_same_blocks():

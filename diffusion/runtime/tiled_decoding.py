@@ -34,7 +34,8 @@ from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.runtime.devices import free_memory
 from diffusion.runtime.programs import Network
-from diffusion.stages.vae import VAE, ImageAttention
+from diffusion.stages.autoencoder_blocks import ImageAttention
+from diffusion.stages.vae import VAE
 
 Bands: TypeAlias = list[Float[np.ndarray, "_ _ _"]]  # a map, `tile` rows each but for the last
 Window: TypeAlias = Float[Array, "1 h w c"]  # a tile and its halo of one; zero outside the picture
@@ -100,7 +101,8 @@ def _decode(vae: VAE, latent: Float[np.ndarray, "h w z"], tile: int) -> Float[np
     bands = _cut(latent, tile)
     bands = _in_tiles(partial(_enter, vae.post_quant_conv, decoder.conv_in), bands, tile)
     bands = _residual(middle.residual1, bands, tile)
-    bands = _attend(middle.attention, bands, tile)
+    if middle.attention is not None:
+        bands = _attend(middle.attention, bands, tile)
     bands = _residual(middle.residual2, bands, tile)
     for level in decoder.levels:
         for residual in level.residuals:

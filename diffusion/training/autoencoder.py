@@ -19,7 +19,14 @@ from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.architectures import architecture, create, structure
 
 SQUARED_WEIGHT = 4.0  # of the squared error: a snowflake is a few pixels, but far off when missing
-COST_WEIGHTS = {"kl": 6e-3}  # of what latents cost, beside the absolute error of a pixel value
+COST_WEIGHTS = {  # of what latents cost, beside the absolute error of a pixel value
+    "kl": 6e-3,
+    "code_kl": 6e-3,
+    "used": 0.0,  # only to be watched
+    "perplexity": 0.0,
+}
+TEND_EVERY = 100  # steps
+SEEN = 64  # pictures where codes are begun, and where a code is used or dead
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
 EDGE_SCALES = (1, 2, 4)  # sides of the squares whose means are such neighbours
 SMALL_WEIGHT = 0.25  # of the errors of the picture that a smaller latent decodes to
@@ -56,19 +63,44 @@ def weighed(error: Metrics) -> Array:
 
 @dataclass
 class AutoencoderTask:
-    """Trains whatever fills the slot: it offers `draw(images, key)`, `encode` and `decode`."""
+    """Trains whatever fills the slot: it offers `draw(images, key)`, `encode` and `decode`.
+
+    One with codes may also offer `soft_decode`, which decodes what `draw` gives; `anneal(done)`,
+    what `draw` is given besides when that share of the training is done; and, in place,
+    `begin(images, key)` before the training and `tend(images, key)` now and then in it.
+    """
 
     model: ModelConfig
 
     def __post_init__(self) -> None:
         self.name = architecture(self.model.autoencoder).folder
-        self.structure, _ = structure(self.model.autoencoder)
+        self.structure, like = structure(self.model.autoencoder)
+        self.kind: Any = type(nnx.merge(self.structure, like))
+        self.tend_every = TEND_EVERY if hasattr(self.kind, "tend") else 0
         self.frozen: Params = {}
         self.batch = sample_scenes
         self.reconstruct = jax.jit(self._reconstruct)
+        self.after = jax.jit(self._after, static_argnums=0)
 
     def init(self, seed: int) -> Params:
-        return split(create(self.model.autoencoder, nnx.Rngs(seed)))[1]
+        params = split(create(self.model.autoencoder, nnx.Rngs(seed)))[1]
+        return self._set_right("begin", params, seed) if hasattr(self.kind, "begin") else params
+
+    def tend(self, params: Params, step: int) -> Params:
+        return self._set_right("tend", params, step)
+
+    def anneal(self, done: Float[Array, ""]) -> Params:
+        return {"annealed": self.kind.anneal(done)} if hasattr(self.kind, "anneal") else {}
+
+    def _set_right(self, method: str, params: Params, number: int) -> Params:
+        """What a method of the autoencoder makes of them, at pictures of that number."""
+        scenes = sample_scenes(np.random.default_rng([PREVIEW_SEED, number]), SEEN)
+        return self.after(method, params, scenes, jax.random.key(number))
+
+    def _after(self, method: str, params: Params, scenes: Scene, key: Array) -> Params:
+        autoencoder = nnx.merge(self.structure, params)
+        getattr(autoencoder, method)(render(scenes, self.model.image_size), key)
+        return split(autoencoder)[1]
 
     def loss(
         self, params: Params, frozen: Params, batch: Scene, key: Array
@@ -80,14 +112,16 @@ class AutoencoderTask:
         et al. 2025, section 3.3).
         """
         autoencoder = nnx.merge(self.structure, params)
+        decode = getattr(autoencoder, "soft_decode", autoencoder.decode)
         images, dtype = render(batch, self.model.image_size), precision(params)
         draw_key, size_key = jax.random.split(key)
-        latents, costs = autoencoder.draw(images.astype(dtype), draw_key)
-        decoded = autoencoder.decode(latents.astype(dtype)).astype(jnp.float32)
+        annealed = frozen.get("annealed", {})
+        latents, costs = autoencoder.draw(images.astype(dtype), draw_key, **annealed)
+        decoded = decode(latents.astype(dtype)).astype(jnp.float32)
         error = errors(decoded, images)
 
         def small(side: int) -> Array:
-            decoded = autoencoder.decode(pooled(latents, side).astype(dtype))
+            decoded = decode(pooled(latents, side).astype(dtype))
             return weighed(errors(decoded.astype(jnp.float32), pooled(images, side)))
 
         sides = [side for side in SMALLER if latents.shape[1] % side == 0] or [1]

@@ -89,7 +89,16 @@ class TrainConfig:
 
 @runtime_checkable
 class Task(Protocol):
-    """What is learnt: everything that the loop does not know."""
+    """What is learnt: everything that the loop does not know.
+
+    A task may also have any of these:
+
+    - `optimizer(config)`: in place of the loop's own;
+    - `anneal(done) -> Params`: what the loss finds in `frozen` besides, when that share of the
+      steps is done;
+    - `tend_every` and `tend(params, step) -> Params`: parameters that are set right every so many
+      steps, in a way that no gradient shows. It must depend on its arguments alone.
+    """
 
     name: str
     frozen: Params  # what the loss needs and does not train: an argument of the compiled step
@@ -140,7 +149,8 @@ def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> 
 
 def make_step(task: Task, config: TrainConfig) -> Step:
     """The jitted training step. It gives up its input state's memory to the output state."""
-    update = optimizer(config).update
+    update = _optimizer(task, config).update
+    anneal: Callable[[jax.Array], Params] = getattr(task, "anneal", lambda done: {})
 
     def loss(params: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
         return task.loss(cast(params, config.dtype), cast(frozen, config.dtype), batch, key)
@@ -149,6 +159,7 @@ def make_step(task: Task, config: TrainConfig) -> Step:
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        frozen = frozen | anneal(state.step / config.steps)
         (loss, metrics), gradients = look(state.params, frozen, batch, key)
         changes, optimizer_state = update(gradients, state.optimizer, state.params)
         params: Params = optax.apply_updates(state.params, changes)
@@ -183,7 +194,12 @@ def accumulated(look: Callable[..., Any], count: int) -> Callable[..., Any]:
 def init_state(task: Task, config: TrainConfig, given: Params | None = None) -> State:
     params = task.init(config.seed) if given is None else jax.tree.map(jnp.copy, given)
     average = jax.tree.map(jnp.copy, params) if config.ema else {}
-    return State(jnp.zeros((), jnp.int32), params, average, optimizer(config).init(params))
+    beginning = _optimizer(task, config).init(params)
+    return State(jnp.zeros((), jnp.int32), params, average, beginning)
+
+
+def _optimizer(task: Task, config: TrainConfig) -> optax.GradientTransformation:
+    return getattr(task, "optimizer", optimizer)(config)
 
 
 def train(
@@ -222,6 +238,7 @@ def train(
         state = manager.restore(latest, args=ocp.args.StandardRestore(state))
     start = int(state.step)
     log, step = Log(folder, task, start), make_step(task, config)
+    tend_every = getattr(task, "tend_every", 0)
     window: list[Metrics] = []
     with _bar(task, config, start) as bar:
         for done, data in enumerate(_drawn(task, config, start), start + 1):
@@ -229,6 +246,9 @@ def train(
             window.append(metrics)
             bar.update()
             last = done == config.steps
+            if tend_every and done % tend_every == 0 and not last:
+                tended = task.tend(jax.device_get(state.params), done)  # type: ignore[attr-defined]
+                state = state._replace(params=jax.device_put(tended, everywhere))
             saves = last or done % config.checkpoint_every == 0
             if saves or done % config.log_every == 0:
                 means = log.add(done, window)

@@ -13,18 +13,32 @@ from pathlib import Path
 from typing import Any, cast
 
 from diffusion.atomic_write import atomic_write
-from diffusion.config import ModelConfig, SamplingConfig, garden, garden_dit, override
+from diffusion.config import (
+    ConvAutoencoderConfig,
+    ModelConfig,
+    SamplingConfig,
+    garden,
+    garden_dit,
+    override,
+)
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime import hosts
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training import autoencoder, denoiser, distillation, text_encoder
+from diffusion.training import (
+    autoencoder,
+    conv_autoencoder,
+    denoiser,
+    distillation,
+    text_encoder,
+)
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX
+from diffusion.weights.files import save_params
 
 # A denoiser is called by its architecture; a new folder begins with the garden model that has it.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
@@ -67,7 +81,8 @@ def train_part(
 
     Args:
         part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser
-            of `start`, to paint in a step or two.
+            of `start`, to paint in a step or two; "autoencoder": the Keras sample's, which stands
+            by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -304,12 +319,25 @@ def _distill(order: Order, config: ModelConfig) -> None:
     folder.save_config(order.output, dataclasses.replace(config, sampling=sampling, guidance=1.0))
 
 
+def _train_sample(order: Order, config: ModelConfig) -> None:
+    network = ConvAutoencoderConfig()
+    task = conv_autoencoder.ConvAutoencoderTask(network, conv_autoencoder.SIZE)
+    params = run_task(task, conv_autoencoder.preset(), order, size=task.size)
+    if not hosts.writes():
+        return
+    one = architecture(network)
+    file = order.output / one.folder / f"{one.stem}.safetensors"
+    save_params(file, params, one.names, dtype=DTYPE)
+    folder.write_json(order.output / one.config_file, one.write(network, config))
+
+
 TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
     "vae": _train_autoencoder,
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
+    "autoencoder": _train_sample,
 }
 
 

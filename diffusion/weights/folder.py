@@ -5,7 +5,8 @@ tokenizer/                              vocab.json, merges.txt, or tokenizer.jso
 text_encoder/config.json                and model.safetensors: stage 1
 unet/config.json                        and diffusion_pytorch_model.safetensors: 3A, 3B and 4
                                         (transformer/, where the denoiser is one)
-vae/config.json                         and diffusion_pytorch_model.safetensors: stage 5
+vae/config.json                         and diffusion_pytorch_model.safetensors: stage 5; a discrete
+                                        autoencoder lies in vqvae/
 scheduler/scheduler_config.json         the noise schedule
 training.json                           how each part was trained (only of `diffusion train`)
 

@@ -9,13 +9,21 @@ from typing import Any
 from flax import nnx
 
 from diffusion.runtime.parameters import Params, SameKey, shapes
-from diffusion.weights.architectures import dit, text_encoder, unet, vae
+from diffusion.weights.architectures import (
+    conv_autoencoder,
+    dit,
+    dvae,
+    text_encoder,
+    unet,
+    vae,
+)
 from diffusion.weights.architectures.base import SLOTS, Architecture
 
 __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "structure"]
 
 ARCHITECTURES: dict[type[Any], Architecture] = {
-    one.ARCHITECTURE.config: one.ARCHITECTURE for one in (text_encoder, unet, dit, vae)
+    module.ARCHITECTURE.config: module.ARCHITECTURE
+    for module in (text_encoder, unet, dit, vae, dvae, conv_autoencoder)
 }
 
 
