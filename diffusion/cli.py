@@ -57,9 +57,9 @@ command goes on where it was.
   diffusion train vae --output runs/garden --set steps=500 batch_size=16
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
-  diffusion train dit --start garden --output runs/dit  # a transformer in place of the U-Net
+  diffusion train dit --start garden --output runs/dit
   diffusion train distill --start garden --output runs/fast
-  diffusion train autoencoder  # the Keras sample's, which repeats pictures and paints none
+  diffusion train autoencoder --output runs/sample
   diffusion paint "a red house" --model runs/garden
 
 Checkpoints, log.jsonl, loss.png and sample sheets of each part are in OUTPUT/training/PART.

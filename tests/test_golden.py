@@ -274,9 +274,11 @@ def test_tanh_gelu_shows(monkeypatch):
 
 def test_sine_before_cosine_shows(monkeypatch):
     sinusoids = time_embedding.sinusoids
-    monkeypatch.setattr(
-        time_embedding, "sinusoids", lambda t, width: jnp.roll(sinusoids(t, width), width // 2, 1)
-    )
+
+    def turned(t, width, shift=0):
+        return jnp.roll(sinusoids(t, width, shift), width // 2, 1)
+
+    monkeypatch.setattr(time_embedding, "sinusoids", turned)
     assert not row_of(network("sd1", "unet"), "sd1", "unet", "time_embedding").ok
 
 

@@ -37,8 +37,8 @@ def keras_adam(learning_rate: float) -> optax.GradientTransformation:
     """
 
     def init(params: Params) -> Moments:
-        nothing = jax.tree.map(jnp.zeros_like, params)
-        return Moments(jnp.zeros((), jnp.int32), nothing, nothing)
+        mean, square = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return Moments(jnp.zeros((), jnp.int32), mean, square)
 
     def update(
         gradients: Params, state: Moments, params: Params | None = None

@@ -37,7 +37,7 @@ def test_the_teacher_takes_the_step_that_the_sampler_takes(task):
     x_t, context = given(task)
     rows = table("euler", task.process, 8, spacing="trailing")
     t, earlier = (jnp.full(3, int(rows.timestep[i])) for i in (2, 3))
-    found = task._taught(task.frozen, x_t, t, earlier, context)
+    found = jax.jit(task._taught)(task.frozen, x_t, t, earlier, context)
 
     both = jnp.concatenate([context, task.encode_text(task.frozen, task.tokenizer([""] * 3))])
 
@@ -58,9 +58,8 @@ def test_the_teacher_takes_the_step_that_the_sampler_takes(task):
 def test_at_the_end_the_teacher_says_what_it_sees(task):
     x_t, context = given(task)
     t = jnp.full(3, 19)
-    end, later = (
-        task._taught(task.frozen, x_t, t, jnp.full(3, where), context) for where in (-1, 18)
-    )
+    taught = jax.jit(task._taught)
+    end, later = (taught(task.frozen, x_t, t, jnp.full(3, where), context) for where in (-1, 18))
     noise = (x_t - task.process.alpha(t)[0] * end) / task.process.sigma(t)[0]
     alpha, sigma = (f(jnp.asarray([18]))[0] for f in (task.process.alpha, task.process.sigma))
     np.testing.assert_allclose(later, alpha * end + sigma * noise, atol=1e-5)
@@ -119,5 +118,5 @@ def test_the_sheet_is_painted_in_two_calls(task, monkeypatch):
     step = lambda *inputs: advance(task.teacher, context, keys, *inputs)  # noqa: E731
     once = finished(sample(step, x_t, rows))
     np.testing.assert_allclose(
-        once, task._sees(task.teacher, x_t, jnp.full(3, 999), context), atol=1e-5
+        once, jax.jit(task._sees)(task.teacher, x_t, jnp.full(3, 999), context), atol=1e-5
     )
