@@ -7,17 +7,11 @@ and 2.x.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints, runtime_checkable
-
-import dacite
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any, Protocol, runtime_checkable
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
@@ -25,8 +19,6 @@ LARGEST_NUMBER = 2**20  # of anything in a network
 DEEPEST = 128  # layers, which Flax traces one by one
 PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
 BETA_RULES = ("scaled_linear", "linear")  # the square roots are evenly spaced; they themselves
-
-C = TypeVar("C", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -164,16 +156,10 @@ class AutoencoderConfig(Hashable, Protocol):
         """Image pixels along the side of one latent position."""
 
 
-@dataclass(frozen=True)
-class VAEConfig:
-    image_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2  # residual blocks a level in the encoder; one more in the decoder
-    norm_groups: int = 32
-    scaling_factor: float = (
-        0.18215  # latents times this have unit variance; measured after training
-    )
+class _Levels:
+    """Autoencoders by levels: as a rule a picture is halved between two of them."""
+
+    block_out_channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -184,7 +170,17 @@ class VAEConfig:
 
 
 @dataclass(frozen=True)
-class DVAEConfig:
+class VAEConfig(_Levels):
+    image_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2  # residual blocks a level in the encoder; one more in the decoder
+    norm_groups: int = 32
+    scaling_factor: float = 0.18215  # latents times this have unit variance; measured
+
+
+@dataclass(frozen=True)
+class DVAEConfig(_Levels):
     """A discrete autoencoder: ours to train, and the official VQ autoencoders."""
 
     image_channels: int = 3
@@ -197,24 +193,14 @@ class DVAEConfig:
     inner_channels: int | None = None  # of encoder and decoder; None: those of a code
     scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
 
-    def __post_init__(self) -> None:
-        _check_sizes(self)
-
-    @property
-    def downscale(self) -> int:
-        return int(2 ** (len(self.block_out_channels) - 1))
-
 
 @dataclass(frozen=True)
-class ConvAutoencoderConfig:
+class ConvAutoencoderConfig(_Levels):
     """The Keras sample, completed; see `diffusion.stages.conv_autoencoder`."""
 
     image_channels: int = 3
     block_out_channels: tuple[int, ...] = (32,)  # one entry a level, finest first
     scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
-
-    def __post_init__(self) -> None:
-        _check_sizes(self)
 
     @property
     def latent_channels(self) -> int:
@@ -242,9 +228,7 @@ class VariancePreservingConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_rule: str = "scaled_linear"  # how the betas between are spaced: one of `BETA_RULES`
-    clean_end: bool = (
-        False  # does DDIM arrive at x0, or at the first timestep, a trace short of it?
-    )
+    clean_end: bool = False  # does DDIM arrive at x0, not at the first timestep, a trace short?
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:
@@ -413,82 +397,3 @@ def sd_v2() -> ModelConfig:
     return dataclasses.replace(
         sd_v2_base(), name="sd-v2", image_size=768, process=VariancePreservingConfig(prediction="v")
     )
-
-
-def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
-    """The dataclass `cls` from plain data; `dataclasses.asdict` is the way back.
-
-    Raises ValueError that names an unknown, missing or mistyped entry.
-    """
-    try:
-        return dacite.from_dict(cls, _tuples(data), dacite.Config(strict=True))
-    except dacite.DaciteError as error:
-        raise ValueError(f"{cls.__name__}: {error}") from error
-
-
-def _tuples(data: Any) -> Any:
-    """The same data with tuples for lists: JSON knows no tuples."""
-    if isinstance(data, Mapping):
-        return {name: _tuples(entry) for name, entry in data.items()}
-    return tuple(map(_tuples, data)) if isinstance(data, list) else data
-
-
-def override(config: C, settings: Sequence[str]) -> C:
-    """A copy of a configuration with some entries replaced.
-
-    Args:
-        settings: texts `name=value`, a nested name with dots: `denoiser.norm_groups=8`,
-            `steps=100`, `denoiser.heads=(2,4,6)`.
-
-    Raises ValueError that names the setting, where it is unknown or of another type.
-    """
-    known = names(config)
-    values: dict[str, str] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or name.strip() not in known.split(", "):
-            raise ValueError(f"setting {setting!r}: write NAME=VALUE, with NAME one of {known}")
-        values[name.strip()] = text.strip()
-    return _replaced(config, values)
-
-
-def _replaced(config: C, values: Mapping[str, str]) -> C:
-    changes: dict[str, Any] = {}
-    for entry in dataclasses.fields(config):
-        now, prefix = getattr(config, entry.name), entry.name + "."
-        inner = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        if inner:
-            try:
-                changes[entry.name] = _replaced(now, inner)
-            except ValueError as error:
-                raise ValueError(prefix + str(error)) from error
-        elif entry.name in values:
-            kind = get_type_hints(type(config))[entry.name]
-            alone = dataclasses.make_dataclass(type(config).__name__, [(entry.name, kind)])
-            value = {entry.name: _value(values[entry.name], now)}
-            try:
-                from_dict(alone, value)
-            except ValueError as error:  # its type is wrong
-                raise ValueError(f"{entry.name}: {str(error).partition(': ')[2]}") from error
-            changes |= value
-    return dataclasses.replace(config, **changes)
-
-
-def _value(text: str, now: Any) -> Any:
-    """The Python value that a text spells, or the text itself."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return float(value) if type(now) is float and type(value) is int else value
-
-
-def names(config: DataclassInstance, prefix: str = "") -> str:
-    """The dotted names of all entries of a configuration, for messages and help."""
-    entries = []
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-        dotted = prefix + entry.name
-        entries.append(names(value, dotted + ".") if nested else dotted)
-    return ", ".join(entries)

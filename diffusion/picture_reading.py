@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import ExifTags, Image, ImageOps
 
-from diffusion.config import LARGEST_SIDE, from_dict
+from diffusion.config import LARGEST_SIDE
+from diffusion.config_text import from_dict
 from diffusion.picture_files import KEY
 from diffusion.settings import PictureSettings
 

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion import cli, painting
-from diffusion.config import garden, override
+from diffusion.config import garden
+from diffusion.config_text import override
 from diffusion.picture_files import KEY, save
 from diffusion.picture_reading import read_settings
 from diffusion.pipeline import Artist

@@ -13,14 +13,12 @@ from diffusion.config import (
     RectifiedFlowConfig,
     UNetConfig,
     VariancePreservingConfig,
-    from_dict,
     garden,
-    names,
-    override,
     sd_v1,
     sd_v2,
     sd_v2_base,
 )
+from diffusion.config_text import from_dict, names, override
 from diffusion.weights.architectures import structure
 
 

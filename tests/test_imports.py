@@ -9,7 +9,7 @@ import diffusion
 
 ROOT = Path(diffusion.__file__).parent
 LEVELS = (  # from the ground up; what stands in one line may not import one another
-    ("atomic_write", "config", "images"),
+    ("atomic_write", "config", "config_text", "images"),
     ("kernels",),
     ("layers",),
     ("stages", "process", "text", "datasets"),

@@ -22,8 +22,9 @@ from diffusion.datasets.garden import ATTRIBUTES, Scene, is_there, render, sampl
 from diffusion.evaluation.judge import SIZE, Judge, save
 from diffusion.images import sheet, to_uint8
 from diffusion.runtime.parameters import Params, precision, shapes, split
+from diffusion.training.card import Order
 from diffusion.training.loop import Metrics, TrainConfig, Watch
-from diffusion.training.recipe import DTYPE, Order, run_task
+from diffusion.training.recipe import DTYPE, run_task
 
 HELD_OUT_SHARE = 0.1
 WORN_SHARE = 0.5

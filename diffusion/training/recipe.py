@@ -6,9 +6,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +16,10 @@ from diffusion.config import (
     SamplingConfig,
     garden,
     garden_dit,
-    override,
 )
+from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.runtime import hosts
-from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import (
@@ -33,6 +29,7 @@ from diffusion.training import (
     distillation,
     text_encoder,
 )
+from diffusion.training.card import Order, record
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.weights import configs, folder
@@ -51,19 +48,8 @@ SLOTS_OF = {
 }  # fmt: skip
 # Whose files hold all that was trained, so that training can go on.
 STARTED = ("vae", *DENOISERS, "distill")
+PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked for; see `train_part`."""
-
-    part: str
-    output: Path
-    settings: Sequence[str]
-    watch: Watch | None
-    start: Path | None = None
-    goes_on: bool = True  # with the weights of `start`? Else the part is new in a copy of the rest
 
 
 def train_part(
@@ -280,19 +266,22 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
         )
 
 
+def _frozen(root: Path, config: ModelConfig) -> dict[str, Any]:
+    """What a denoiser learns with, and leaves as it is."""
+    slots = ("text_encoder", "autoencoder")
+    return {slot: folder.load_part(root, config, slot)[1] for slot in slots}
+
+
 def _train_denoiser(order: Order, config: ModelConfig) -> None:
     output = order.output
     _check_trainable(config)
     _require(order, config, "tokenizer", "text", "vae")
     tokenizer = folder.load_tokenizer(output)
-    frozen = {
-        slot: folder.load_part(output, config, slot)[1] for slot in ("text_encoder", "autoencoder")
-    }
+    frozen = _frozen(output, config)
     task = denoiser.DenoiserTask(config, tokenizer, **frozen)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
-    data = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
-    params = run_task(task, denoiser.preset(), order, heard, **data)
+    params = run_task(task, denoiser.preset(), order, heard, **PRACTICE)
     if not hosts.writes():
         return
     folder.save_part(output, config, "denoiser", params, DTYPE)
@@ -301,17 +290,13 @@ def _train_denoiser(order: Order, config: ModelConfig) -> None:
 def _distill(order: Order, config: ModelConfig) -> None:
     assert order.start is not None  # `train_part` asked for it
     config = folder.load_config(order.start)  # whose guidance is built in
-    frozen = {
-        slot: folder.load_part(order.start, config, slot)[1]
-        for slot in ("text_encoder", "autoencoder", "denoiser")
-    }
-    teacher = frozen.pop("denoiser")
+    frozen = _frozen(order.start, config)
+    teacher = folder.load_part(order.start, config, "denoiser")[1]
     tokenizer = folder.load_tokenizer(order.output)
     task = distillation.DistillTask(config, tokenizer, **frozen, teacher=teacher)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
     heard["guidance"] = config.guidance
-    data = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
-    params = run_task(task, distillation.preset(), order, heard, **data)
+    params = run_task(task, distillation.preset(), order, heard, **PRACTICE)
     if not hosts.writes():
         return
     folder.save_part(order.output, config, "denoiser", params, DTYPE)
@@ -391,22 +376,3 @@ def _spelling(tokenizer: Tokenizer) -> str:
     """Tells this vocabulary, and what it makes of words, from any others."""
     told = json.dumps([tokenizer.vocab, tokenizer.merges, tokenizer.fold_dotted_i])
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def record(order: Order, part: str, summary: dict[str, Any]) -> None:
-    """Add how a part was trained to training.json, the machine's half of the model's card."""
-    card = folder.load_card(order.output)
-    if summary.items() <= card.get(part, {}).items():
-        return  # finished before, perhaps elsewhere and long ago
-    command = f"diffusion train {order.part}"
-    if order.start is not None:
-        command += f" --start {order.start.name}"
-    if order.settings:
-        command += f" --set {' '.join(order.settings)}"
-    card[part] = summary | {
-        "command": command,
-        "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": described(),
-        "versions": {name: version(name) for name in ("jax", "flax", "optax", "numpy")},
-    }
-    folder.write_json(order.output / folder.CARD, card)
