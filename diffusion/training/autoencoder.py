@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -24,13 +23,12 @@ COST_WEIGHTS = {  # of what latents cost, beside the absolute error of a pixel v
     "code_kl": 6e-3,
     "used": 0.0,  # only to be watched
     "perplexity": 0.0,
+    "near": 0.5,  # squared distance from the latents of the VAE that it grew from
 }
 TEND_EVERY = 100  # steps
 SEEN = 64  # pictures where codes are begun, and where a code is used or dead
 EDGE_WEIGHT = 0.5  # of the error of differences between neighbours, which keeps edges sharp
 EDGE_SCALES = (1, 2, 4)  # sides of the squares whose means are such neighbours
-SMALL_WEIGHT = 0.25  # of the errors of the picture that a smaller latent decodes to
-SMALLER = (2, 4)  # how many times smaller
 PREVIEW_SEED = 1_000_033  # of the pictures on sample sheets: no training with a small seed sees it
 
 
@@ -71,6 +69,7 @@ class AutoencoderTask:
     """
 
     model: ModelConfig
+    grown_from: tuple[Any, Params] | None = None  # the smaller autoencoder: configuration, weights
 
     def __post_init__(self) -> None:
         self.name = architecture(self.model.autoencoder).folder
@@ -78,6 +77,10 @@ class AutoencoderTask:
         self.kind: Any = type(nnx.merge(self.structure, like))
         self.tend_every = TEND_EVERY if hasattr(self.kind, "tend") else 0
         self.frozen: Params = {}
+        if self.grown_from is not None:
+            config, self.frozen["smaller"] = self.grown_from
+            self.smaller, _ = structure(config)
+            self.shrunk = self.model.autoencoder.downscale // config.downscale
         self.batch = sample_scenes
         self.reconstruct = jax.jit(self._reconstruct)
         self.after = jax.jit(self._after, static_argnums=0)
@@ -105,33 +108,28 @@ class AutoencoderTask:
     def loss(
         self, params: Params, frozen: Params, batch: Scene, key: Array
     ) -> tuple[Array, Metrics]:
-        """Errors of the pictures and of smaller ones, and what the latents cost (for a VAE: KL).
+        """Errors of the pictures, and what the latents cost (for a VAE: KL).
 
-        A latent of half or a quarter of the size shall decode to a picture of half or a quarter of
-        the size: so latents vary as smoothly as pictures do, and are easier to paint (Skorokhodov
-        et al. 2025, section 3.3).
+        The first channels of one that grew stay near the latents of the one it grew from: so a
+        denoiser that has learnt to paint those can go on.
         """
         autoencoder = nnx.merge(self.structure, params)
         decode = getattr(autoencoder, "soft_decode", autoencoder.decode)
         images, dtype = render(batch, self.model.image_size), precision(params)
-        draw_key, size_key = jax.random.split(key)
         annealed = frozen.get("annealed", {})
-        latents, costs = autoencoder.draw(images.astype(dtype), draw_key, **annealed)
+        latents, costs = autoencoder.draw(images.astype(dtype), key, **annealed)
         decoded = decode(latents.astype(dtype)).astype(jnp.float32)
         error = errors(decoded, images)
-
-        def small(side: int) -> Array:
-            decoded = decode(pooled(latents, side).astype(dtype))
-            return weighed(errors(decoded.astype(jnp.float32), pooled(images, side)))
-
-        sides = [side for side in SMALLER if latents.shape[1] % side == 0] or [1]
-        which = jax.random.randint(size_key, (), 0, len(sides))
-        smaller = jax.lax.switch(which, [partial(small, side) for side in sides])
+        if "smaller" in frozen:
+            small = pooled(images, self.shrunk).astype(dtype)
+            before = nnx.merge(self.smaller, frozen["smaller"]).encode(small)
+            now = autoencoder.encode(images.astype(dtype))[..., : before.shape[-1]]
+            costs = costs | {"near": jnp.square((now - before).astype(jnp.float32)).mean()}
         cost = sum(COST_WEIGHTS[name] * value for name, value in costs.items())
-        loss = weighed(error) + SMALL_WEIGHT * smaller + cost
+        loss = weighed(error) + cost
         each = jnp.square(decoded - images).mean((1, 2, 3))
         psnr = jnp.mean(10.0 * jnp.log10(4.0 / each))  # dB; the range of a pixel value is 2
-        return loss, error | {"small": smaller, "psnr": psnr} | costs
+        return loss, error | {"psnr": psnr} | costs
 
     def picture(self, params: Params) -> np.ndarray:
         """Eight pictures, and what comes back of them."""

@@ -21,7 +21,6 @@ class Order:
     settings: Sequence[str]
     watch: Watch | None
     start: Path | None = None
-    goes_on: bool = True  # with the weights of `start`? Else the part is new in a copy of the rest
 
 
 def record(order: Order, part: str, summary: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
@@ -35,6 +36,8 @@ Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parame
 
 
 DTYPES = ("float32", "bfloat16")
+OPTIMIZERS = ("adamw", "muon")
+MUON_RMS = 0.2  # of a step, in learning rates: so that Adam's fit (Liu et al. 2025, section 2.2)
 ANY_NUMBER = ("workers",)  # settings that change no weight
 LARGEST = 1e6
 BOUNDS = {  # least and most
@@ -52,6 +55,7 @@ class TrainConfig:
     warmup: int = 100  # steps, but no more than half of all
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
+    optimizer: str = "adamw"  # or "muon"
     ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
     seed: int = 0
     dtype: str = "float32"  # of networks and gradients: "bfloat16" is faster on accelerators
@@ -76,8 +80,9 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value}; give more than 0, and {LARGEST:g} at most")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        for name, known in (("dtype", DTYPES), ("optimizer", OPTIMIZERS)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
         for name in ("accumulate", "shards"):
             if self.batch_size % getattr(self, name):
                 raise ValueError(
@@ -128,17 +133,42 @@ Step = Callable[[State, Params, Batch], tuple[State, Metrics]]
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
+    """AdamW or Muon with clipping, linear warm-up and cosine decay.
 
-    Weight decay is for matrices and kernels; biases and scales are left alone.
+    AdamW is of Loshchilov & Hutter 2019, and Muon of Jordan et al. 2024: it makes the step of a
+    kernel orthogonal, and leaves all else to AdamW. Weight decay is for matrices and kernels;
+    biases and scales are left alone.
     """
     peak, warmup = config.learning_rate, min(config.warmup, config.steps // 2)
     rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps, peak / 100)
     decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decayed),
-    )
+    decay = config.weight_decay
+    if config.optimizer == "muon":
+        rule = optax.contrib.muon(
+            rate,
+            adam_b2=0.99,
+            weight_decay=decay,
+            weight_decay_mask=decayed,
+            adam_weight_decay=decay,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=MUON_RMS,
+        )
+    else:
+        rule = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
+
+
+def _matrices(params: Params) -> Any:
+    """What is a matrix from inputs to outputs: kernels. Of a convolution's, a window's values are
+    the inputs."""
+
+    def as_matrix(path: Any, value: jax.Array) -> Any:
+        if path[-1].key != "kernel":
+            return None
+        inputs = tuple(range(value.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(inputs, (value.ndim - 1,))
+
+    return jax.tree_util.tree_map_with_path(as_matrix, params)
 
 
 def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> Params:

@@ -3,13 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from diffusion.atomic_write import atomic_write
 from diffusion.config import (
     ConvAutoencoderConfig,
     ModelConfig,
@@ -29,6 +27,7 @@ from diffusion.training import (
     distillation,
     text_encoder,
 )
+from diffusion.training.beginning import Beginning, beginning, copy_of, heir
 from diffusion.training.card import Order, record
 from diffusion.training.loop import TrainConfig, Watch, train
 from diffusion.training.tokenizer import train_tokenizer
@@ -46,8 +45,6 @@ SLOTS_OF = {
     "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(DENOISERS, "denoiser"),
     "distill": "denoiser",
 }  # fmt: skip
-# Whose files hold all that was trained, so that training can go on.
-STARTED = ("vae", *DENOISERS, "distill")
 PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 
@@ -72,9 +69,10 @@ def train_part(
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
-        start: a model whose weights of "vae" or a denoiser training begins with, in place of
-            random ones. A new `output` begins as its copy. From a model with another kind of
-            denoiser it copies the rest, and begins with a new denoiser.
+        start: a model whose weights training begins with, in place of random ones. A new `output`
+            begins as its copy. A U-Net or a VAE may be larger than there: it begins with what the
+            smaller one knows (`diffusion.training.growth`). From a model with another kind of
+            denoiser `output` copies the rest, and begins with a new denoiser.
         new: the model of a new `output`; None: that of the garden, with the denoiser that is named.
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
@@ -83,8 +81,8 @@ def train_part(
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(TRAINERS)}, all, judge")
     if part == "distill" and start is None:
         raise ValueError("distill needs a teacher: give it with --start, such as --start garden")
-    if start is not None and part not in STARTED:
-        others = ", ".join(STARTED)
+    if start is not None and part not in SLOTS_OF:
+        others = ", ".join(SLOTS_OF)
         raise ValueError(f"{part} starts from nothing only; from a model: {others}")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
@@ -96,20 +94,17 @@ def train_part(
             "from pairs: give each shard an even number"
         )
     new = new or MODELS.get(part, garden())
-    goes_on = True
     if start is not None:
-        copied = folder.load_config(start)  # says what is the matter with it
-        new = _heir(part, copied, new, model_settings)
-        goes_on = new == copied
+        new = heir(SLOTS_OF[part], start, output, new, model_settings)
         if SLOTS_OF[part] == "denoiser":
             _check_trainable(new)
     if hosts.writes():
         if start is not None:
-            _copy(start, output, new, model_settings)
+            copy_of(start, output, new)
         _model_config(output, model_settings, new)
     hosts.wait("the folder is there")
     for name in _parts(part, output):
-        order = Order(name, output, train_settings, watch, start, goes_on)
+        order = Order(name, output, train_settings, watch, start)
         TRAINERS[name](order, folder.load_config(output))
         hosts.wait(f"{name} is saved")
 
@@ -123,58 +118,6 @@ def _parts(part: str, output: Path) -> tuple[str, ...]:
             "--output"
         )
     return (*BEFORE, named) if part == "all" else (part,)
-
-
-def _heir(part: str, copied: ModelConfig, new: ModelConfig, settings: Sequence[str]) -> ModelConfig:
-    """What begins as a copy of a model: the same, or `new` that hears and sees as it does."""
-    if part not in DENOISERS or part == architecture(copied.denoiser).part:
-        return copied
-    own = [text.removeprefix("denoiser.") for text in settings if text.startswith("denoiser.")]
-    heir = dataclasses.replace(
-        new,
-        image_size=copied.image_size,
-        text_encoder=copied.text_encoder,
-        denoiser=override(cast(Any, new.denoiser), own),
-        autoencoder=copied.autoencoder,
-    )
-    return override(heir, [text for text in settings if not text.startswith("denoiser.")])
-
-
-def _copy(start: Path, output: Path, config: ModelConfig, settings: Sequence[str]) -> None:
-    """A new folder begins with what a model is made of; one that has a model must have its like.
-
-    Args:
-        config: that of the new folder; it may have another denoiser, which is left to training.
-    """
-    if start.resolve() == output.resolve():
-        raise ValueError(f"--start and --output are both {output}; name a new --output")
-    if (output / INDEX).exists():
-        if _frame(folder.load_config(output)) != _frame(config):
-            raise ValueError(f"{output} holds another model than {start}; name a new --output")
-        return
-    before = folder.load_config(start)
-    kept = [slot for slot in SLOTS if getattr(config, slot) == getattr(before, slot)]
-    frozen = {"text_encoder", "autoencoder"} <= {*kept}
-    if not frozen or override(config, settings) != config:
-        raise ValueError(f"the weights of {start} fit its own configuration only; leave out model.")
-    if output.exists() and any(output.iterdir()):
-        raise ValueError(f"{output} is no model and not empty; name a new --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as draft:
-        draft.mkdir()
-        card = folder.load_card(start)
-        for slot in kept:
-            name = architecture(getattr(config, slot)).folder
-            shutil.copytree(start / name, draft / name)
-        shutil.copytree(start / "tokenizer", draft / "tokenizer")
-        if "denoiser" in kept:
-            shutil.copy(start / INDEX, draft)
-            shutil.copytree(start / "scheduler", draft / "scheduler")
-        else:
-            folder.save_config(draft, config)
-            card = {part: entry for part, entry in card.items() if part in BEFORE}
-        if card:
-            folder.write_json(draft / folder.CARD, card)
 
 
 def _frame(config: ModelConfig) -> dict[str, Any]:
@@ -234,8 +177,17 @@ def _train_tokenizer(order: Order, config: ModelConfig) -> None:
 def _train_text(order: Order, config: ModelConfig) -> None:
     _require(order, config, "tokenizer")
     tokenizer = folder.load_tokenizer(order.output)
-    task = text_encoder.TextTask(config, tokenizer)
-    pupil = run_task(task, text_encoder.preset(), order, {"tokenizer": _spelling(tokenizer)})
+    begin, known = beginning(order, "text_encoder", config), None
+    if begin is not None:
+        if _spelling(folder.load_tokenizer(begin.root)) != _spelling(tokenizer):
+            raise ValueError(
+                f"the text encoder of {begin.root} has learnt another tokenizer's tokens; name a "
+                "new --output"
+            )
+        begin, known = dataclasses.replace(begin, inside="text"), begin.params
+    task = text_encoder.TextTask(config, tokenizer, known=known)
+    heard = {"tokenizer": _spelling(tokenizer)}
+    pupil = run_task(task, text_encoder.preset(), order, heard, begin)
     if not hosts.writes():
         return
     kept = text_encoder.text_encoder_of(pupil)
@@ -244,13 +196,17 @@ def _train_text(order: Order, config: ModelConfig) -> None:
 
 def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     output = order.output
-    params = run_task(autoencoder.AutoencoderTask(config), autoencoder.preset(), order)
+    begin = beginning(order, "autoencoder", config)
+    grows = begin is not None and begin.grows
+    smaller = (begin.config, begin.params) if begin is not None and begin.grows else None
+    task = autoencoder.AutoencoderTask(config, smaller)
+    params = run_task(task, autoencoder.preset(), order, begin=begin)
     if not hosts.writes():
         return
     file = folder.part_file(output, config, "autoencoder")
     before = file.read_bytes() if file.exists() else b""
     folder.save_part(output, config, "autoencoder", params, DTYPE)
-    if hasattr(config.autoencoder, "scaling_factor"):
+    if hasattr(config.autoencoder, "scaling_factor") and not grows:
         stored = folder.load_part(output, config, "autoencoder")[1]
         scale = round(autoencoder.measure_scale(config, stored), 5)
         network: Any = config.autoencoder
@@ -281,7 +237,8 @@ def _train_denoiser(order: Order, config: ModelConfig) -> None:
     task = denoiser.DenoiserTask(config, tokenizer, **frozen)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
-    params = run_task(task, denoiser.preset(), order, heard, **PRACTICE)
+    begin = beginning(order, "denoiser", config)
+    params = run_task(task, denoiser.preset(), order, heard, begin, **PRACTICE)
     if not hosts.writes():
         return
     folder.save_part(output, config, "denoiser", params, DTYPE)
@@ -296,7 +253,8 @@ def _distill(order: Order, config: ModelConfig) -> None:
     task = distillation.DistillTask(config, tokenizer, **frozen, teacher=teacher)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
     heard["guidance"] = config.guidance
-    params = run_task(task, distillation.preset(), order, heard, **PRACTICE)
+    begin = beginning(order, "denoiser", config)
+    params = run_task(task, distillation.preset(), order, heard, begin, **PRACTICE)
     if not hosts.writes():
         return
     folder.save_part(order.output, config, "denoiser", params, DTYPE)
@@ -339,11 +297,19 @@ def _require(order: Order, config: ModelConfig, *parts: str) -> None:
             )
 
 
-def run_task(task: Any, preset: TrainConfig, order: Order, heard: Any = None, **data: Any) -> Any:
+def run_task(
+    task: Any,
+    preset: TrainConfig,
+    order: Order,
+    heard: Any = None,
+    begin: Beginning | None = None,
+    **data: Any,
+) -> Any:
     """Train one part and record it.
 
     Args:
         heard: fingerprints of the parts that it learns with.
+        begin: the weights to begin with.
         data: what decides, beside seed and batch size, which examples it sees.
     """
     config = override(preset, order.settings)
@@ -352,14 +318,14 @@ def run_task(task: Any, preset: TrainConfig, order: Order, heard: Any = None, **
     if hasattr(task, "model"):
         decides["model"] = _frame(task.model)
     given, origin = None, {}
-    if order.start is not None and order.goes_on:
-        given = folder.load_part(order.start, task.model, SLOTS_OF[order.part])[1]
-        before = folder.load_card(order.start).get(task.name, {})
+    if begin is not None:
+        before = folder.load_card(begin.root).get(task.name, {})
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
             # The same seed would show it once more what it has seen.
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
-        decides["start"] = fingerprint(given)
-        origin = {"start": {"model": order.start.name, "weights": decides["start"]} | before}
+        decides["start"] = fingerprint(begin.params)
+        origin = {"start": {"model": begin.root.name, "weights": decides["start"]} | before}
+        given = begin.given(task.init(config.seed))
     params = train(task, config, place, decides, order.watch, given)
     if not hosts.writes():
         return params

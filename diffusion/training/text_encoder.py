@@ -40,6 +40,7 @@ from diffusion.runtime.parameters import Params, shapes, split
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.weights.architectures import structure
 
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
 IMAGE_WIDTHS = (24, 48, 96, 128)  # channels of the image tower, finest level first
@@ -48,6 +49,7 @@ TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers"
                    "trees", "style")  # fmt: skip
 READING_WEIGHT = 1.0  # of an attribute's cross-entropy, beside the contrastive one
 SPELLING_WEIGHT = 0.1  # of a token's
+NEAR_WEIGHT = 1.0  # of the squared distance from the contexts that were known before
 READ = {**ATTRIBUTES, "motion": tuple(MOTIONS)}  # what captions say, and what may be said of it
 OPTIONS = tuple(len(words) + 1 for words in READ.values())  # the last: "left open"
 
@@ -186,12 +188,14 @@ def pairs(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Pairs:
 class TextTask:
     model: ModelConfig
     tokenizer: Tokenizer
+    known: Params | None = None  # of the text encoder that it begins with: its contexts are kept
     name: str = "text"
 
     def __post_init__(self) -> None:
         self.create = lambda seed: Pupil(self.model.text_encoder, rngs=nnx.Rngs(seed))
         self.structure, _ = shapes(partial(self.create, 0))
-        self.frozen: Params = {}
+        self.text_structure, _ = structure(self.model.text_encoder)
+        self.frozen: Params = {} if self.known is None else {"known": self.known}
         self.batch = partial(pairs, self.tokenizer)
         self.cosines = jax.jit(self._cosines)
 
@@ -216,13 +220,23 @@ class TextTask:
         letters = optax.softmax_cross_entropy_with_integer_labels(spelt, tokens)
         spelling = jnp.mean(letters, where=~is_end)
         loss = finding + READING_WEIGHT * reading + SPELLING_WEIGHT * spelling
-        return loss, {
+        more = {}
+        if "known" in frozen:
+            near = self._distance(states, frozen["known"], batch)
+            loss, more = loss + NEAR_WEIGHT * near, {"near": near}
+        return loss, more | {
             "finding": finding,
             "reading": reading,
             "spelling": spelling,
             "found": found,
             "understood": understood,
         }
+
+    def _distance(self, states: Array, known: Params, batch: Pairs) -> Array:
+        """Of contexts from those before, where no new words are said: a U-Net knows them."""
+        before = nnx.merge(self.text_structure, known)(jnp.asarray(batch.tokens))
+        still = jnp.asarray(batch.said)[:, -1] == len(MOTIONS)
+        return jnp.mean(jnp.square((states - before).astype(jnp.float32)).mean((1, 2)), where=still)
 
     def picture(self, params: Params) -> np.ndarray:
         """Cosines of 32 captions (rows) and pictures (columns), from -1, black, to 1, white."""

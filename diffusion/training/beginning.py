@@ -1,0 +1,128 @@
+"""What a training begins with when it starts from a model: its folder, and its weights."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from diffusion.atomic_write import atomic_write
+from diffusion.config import ModelConfig
+from diffusion.config_text import override
+from diffusion.runtime.parameters import Params
+from diffusion.training.card import Order
+from diffusion.training.growth import check_growth, grown
+from diffusion.weights import folder
+from diffusion.weights.architectures import SLOTS, architecture
+from diffusion.weights.configs import INDEX
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A trained network to begin with, and the one that begins."""
+
+    root: Path
+    config: Any
+    params: Params
+    after: Any
+    inside: str = ""  # its name in what a task trains; "": it is all that is trained
+
+    @property
+    def grows(self) -> bool:
+        return _sizes(self.config) != _sizes(self.after)
+
+    def given(self, fresh: Params) -> Params:
+        """The parameters to begin with; from `fresh` ones what a larger network has besides."""
+        if self.grows:
+            return grown(self.config, self.params, self.after, fresh)
+        return fresh | {self.inside: self.params} if self.inside else self.params
+
+
+def beginning(order: Order, slot: str, config: ModelConfig) -> Beginning | None:
+    """What `--start` lends the network of a slot; None: nothing, it begins at random."""
+    if order.start is None:
+        return None
+    before = folder.load_config(order.start)
+    old, new = getattr(before, slot), getattr(config, slot)
+    if type(old) is not type(new):
+        return None
+    return Beginning(order.start, old, folder.load_part(order.start, before, slot)[1], new)
+
+
+def heir(
+    slot: str, start: Path, output: Path, new: ModelConfig, settings: Sequence[str]
+) -> ModelConfig:
+    """The configuration of what begins with a model's weights.
+
+    That of `output` if it holds a model. Else a copy of the model, which may be larger; or, with
+    another kind of denoiser, `new` that hears and sees as the model does.
+
+    Raises ValueError where it cannot begin with them.
+    """
+    copied = folder.load_config(start)  # says what is the matter with it
+    if start.resolve() == output.resolve():
+        raise ValueError(f"--start and --output are both {output}; name a new --output")
+    if (output / INDEX).exists():
+        config = folder.load_config(output)
+    elif slot == "denoiser" and type(copied.denoiser) is not type(new.denoiser):
+        own = [text.removeprefix("denoiser.") for text in settings if text.startswith("denoiser.")]
+        kept = replace(
+            new,
+            image_size=copied.image_size,
+            text_encoder=copied.text_encoder,
+            denoiser=override(cast(Any, new.denoiser), own),
+            autoencoder=copied.autoencoder,
+        )
+        config = override(kept, [text for text in settings if not text.startswith("denoiser.")])
+        _check_rest(copied, config, {slot})
+    else:
+        config = override(copied, settings)
+        _check_rest(copied, config, {slot, "denoiser"} if slot == "autoencoder" else {slot})
+    old, after = getattr(copied, slot), getattr(config, slot)
+    if type(old) is type(after) and _sizes(old) != _sizes(after):
+        check_growth(old, after)
+    return config
+
+
+def _check_rest(copied: ModelConfig, config: ModelConfig, free: set[str]) -> None:
+    """Raises ValueError where another slot than those that are free has changed."""
+    changed = [s for s in SLOTS if s not in free and getattr(config, s) != getattr(copied, s)]
+    if changed:
+        raise ValueError(
+            f"the {changed[0]} of a copy keeps its configuration; leave out model.{changed[0]}"
+        )
+
+
+def _sizes(network: Any) -> Any:
+    """A network's configuration without what training finds out."""
+    return replace(network, scaling_factor=1.0) if hasattr(network, "scaling_factor") else network
+
+
+def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
+    """A new folder begins with the networks that have the same configuration in both.
+
+    Raises ValueError where the folder is not empty and no model.
+    """
+    if (output / INDEX).exists():
+        return
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is no model and not empty; name a new --output")
+    before = folder.load_config(start)
+    kept = [slot for slot in SLOTS if getattr(config, slot) == getattr(before, slot)]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as draft:
+        draft.mkdir()
+        for slot in kept:
+            name = architecture(getattr(config, slot)).folder
+            shutil.copytree(start / name, draft / name)
+        shutil.copytree(start / "tokenizer", draft / "tokenizer")
+        card = folder.load_card(start)
+        if config == before:
+            shutil.copy(start / INDEX, draft)
+            shutil.copytree(start / "scheduler", draft / "scheduler")
+        else:
+            folder.save_config(draft, config)
+            parts = ["tokenizer", *(architecture(getattr(config, slot)).part for slot in kept)]
+            card = {part: entry for part, entry in card.items() if part in parts}
+        if card:
+            folder.write_json(draft / folder.CARD, card)
