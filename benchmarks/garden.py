@@ -38,7 +38,7 @@ CALLS = 1000  # of a function that does nothing, for one measurement
 
 def garden(options: Options) -> Iterator[Work]:
     """From noise to the finished latents; the words are a context beforehand."""
-    config = diffusion.load("garden").config
+    config = diffusion.load("garden64").config
     side, text, channels = config.latent_size, config.text_encoder, config.denoiser.in_channels
     for count in (1, 8):
         name = f"garden, {ASKED.steps} steps, batch {count}"
@@ -51,7 +51,7 @@ def garden(options: Options) -> Iterator[Work]:
 
 def ours(count: int) -> dict[str, Call]:
     """The loop of `Artist.sample` after its words."""
-    artist = diffusion.load("garden", dtype="float32")
+    artist = diffusion.load("garden64", dtype="float32")
     asked, rows = artist.resolve(ASKED)
     given = artist._condition(asked, None, None)
 
@@ -64,14 +64,14 @@ def ours(count: int) -> dict[str, Call]:
 
 def theirs(count: int, form: str) -> Call:
     """The same of diffusers, with a loop as in its pipelines."""
-    artist = diffusion.load("garden", dtype="float32")
+    artist = diffusion.load("garden64", dtype="float32")
     guidance, side = artist.config.guidance, artist.config.latent_size
     keys = picture_keys(ASKED.seed, np.arange(count, dtype=np.uint32))
     noise = as_theirs(initial_noise(keys, (side, side, artist.config.denoiser.latent_channels)))
     words, none = as_theirs(artist.text_encoder(artist.tokenizer([ASKED.prompt, ""])))
     context = torch.stack([none] * count + [words] * count)
-    predict = formed(network(find("garden"), "unet", form), form)
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(find("garden"), subfolder="scheduler")
+    predict = formed(network(find("garden64"), "unet", form), form)
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(find("garden64"), subfolder="scheduler")
 
     @torch.inference_mode()
     def call() -> torch.Tensor:
@@ -100,7 +100,7 @@ def start(options: Options) -> Iterator[Work]:
 
 def dispatch() -> dict[str, Call]:
     """A function that gets what a step gets and does next to nothing."""
-    artist = diffusion.load("garden")
+    artist = diffusion.load("garden64")
     seen: list[tuple[Any, ...]] = []
     step = artist._advance
     artist._advance = lambda *inputs: seen.append(inputs) or step(*inputs)
@@ -130,7 +130,7 @@ def whole(place: Path, count: int) -> dict[str, Call]:
 
 def warm() -> dict[str, Call]:
     """The weights stay in memory: reading them again in each round is not what is asked."""
-    artist = diffusion.load("garden")
+    artist = diffusion.load("garden64")
     Network.release = lambda self: None
 
     def others(call: Callable[..., Any], *inputs: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffusion.atomic_write import atomic_write
+from diffusion.config import garden64
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part in PARTS:
         watch = examiner if part == "unet" else None
         try:
-            train_part(part, arguments.output, arguments.set, watch)
+            train_part(part, arguments.output, arguments.set, watch, new=garden64())
         except ValueError as error:
             parser.error(str(error))
 

@@ -78,7 +78,7 @@ def ours(part: str) -> dict[str, Call]:
 def theirs(part: str, form: str) -> Call:
     """The same of PyTorch, at a constant learning rate, and biases decay, too: as much work."""
     task = drawn(part)
-    module = network(find("garden"), part, form).train()
+    module = network(find("garden64"), part, form).train()
     loss_of = formed(task.theirs, form)
     config, parameters = task.config, list(module.parameters())
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
@@ -106,7 +106,7 @@ def theirs(part: str, form: str) -> Call:
 
 
 def drawn(part: str) -> Task:
-    return TASKS[part](diffusion.load("garden", dtype="float32"))
+    return TASKS[part](diffusion.load("garden64", dtype="float32"))
 
 
 def unet(artist: Artist) -> Task:

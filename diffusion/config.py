@@ -324,9 +324,24 @@ def _check_sizes(config: Any, prefix: str = "") -> None:
 
 
 def garden() -> ModelConfig:
-    """The small model that ships with the repository: 64x64 pictures, 16x16x4 latents."""
-    return ModelConfig(
+    """The model that ships with the repository: 128x128 pictures, 16x16x12 latents."""
+    smaller = garden64()
+    return dataclasses.replace(
+        smaller,
         name="garden",
+        image_size=128,
+        denoiser=dataclasses.replace(smaller.denoiser, in_channels=12, latent_channels=12),
+        autoencoder=dataclasses.replace(
+            smaller.autoencoder, latent_channels=12, block_out_channels=(16, 16, 32, 64)
+        ),
+        sampling=SamplingConfig("dpm++2m", 8, "trailing"),
+    )
+
+
+def garden64() -> ModelConfig:
+    """A smaller one, for the lessons and for tests: 64x64 pictures, 16x16x4 latents."""
+    return ModelConfig(
+        name="garden64",
         image_size=64,
         guidance=3.0,
         text_encoder=TextEncoderConfig(
@@ -349,9 +364,9 @@ def garden() -> ModelConfig:
 
 
 def garden_dit() -> ModelConfig:
-    """The garden's text encoder and VAE, and a diffusion transformer in place of the U-Net."""
+    """The smaller garden's text encoder and VAE, and a diffusion transformer for its U-Net."""
     return dataclasses.replace(
-        garden(),
+        garden64(),
         name="garden-dit",
         denoiser=DiTConfig(
             layers=8,
@@ -365,7 +380,7 @@ def garden_dit() -> ModelConfig:
 
 
 def garden_dvae() -> ModelConfig:
-    """The garden with a discrete autoencoder: 256 codes of 1,024 a picture, 16x16x4 latents."""
+    """The smaller garden with a discrete autoencoder: 256 codes of 1,024 a picture, 16x16x4 latents."""
     discrete = DVAEConfig(
         latent_channels=4,
         codes=1024,
@@ -373,7 +388,7 @@ def garden_dvae() -> ModelConfig:
         layers_per_block=1,
         norm_groups=8,
     )
-    return dataclasses.replace(garden(), name="garden-dvae", autoencoder=discrete)
+    return dataclasses.replace(garden64(), name="garden-dvae", autoencoder=discrete)
 
 
 def sd_v1() -> ModelConfig:

@@ -132,8 +132,8 @@ def _consistency(seed: int) -> Iterator[Row]:
 
 
 def _ours_in_reference(seed: int) -> Iterator[Row]:
-    garden = diffusion.load("garden")
-    shipped = StableDiffusionPipeline.from_pretrained(find("garden"), dtype=torch.float32)
+    garden = diffusion.load("garden64")
+    shipped = StableDiffusionPipeline.from_pretrained(find("garden64"), dtype=torch.float32)
     yield from _compare("the shipped garden", garden, shipped, "ddim", seed)
     with tempfile.TemporaryDirectory() as place:
         theirs, ours = Path(place) / "theirs", Path(place) / "ours"

@@ -32,7 +32,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPTextEmb
 
 from parity.blocks import Call, Record
 
-VOCABULARY = Path(__file__).parents[1] / "data/garden/tokenizer"
+VOCABULARY = Path(__file__).parents[1] / "data/garden64/tokenizer"
 
 # The blocks that are recorded, and by which of their arguments.
 RECORDED: dict[type[nn.Module], tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from parity.rows import Row, compare
 
 LENGTH = 77
 GOLDEN = "tokenizer.json"
-GARDEN = Path(__file__).parents[1] / "data" / "garden" / "tokenizer"
+GARDEN = Path(__file__).parents[1] / "data" / "garden64" / "tokenizer"
 
 MIXED = """
 a painting of two old houses by the sea, oil on canvas, highly detailed, 4k

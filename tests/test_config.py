@@ -14,6 +14,7 @@ from diffusion.config import (
     UNetConfig,
     VariancePreservingConfig,
     garden,
+    garden64,
     sd_v1,
     sd_v2,
     sd_v2_base,
@@ -54,13 +55,13 @@ def test_sd_v2_is_the_base_model_at_768_with_velocity():
 
 
 def test_sizes_that_follow_from_others():
-    assert garden().latent_size == 16
-    assert garden().autoencoder.downscale == 4
+    assert garden64().latent_size == garden().latent_size == 16
+    assert (garden64().autoencoder.downscale, garden().autoencoder.downscale) == (4, 8)
     assert sd_v1().autoencoder.downscale == 8
     assert sd_v1().denoiser.time_width == 1280
 
 
-@pytest.mark.parametrize("preset", [garden, sd_v1, sd_v2_base, sd_v2])
+@pytest.mark.parametrize("preset", [garden, garden64, sd_v1, sd_v2_base, sd_v2])
 @pytest.mark.parametrize("slot", ["text_encoder", "denoiser", "autoencoder", "process"])
 def test_json_and_back(preset, slot):
     config = getattr(preset(), slot)

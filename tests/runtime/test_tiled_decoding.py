@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import garden, sd_v1
+from diffusion.config import garden64, sd_v1
 from diffusion.runtime import tiled_decoding
 from diffusion.runtime.parameters import SameKey
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes
@@ -23,7 +23,7 @@ def vae(tiny, build):
 
 @pytest.fixture(scope="module")
 def shipped():
-    place = folder.find("garden")
+    place = folder.find("garden64")
     structure, params = folder.load_part(place, folder.load_config(place), "autoencoder")
     return nnx.merge(structure, params)
 
@@ -149,10 +149,11 @@ def test_a_senseless_tile_is_refused(vae, latents, tile):
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 96)])
 def test_what_the_whole_decode_needs(height, width):
     """At least XLA's own account of its scratch and a quarter of that, and not twice as much."""
-    like = nnx.eval_shape(lambda: VAE(garden().autoencoder, rngs=SameKey(0)))
+    config = garden64().autoencoder
+    like = nnx.eval_shape(lambda: VAE(config, rngs=SameKey(0)))
     z = jax.ShapeDtypeStruct((1, height // 4, width // 4, 4), jnp.float32)
     scratch = decode.lower(like, z).compile().memory_analysis().temp_size_in_bytes
-    assert 1.25 * scratch < whole_decode_bytes(garden().autoencoder, height, width) < 2.5 * scratch
+    assert 1.25 * scratch < whole_decode_bytes(config, height, width) < 2.5 * scratch
 
 
 def test_what_the_whole_decode_of_stable_diffusion_needs():
