@@ -380,7 +380,7 @@ def garden_dit() -> ModelConfig:
 
 
 def garden_dvae() -> ModelConfig:
-    """The smaller garden with a discrete autoencoder: 256 codes of 1,024 a picture, 16x16x4 latents."""
+    """The smaller garden with a discrete autoencoder: 256 codes of 1,024 a picture."""
     discrete = DVAEConfig(
         latent_channels=4,
         codes=1024,

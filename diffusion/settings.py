@@ -19,7 +19,8 @@ from diffusion.process.schedule import SPACINGS
 
 CONSISTENT = {"steps": 4, "guidance": 1.0}  # with the sampler "lcm", if nobody says
 STRENGTH = 0.8  # how much of a picture given is painted anew, if nobody says
-SMALL = 128  # pixels along the side of a picture that can do with a magnifying glass
+SMALL = 128  # pixels along the side of pictures that come in fours
+ENLARGED = 256  # pixels along the side that small pictures are enlarged to
 LARGEST_ZOOM = 64
 WHOLE, REAL, NOTHING = (int, np.integer), (int, float, np.integer, np.floating), (type(None),)
 KINDS: dict[str, tuple[Any, str]] = {  # of a field: what it may hold, in types and in words
@@ -240,7 +241,7 @@ class PictureSettings(Settings):
     )
     digest: str | None = None  # SHA-256 of source, mask and LoRA files, to know them again
     # Pixels of the file along the side of a painted pixel.
-    zoom: int | None = option(None, "enlarge each pixel N times (4; 1 if large)", "N")
+    zoom: int | None = option(None, "enlarge each pixel N times (to 256 pixels; 1 if larger)", "N")
     strip: bool = option(
         False,
         "show 8 moments of each painting: above, the canvas as it is; below, the picture that the "
@@ -262,6 +263,7 @@ class PictureSettings(Settings):
             dtype: in which the model was loaded.
         """
         some = 4 if model.image_size <= SMALL else 1
-        fitting = {"count": some, "zoom": some, "dtype": dtype} | self.sampling(model)
+        zoom = max(1, ENLARGED // model.image_size)
+        fitting = {"count": some, "zoom": zoom, "dtype": dtype} | self.sampling(model)
         unsaid: dict[str, Any] = {k: v for k, v in fitting.items() if getattr(self, k) is None}
         return dataclasses.replace(self, **unsaid)

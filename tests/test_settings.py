@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from diffusion.config import SamplingConfig, garden, sd_v1
+from diffusion.config import SamplingConfig, garden, garden64, sd_v1
 from diffusion.settings import PictureSettings, Resolved, Settings
 
 IMAGE = np.zeros((16, 24, 3), np.uint8)
@@ -146,14 +146,20 @@ def test_more_pictures_than_there_is_room_for(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "some", "guidance"), [(garden(), 4, 3.0), (sd_v1(), 1, 7.5)], ids=["garden", "sd-v1"]
+    ("model", "some", "zoom", "guidance", "sampling"),
+    [
+        (garden(), 4, 2, 3.0, ("dpm++2m", 8, "trailing")),
+        (garden64(), 4, 4, 3.0, ("dpm++2m", 25, "leading")),
+        (sd_v1(), 1, 1, 7.5, ("dpm++2m", 25, "leading")),
+    ],
+    ids=["garden", "garden64", "sd-v1"],
 )
-def test_small_pictures_come_in_fours_and_enlarged(model, some, guidance):
+def test_small_pictures_come_in_fours_and_enlarged(model, some, zoom, guidance, sampling):
     fitted = PictureSettings("a castle").fitted(model, "bfloat16")
     assert (fitted.count, fitted.zoom, fitted.guidance, fitted.dtype) == (
-        some, some, guidance, "bfloat16",
+        some, zoom, guidance, "bfloat16",
     )  # fmt: skip
-    assert (fitted.sampler, fitted.steps, fitted.spacing) == ("dpm++2m", 25, "leading")
+    assert (fitted.sampler, fitted.steps, fitted.spacing) == sampling
     said = PictureSettings(
         "a castle", count=2, zoom=3, guidance=0.0, dtype="float16", sampler="ddim", steps=4,
         spacing="trailing",

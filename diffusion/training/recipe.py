@@ -12,7 +12,7 @@ from diffusion.config import (
     ConvAutoencoderConfig,
     ModelConfig,
     SamplingConfig,
-    garden,
+    garden64,
     garden_dit,
 )
 from diffusion.config_text import override
@@ -38,7 +38,7 @@ from diffusion.weights.files import save_params
 
 # A denoiser is called by its architecture; a new folder begins with the garden model that has it.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
-MODELS = {architecture(model.denoiser).part: model for model in (garden(), garden_dit())}
+MODELS = {architecture(model.denoiser).part: model for model in (garden64(), garden_dit())}
 BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
 PARTS = (*BEFORE, "unet")
 SLOTS_OF = {
@@ -93,7 +93,7 @@ def train_part(
             f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
             "from pairs: give each shard an even number"
         )
-    new = new or MODELS.get(part, garden())
+    new = new or MODELS.get(part, garden64())
     if start is not None:
         new = heir(SLOTS_OF[part], start, output, new, model_settings)
         if SLOTS_OF[part] == "denoiser":
