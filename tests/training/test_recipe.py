@@ -265,8 +265,8 @@ def test_a_model_for_larger_pictures_grows_part_by_part(trained, tmp_path, steps
     output = tmp_path / "larger"
     steps(0.0)
     sizes = ["model.image_size=16", "model.autoencoder.block_out_channels=(4, 4)"]
-    channels = [f"model.{name}=6" for name in (
-        "autoencoder.latent_channels", "denoiser.latent_channels", "denoiser.in_channels")]  # fmt: skip
+    counts = ("autoencoder.latent_channels", "denoiser.latent_channels", "denoiser.in_channels")
+    channels = [f"model.{name}=6" for name in counts]
     train_part("vae", output, [*STILL, *sizes, *channels], start=trained)
     config, before = folder.load_config(output), folder.load_config(trained)
     assert (config.latent_size, config.autoencoder.latent_channels) == (8, 6)
