@@ -43,10 +43,9 @@ def check_growth(before: Any, after: Any) -> None:
             raise ValueError(
                 f"{entry.name} is {new}, and {old} in the network to begin with: give the same"
             )
-    if after.latent_channels < (least := before.latent_channels):
-        raise ValueError(
-            f"latent_channels is {after.latent_channels}; to begin with {least}, give {least} or more"
-        )
+    now, least = after.latent_channels, before.latent_channels
+    if now < least:
+        raise ValueError(f"latent_channels is {now}; to begin with {least}, give {least} or more")
     if hasattr(after, "block_out_channels"):
         inner, outer = before.block_out_channels, after.block_out_channels
         if outer != (inner[0],) * (len(outer) - len(inner)) + inner:
