@@ -569,7 +569,7 @@ def test_a_disk_that_fills_up_in_a_checkpoint_loses_nothing(
     write = ocp.CheckpointManager.save
 
     def full(manager, step, **rest):
-        if step == 8:
+        if step > 5:
             reason = 'RESOURCE_EXHAUSTED: Error writing "a": No space left on device [code]'
             thread = threading.Thread(target=lambda: (_ for _ in ()).throw(ValueError(reason)))
             thread.start()
@@ -579,7 +579,7 @@ def test_a_disk_that_fills_up_in_a_checkpoint_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(ocp.CheckpointManager, "save", full)
-        with pytest.raises(OSError, match=r"of step 8 .* make room .*\(No space left on device\)"):
+        with pytest.raises(OSError, match=r"of step \d .* make room .*\(No space left on device\)"):
             train(Line(), CONFIG, tmp_path)
     assert "Traceback" not in capfd.readouterr().err
     assert_same(train(Line(), CONFIG, tmp_path), undisturbed[1])
