@@ -84,6 +84,6 @@ def mixing(process: Process) -> Mixing:
     """The same, where noise is mixed in. Raises ValueError where codes are masked instead."""
     if not isinstance(process, Mixing):
         raise ValueError(
-            f"{type(process).__name__} masks codes; this needs a model that mixes latents with noise"
+            f"{type(process).__name__} masks codes; take a model that mixes latents with noise"
         )
     return process
