@@ -9,7 +9,7 @@ out of the prediction and applies `update`:
 A table is data, not code: another sampler or another number of steps never recompiles the network.
 """
 
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ Single = Float[np.ndarray, "1"]
 ONE, ZERO = np.ones(1), np.zeros(1)
 
 
+@runtime_checkable
 class Table(Protocol):
     """What the loop knows of a table, and the denoiser's program of a row: whatever the process."""
 
@@ -36,9 +37,9 @@ class Table(Protocol):
     def timestep(self) -> Real[Array | np.ndarray, "*calls"]:
         """What the denoiser is told."""
 
-    def row(self, call: int) -> Self: ...
+    def row(self, call: int) -> "Table": ...
 
-    def last(self, keep: np.ndarray) -> Self:
+    def last(self, keep: np.ndarray) -> "Table":
         """The rows at the end that `keep` says, for a painting that begins with a picture."""
 
     def apply(

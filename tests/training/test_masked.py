@@ -124,8 +124,8 @@ def test_it_begins_in_a_copy_of_a_model_with_codes(discrete, tiny_folder, tmp_pa
     assert pictures.shape == (2, 16, 16, 3)
     with pytest.raises(ValueError, match="VAEConfig has none; use a discrete autoencoder"):
         train_part("masked", tmp_path / "other", SETTINGS, start=tiny_folder)
+    other = dataclasses.replace(AUTOENCODER, codes=8)
     with pytest.raises(ValueError, match=r"denoiser\.codes is 16, autoencoder\.codes is 8"):
-        other = dataclasses.replace(AUTOENCODER, codes=8)
         dataclasses.replace(config, autoencoder=other)
     with pytest.raises(ValueError, match="Masking masks codes; take a model that mixes"):
         train_part("distill", tmp_path / "fast", ["steps=1"], start=output)
