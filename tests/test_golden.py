@@ -86,7 +86,9 @@ def test_a_painter_of_codes_ends_with_the_same_codes_and_pictures():
     codes = np.stack([np.asarray(step.x_next)[..., 0] for step in steps])
     np.testing.assert_array_equal(codes, golden["codes"])
     pictures = artist.decode(steps[-1].x_next)
-    np.testing.assert_allclose(pictures, 255 * golden["pictures"], atol=0.51)
+    difference = pictures.astype(int) - golden["pictures"]
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.001  # where both are about half between two levels
 
 
 @pytest.mark.parametrize("kind", ["celebahq", "amused"])
@@ -264,9 +266,49 @@ def scale_before_shift(network):
         parameter[...] = jnp.roll(parameter[...], parameter.shape[-1] // 2, axis=-1)
 
 
+def shift_before_scale(network):
+    linear = network.blocks[0].norm1.linear
+    linear.kernel[...] = jnp.roll(linear.kernel[...], linear.kernel.shape[-1] // 2, axis=-1)
+
+
+def no_mean_taken_away(network):
+    norm = network.blocks[0].norm3.norm
+
+    class Rooted(type(norm)):
+        def __call__(self, x):
+            mean = jnp.square(x).mean(axis=-1, keepdims=True)
+            return x / jnp.sqrt(mean + self.epsilon) * self.scale[None, None]
+
+    norm.__class__ = Rooted
+
+
+def height_before_width(network):
+    condition = network.condition
+
+    class Turned(type(condition)):
+        def __call__(self, summary, sizes):
+            return super().__call__(summary, sizes[:, jnp.asarray([1, 0, 2, 3, 4])])
+
+    condition.__class__ = Turned
+
+
+def response_without_what_was_there(network):
+    response = network.down.maps[0].response
+
+    class Alone(type(response)):
+        def __call__(self, x):
+            return super().__call__(x) - x
+
+    response.__class__ = Alone
+
+
 @pytest.mark.parametrize(
     ("mistake", "family", "block"),
     [
+        (shift_before_scale, "amused", "transformer_layers.0"),
+        (no_mean_taken_away, "amused", "transformer_layers.0"),
+        (height_before_width, "amused", "transformer"),
+        (response_without_what_was_there, "amused512", "down_block.res_blocks.0"),
         (frequencies_of_the_original_dit, "dit", "norm1.emb.timestep_embedder"),
         (eps_of_the_first_norm, "pixart", "transformer_blocks.0, faint"),
         (eps_of_the_first_norm, "dit", "transformer_blocks.0, faint"),

@@ -99,8 +99,10 @@ def test_every_parameter_is_trained(build, inputs, trained):
     used = np.zeros((9, 6), bool)
     used[np.unique(inputs[0])] = True
     loss = lambda network, weights: jnp.sum(weights * network(*inputs))  # noqa: E731
-    # The same words at both kinds of key: nothing of a bias is in the way, for there is none.
-    trained(network, loss, (2, 4, 6, 7), {"codes.vectors.embedding": used})
+    told = np.ones((14, 6), bool)
+    told[[9, 11]] = False  # the sines of the two sizes that are 0
+    masks = {"codes.vectors.embedding": used, "condition.linear1.kernel": told}
+    trained(network, loss, (2, 4, 6, 7), masks)
 
 
 def test_nothing_has_a_bias():
