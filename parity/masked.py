@@ -295,5 +295,5 @@ def write_golden(place: Path) -> None:
     pipeline(0).to(torch.float16).save_pretrained(root / "model")
     loaded = AmusedPipeline.from_pretrained(root / "model", torch_dtype=torch.float32)
     codes, pictures = paint(loaded, ASKED)
-    shown = np.round(255 * pictures).astype(np.uint8)
+    shown = np.ascontiguousarray(np.round(255 * pictures).astype(np.uint8))
     save_file({"codes": codes, "pictures": shown}, root / "painted.safetensors")
