@@ -15,6 +15,7 @@ from diffusion.config import DVAEConfig, SamplingConfig
 from diffusion.config_codes import MaskedTransformerConfig, MaskingConfig
 from diffusion.training import denoiser
 from diffusion.training.denoiser import DenoiserTask
+from diffusion.training.distillation import DistillTask
 from diffusion.training.loop import TrainConfig, train
 from diffusion.training.recipe import train_part
 from diffusion.weights import folder
@@ -127,5 +128,9 @@ def test_it_begins_in_a_copy_of_a_model_with_codes(discrete, tiny_folder, tmp_pa
     other = dataclasses.replace(AUTOENCODER, codes=8)
     with pytest.raises(ValueError, match=r"denoiser\.codes is 16, autoencoder\.codes is 8"):
         dataclasses.replace(config, autoencoder=other)
+
+
+def test_it_cannot_be_distilled(task):
+    given = task.model, task.tokenizer, task.text_encoder, task.autoencoder
     with pytest.raises(ValueError, match="Masking masks codes; take a model that mixes"):
-        train_part("distill", tmp_path / "fast", ["steps=1"], start=output)
+        DistillTask(*given, teacher={})
