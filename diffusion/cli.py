@@ -58,6 +58,7 @@ command goes on where it was.
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train dit --start garden --output runs/dit
+  diffusion train masked --start runs/dvae --output runs/masked
   diffusion train distill --start garden --output runs/fast
   diffusion train autoencoder --output runs/sample
   diffusion paint "a red house" --model runs/garden
@@ -190,8 +191,8 @@ def plain_type(hint: Any) -> Any:
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
-        help="tokenizer, text, vae, unet or dit, or all of a model in this order; judge; distill; "
-        "autoencoder",
+        help="tokenizer, text, vae, unet, dit or masked, or all of a model in this order; judge; "
+        "distill; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -203,8 +204,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--start",
         metavar="MODEL",
-        help="begin the vae, unet or dit with the weights of this model, and a new OUTPUT as its "
-        "copy; with another denoiser: a copy of the rest; distill: the teacher",
+        help="begin the vae, unet, dit or masked with the weights of this model, and a new OUTPUT "
+        "as its copy; with another denoiser: a copy of the rest; distill: the teacher",
     )
     train.add_argument(
         "--set",

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8
+from diffusion.process import Process
 from diffusion.runtime.programs import Network
 from diffusion.settings import Image, Mask, Resolved
 
@@ -27,6 +28,7 @@ class Conditioning(NamedTuple):
 
 def condition(
     config: ModelConfig,
+    process: Process,
     autoencoder: Network,
     context: Float[Array, "k n d"],
     asked: Resolved,
@@ -43,7 +45,7 @@ def condition(
     if mask is not None:  # a latent is painted where any of its pixels is
         painted = np.asarray(mask.reshape(h, side, w, side).any(axis=(1, 3)))[None, ..., None]
     if image is not None:
-        known = autoencoder.encode(from_uint8(image)[None], key)
+        known = process.encode(autoencoder, jnp.asarray(from_uint8(image)[None]), key)
     extra = jnp.zeros((1, h, w, 0))
     if config.inpaints:
         kept = np.zeros((*size, 3), np.float32) if image is None else from_uint8(image)

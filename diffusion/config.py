@@ -11,12 +11,13 @@ import dataclasses
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from diffusion.config_checks import check_sizes as _check_sizes
+from diffusion.config_codes import MaskedTransformerConfig, MaskingConfig, check_codes
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
-LARGEST_NUMBER = 2**20  # of anything in a network
-DEEPEST = 128  # layers, which Flax traces one by one
 PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
 BETA_RULES = ("scaled_linear", "linear")  # the square roots are evenly spaced; they themselves
 
@@ -33,6 +34,7 @@ class TextEncoderConfig:
     mlp_width: int = 3072
     activation: str = "quick_gelu"  # SD 1.x; SD 2.x uses the exact "gelu"
     eps: float = 1e-5
+    summary: bool = False  # as aMUSEd's: what the last layer hears, and a row that sums it all up
 
 
 @runtime_checkable
@@ -191,6 +193,7 @@ class DVAEConfig(_Levels):
     norm_groups: int = 32
     middle_attention: bool = True  # does the coarsest level look around?
     inner_channels: int | None = None  # of encoder and decoder; None: those of a code
+    from_zero: bool = False  # are pixel values in [0, 1] (aMUSEd), not in [-1, 1]?
     scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
 
 
@@ -284,8 +287,15 @@ class ModelConfig:
         if self.denoiser.context_width != self.text_encoder.width:
             raise ValueError("denoiser.context_width must equal text_encoder.width")
         z = self.denoiser.latent_channels
-        if z != self.autoencoder.latent_channels:
+        if isinstance(self.process, MaskingConfig) or hasattr(self.denoiser, "codes"):
+            check_codes(self)
+        elif z != self.autoencoder.latent_channels:
             raise ValueError("denoiser.latent_channels must equal autoencoder.latent_channels")
+        if self.text_encoder.summary and not hasattr(self.denoiser, "codes"):
+            raise ValueError(
+                "text_encoder.summary is for a denoiser that fills in codes; another takes the "
+                "words alone"
+            )
         if self.denoiser.in_channels not in (z, 2 * z + 1):
             raise ValueError(f"denoiser.in_channels must be {z}, or {2 * z + 1} for inpainting")
         if self.image_size % self.unit:
@@ -306,21 +316,6 @@ class ModelConfig:
     def inpaints(self) -> bool:
         """Was the denoiser trained to see a mask and the picture around it?"""
         return self.denoiser.in_channels != self.denoiser.latent_channels
-
-
-def _check_sizes(config: Any, prefix: str = "") -> None:
-    """Raises ValueError where a whole number, of whatever it is, is below 1 or absurdly large."""
-    for field_ in dataclasses.fields(config):
-        name, entry = prefix + field_.name, getattr(config, field_.name)
-        if dataclasses.is_dataclass(entry):
-            _check_sizes(entry, name + ".")
-        numbers = entry if isinstance(entry, tuple) else (entry,)
-        whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
-        if not numbers or min(whole, default=1) < 1:
-            raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
-        most = DEEPEST if field_.name.startswith("layers") else LARGEST_NUMBER
-        if max(whole, default=1) > most or len(numbers) > DEEPEST:
-            raise ValueError(f"{name} is {entry}; give {most} at most")
 
 
 def garden() -> ModelConfig:
@@ -374,6 +369,29 @@ def garden_dvae() -> ModelConfig:
         norm_groups=8,
     )
     return dataclasses.replace(garden(), name="garden-dvae", autoencoder=discrete)
+
+
+def garden_masked() -> ModelConfig:
+    """The garden's painter of codes: 16x16 of the 1,024 codes, filled in 12 steps."""
+    return dataclasses.replace(
+        garden_dvae(),
+        name="garden-masked",
+        denoiser=MaskedTransformerConfig(
+            codes=1024,
+            vocabulary=1025,
+            channels=128,
+            blocks=1,
+            block_heads=4,
+            width=192,
+            layers=5,
+            heads=6,
+            mlp_width=384,
+            context_width=128,
+            size_code=16,
+        ),
+        process=MaskingConfig(mask=1024),
+        sampling=SamplingConfig("maskgit", 12),
+    )
 
 
 def sd_v1() -> ModelConfig:

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Integer, Key, Real, UInt8
+from jaxtyping import Array, Float, Integer, Key, Real, Shaped, UInt8
 
 from diffusion.conditioning import Conditioning, condition
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8, to_uint8
 from diffusion.process import Process, process
-from diffusion.process.samplers import SamplerTable, guide, table
+from diffusion.process.samplers import Table, guide, table
 from diffusion.process.sampling import Step, one_step, sample
 from diffusion.runtime.parameters import Params, cast
 from diffusion.runtime.programs import Network, Program
@@ -41,7 +41,7 @@ from diffusion.weights.folder import save_model
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
-Latents: TypeAlias = Float[Array, "b h w z"]
+Latents: TypeAlias = Shaped[Array, "b h w z"]  # or the numbers of codes, with z = 1
 
 
 class OverflowWarning(UserWarning):
@@ -127,7 +127,7 @@ class Artist:
 
     def resolve(
         self, settings: Settings, image: Image | None = None, mask: Mask | None = None
-    ) -> tuple[Resolved, SamplerTable]:
+    ) -> tuple[Resolved, Table]:
         """The settings with every default filled, and the calls of the denoiser they lead to.
 
         Raises ValueError that names the setting that is out of range.
@@ -148,25 +148,23 @@ class Artist:
         if asked.guidance == 1.0 or self.config.denoiser.guidance_width is not None:
             texts = texts[:1]  # one call a step: nothing to push away from
         context = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
-        given = condition(self.config, self.autoencoder, context, asked, image, mask)
+        given = condition(self.config, self.process, self.autoencoder, context, asked, image, mask)
         check_finite(given.context, "the text encoder's context", self.text_encoder)
         check_finite(given.known, "the picture's latent", self.autoencoder)
         check_finite(given.extra, "the picture's latent", self.autoencoder)
         return given
 
-    def _sample(
-        self, rows: SamplerTable, given: Conditioning, first: int, count: int
-    ) -> Iterator[Step]:
-        """`count` pictures side by side, from pure noise to the last step."""
+    def _sample(self, rows: Table, given: Conditioning, first: int, count: int) -> Iterator[Step]:
+        """`count` pictures side by side, from where the process begins to the last step."""
         indices = first + np.arange(count, dtype=np.uint32)
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
-        x_t = noise
+        x_t = self.process.begin(noise, given.known, given.mask)
         if given.from_image:
             known = jnp.broadcast_to(given.known, noise.shape)
             x_t = self.process.add_noise(known, noise, jnp.full(count, rows.timestep[0]))
         arrives = np.append(rows.timestep[1:], rows.timestep.dtype.type(-1))
 
-        def advance(x_t: Latents, memory: Latents, row: SamplerTable, call: np.uint32) -> Any:
+        def advance(x_t: Latents, memory: Latents, row: Table, call: np.uint32) -> Any:
             return self._advance(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
 
         return sample(advance, x_t, rows)
@@ -183,10 +181,10 @@ class Artist:
 
         The most plausible ones; painting from an image draws among the plausible.
         """
-        return self.autoencoder.encode(jnp.asarray(from_uint8(images)))
+        return self.process.encode(self.autoencoder, jnp.asarray(from_uint8(images)))
 
     def decode(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
-        """Latents as pictures; large ones in tiles where memory is short.
+        """Latents, or codes, as pictures; large ones in tiles where memory is short.
 
         What overflows in float16 is decoded again in float32, with an `OverflowWarning`.
 
@@ -257,7 +255,7 @@ def _advance(
     params: Params,
     x_t: Latents,
     memory: Latents,
-    row: SamplerTable,
+    row: Table,
     call: Integer[Array, ""],
     given: Any,  # `Conditioning` without its last field
     keys: Key[Array, " b"],
@@ -278,7 +276,8 @@ def _advance(
     dtype = jax.tree.leaves(params)[0].dtype
 
     def predict(x_t: Latents, t: Array) -> Latents:
-        seen = jnp.concatenate([x_t, jnp.broadcast_to(extra, (b, *extra.shape[1:]))], axis=-1)
+        beside = jnp.broadcast_to(extra, (b, *extra.shape[1:])).astype(x_t.dtype)
+        seen = jnp.concatenate([x_t, beside], axis=-1)
         inputs = jnp.concatenate([seen] * branches), jnp.repeat(context, b, axis=0)
         scales = (jnp.full(b, guidance),) if told else ()
         canvases, words = cast(inputs, dtype)
@@ -288,9 +287,5 @@ def _advance(
         return said if branches == 1 else guide(said[b:], said[:b], guidance)
 
     prediction, x0, x_next, memory = one_step(process, predict, x_t, memory, row, call, keys)
-    # Where nothing is to be painted: what is known, as noisy as the canvas is by now.
-    t = jnp.full(b, jnp.maximum(arrives, 0))
-    alpha = jnp.where(arrives < 0, 1.0, process.alpha(t))[:, None, None, None]
-    sigma = jnp.where(arrives < 0, 0.0, process.sigma(t))[:, None, None, None]
-    stays = alpha * jnp.broadcast_to(known, x_t.shape) + sigma * first_noise
+    stays = process.kept(known, first_noise, arrives)  # where nothing is to be painted
     return prediction, x0, jnp.where(mask, x_next, stays), memory

@@ -30,6 +30,7 @@ from parity import (
     full_size,
     keras,
     lora,
+    masked,
     pipeline,
     reference,
     samplers,
@@ -71,6 +72,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     yield from networks(reference.TINY, seed, tiny=True)
     yield from transformers.sections(seed, tiny=True)
     yield "discrete autoencoders, tiny", vq.rows(seed)
+    yield "the painter of codes, tiny", masked.rows(seed)
     yield "the Keras sample", keras.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)

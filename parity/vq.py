@@ -64,14 +64,19 @@ def record(model: VQModel, seed: int) -> Record:
     latents = torch.randn(2, model.config.vq_embed_dim or 3, 4, 2, generator=draw)
     codes = torch.randint(model.config.num_vq_embeddings, (2, 4, 2), generator=draw)
 
+    # Where codes alone are meant, pixel values are in [0, 1]; ours are in [-1, 1] everywhere.
+    from_zero = model.config.lookup_from_codebook
+    pixels = (images + 1) / 2 if from_zero else images
     with reference.watching(model) as found:
-        encoded, decoded = model.encode(images).latents, model.decode(latents).sample
+        encoded, decoded = model.encode(pixels).latents, model.decode(latents).sample
     if (gap := nearest_gap(model, encoded)) < 1e-3 or nearest_gap(model, latents) < 1e-3:
         raise ValueError(f"two codes are about equally near ({gap}); take another seed")
     _, _, (_, _, numbers) = model.quantize(encoded)
     vectors = model.quantize.embedding(codes).permute(0, 3, 1, 2)
     shown = model.decode(vectors).sample  # a code is the nearest to itself
     call = reference.call
+    if from_zero:
+        decoded, shown = 2 * decoded - 1, 2 * shown - 1
     return found | {
         "encode": call((images,), encoded),
         "decode": call((latents,), decoded),

@@ -9,6 +9,8 @@ import diffusion
 
 ROOT = Path(diffusion.__file__).parent
 LEVELS = (  # from the ground up; what stands in one line may not import one another
+    ("config_checks",),
+    ("config_codes",),
     ("atomic_write", "config", "config_text", "images"),
     ("kernels",),
     ("layers",),

@@ -51,6 +51,40 @@ class Conv2d(nnx.Module):
         return convolve_strided(x, kernel, self.stride, self.padding) + bias
 
 
+class PointwiseConv(nnx.Module):
+    """A 1x1 convolution without bias: a Linear of each place."""
+
+    traced = True
+
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+        start = lecun_normal(in_axis=(0, 1, 2))
+        shape = (1, 1, in_channels, out_channels)
+        self.kernel = nnx.Param(start(rngs.params(), shape, jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        return x @ self.kernel[0, 0]
+
+
+class DepthwiseConv(nnx.Module):
+    """A 3x3 window for each channel by itself, without bias: nine shifted maps, weighted."""
+
+    traced = True
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        start = lecun_normal(in_axis=(0, 1, 2))
+        self.kernel = nnx.Param(start(rngs.params(), (3, 3, 1, channels), jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        _, h, w, _ = x.shape
+        around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = (
+            around[:, i : i + h, j : j + w] * self.kernel[i, j][None, None]
+            for i in range(3)
+            for j in range(3)
+        )
+        return sum(shifted, jnp.zeros_like(x))
+
+
 class Downsample(nnx.Module):
     """Half the resolution by a 3x3 convolution of stride 2.
 

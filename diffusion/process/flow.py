@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from diffusion.config import RectifiedFlowConfig
+from diffusion.process.mixing import Mixing
 from diffusion.process.schedule import check_steps, evenly_drawn
 
 Latents = Float[Array, "b h w c"]
@@ -34,7 +35,7 @@ def shifted(s: S, shift: float) -> S:
     return shift * s / (1.0 + (shift - 1.0) * s)
 
 
-class RectifiedFlow:
+class RectifiedFlow(Mixing):
     """x_t = alpha(t) x0 + sigma(t) noise; sigma is t / T, alpha the rest.
 
     Args:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion.config import PREDICTIONS, VariancePreservingConfig
+from diffusion.process.mixing import Mixing
 
 SPACINGS = ("leading", "trailing")  # of the timesteps, see `timesteps`
 OFFSET = 1  # of leading timesteps: the reference sets it, whatever a model's scheduler says
@@ -169,7 +170,7 @@ def evenly_drawn(key: Array, count: int) -> Float[Array, " count"]:
     return (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
 
 
-class VariancePreserving:
+class VariancePreserving(Mixing):
     """x_t = alpha(t) x0 + sigma(t) noise; alpha^2 is alpha_bar, sigma^2 the rest.
 
     Args:

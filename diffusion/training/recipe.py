@@ -14,6 +14,7 @@ from diffusion.config import (
     SamplingConfig,
     garden,
     garden_dit,
+    garden_masked,
 )
 from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
@@ -40,7 +41,9 @@ from diffusion.weights.files import save_params
 
 # A denoiser is called by its architecture; a new folder begins with the garden model that has it.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
-MODELS = {architecture(model.denoiser).part: model for model in (garden(), garden_dit())}
+MODELS = {
+    architecture(model.denoiser).part: model for model in (garden(), garden_dit(), garden_masked())
+}
 BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
 PARTS = (*BEFORE, "unet")
 SLOTS_OF = {

@@ -17,6 +17,8 @@ from diffusion.config import (
     SamplingConfig,
     VariancePreservingConfig,
 )
+from diffusion.config_codes import MASK_RULES, MaskingConfig
+from diffusion.process import masked
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET, SPACINGS
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
@@ -29,6 +31,9 @@ OURS = "_diffusion"  # in model_index.json: what the official layout has no plac
 NOT_READ = ("text_encoder_2", "image_encoder")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+MASKS = "AmusedScheduler"
+MASKS_SAMPLING: Json = {"sampler": "maskgit", "steps": 12}  # what the reference's pipeline takes,
+MASKS_GUIDANCE = 10.0  # too
 FLOW = "FlowMatchEulerDiscreteScheduler"
 FLOW_KNOWN = {  # all but two belong to a shift by the size of a picture, which must be off
     "num_train_timesteps", "shift", "base_shift", "max_shift", "base_image_seq_len",
@@ -69,7 +74,8 @@ def architectures(index: Json) -> dict[str, Architecture]:
     for slot in SLOTS:
         known = [one for one in ARCHITECTURES.values() if one.slot == slot]
         named = [one for one in known if not off(index.get(one.folder))]
-        found[slot] = (named or known)[0]
+        fitting = [one for one in named if index.get("_class_name") in one.pipelines]
+        found[slot] = (fitting or named or known)[0]
     return found
 
 
@@ -102,6 +108,9 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
         sampling["spacing"] = "trailing"
     if files[SCHEDULER].get("_class_name") == FLOW:
         sampling = {"sampler": "euler"} | sampling
+    if files[SCHEDULER].get("_class_name") == MASKS:
+        sampling = MASKS_SAMPLING | sampling
+        parts["guidance"] = MASKS_GUIDANCE
     if parts["denoiser"].guidance_width is not None:
         sampling = {"sampler": "lcm", "steps": 4} | sampling
         parts["guidance"] = CONSISTENCY_GUIDANCE
@@ -135,15 +144,25 @@ def _ours(data: Any) -> Json:
     if not isinstance(data.get("name", ""), str):
         raise ValueError(f"{INDEX}: name is {data['name']!r}; a text is needed")
     with naming(INDEX):
-        choice(data, "sampler", "ddim", SAMPLERS)
+        choice(data, "sampler", "ddim", (*SAMPLERS, *masked.SAMPLERS))
         choice(data, "spacing", "leading", SPACINGS)
         number(data, "steps", 1, 1, 2**20)
     return {key: float(value) if key == "guidance" else value for key, value in data.items()}
 
 
 def _read_process(data: Json) -> ProcessConfig:
-    kind = choice(data, "_class_name", SCHEDULERS[0], (*SCHEDULERS, FLOW))
+    kind = choice(data, "_class_name", SCHEDULERS[0], (*SCHEDULERS, FLOW, MASKS))
+    if kind == MASKS:
+        return _read_masks(data)
     return _read_flow(data) if kind == FLOW else _read_diffusion(data, kind)
+
+
+def _read_masks(data: Json) -> MaskingConfig:
+    check(data, {}, {"mask_token_id", "masking_schedule"})
+    return MaskingConfig(
+        mask=number(data, "mask_token_id", 0, 1, 2**20),
+        rule=choice(data, "masking_schedule", "cosine", MASK_RULES),
+    )
 
 
 def _read_flow(data: Json) -> RectifiedFlowConfig:
@@ -200,11 +219,18 @@ def write(config: ModelConfig) -> dict[str, Json]:
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
         options = written[one.config_file] = one.write(network, config)
-        index[one.folder] = [one.library, options.get("_class_name", one.kind)]
+        named = options.get("architectures", [one.kind])[0]
+        index[one.folder] = [one.library, options.get("_class_name", named)]
     return written | {INDEX: index}
 
 
 def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
+    if isinstance(config, MaskingConfig):
+        return {
+            "_class_name": MASKS,
+            "mask_token_id": config.mask,
+            "masking_schedule": config.rule,
+        }
     if isinstance(config, RectifiedFlowConfig):
         return {
             "_class_name": FLOW,

@@ -233,11 +233,13 @@ def save_params(
     dtype: str | None = None,
     linear_projection: bool = True,
     prefix: str = "",
+    outside: str = "",
 ) -> None:
     """Write parameters under their official names; the file appears whole or not at all.
 
     They keep their precision, unless `dtype` is one of `DTYPES`; ValueError where that cannot hold
-    a value. `names.to_file` has `linear_projection`; `prefix` stands before every name.
+    a value. `names.to_file` has `linear_projection`; `prefix` stands before every name but those
+    in the module `outside`.
     """
     flat: dict[str, np.ndarray] = {}
     official = [theirs(name, names) for name, _ in _flat(params)]
@@ -249,7 +251,9 @@ def save_params(
             if not _finite(laid):
                 raise ValueError(f"{name} holds values that are not finite in {dtype}")
         laid = np.ascontiguousarray(laid)
-        flat |= {prefix + copy: laid for copy in copies(theirs(name, names), official)}
+        for copy in copies(theirs(name, names), official):
+            stands_alone = outside and copy.startswith(f"{outside}.")
+            flat[copy if stands_alone else prefix + copy] = laid
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
         draft.touch()

@@ -152,7 +152,8 @@ def save_part(
     network = getattr(config, slot)
     one, path = architecture(network), part_file(root, config, slot)
     linear = getattr(network, "linear_projection", True)
-    save_params(path, params, one.names, dtype=dtype, linear_projection=linear, prefix=one.prefix)
+    prefixed = {"prefix": one.prefix, "outside": one.outside}
+    save_params(path, params, one.names, dtype=dtype, linear_projection=linear, **prefixed)
 
 
 def part_file(root: Path, config: ModelConfig, slot: str) -> Path:

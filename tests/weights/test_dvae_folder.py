@@ -32,7 +32,7 @@ def test_official_ones():
     assert dvae.read(CELEBAHQ) == DVAEConfig()
     assert dvae.read(AMUSED) == DVAEConfig(
         latent_channels=64, block_out_channels=(128, 256, 256, 512, 768), middle_attention=False,
-        scaling_factor=0.18215,
+        from_zero=True, scaling_factor=0.18215,
     )  # fmt: skip
     assert dvae.read(CELEBAHQ | {"vq_embed_dim": 8}).inner_channels == 3
 

@@ -28,6 +28,7 @@ from diffusion.inspection.figures.style import (
 from diffusion.inspection.trace import Activations, Trace
 from diffusion.layers.time_embedding import sinusoids
 from diffusion.pipeline import Artist
+from diffusion.process import mixing
 from diffusion.process.samplers import guide
 from diffusion.stages.unet import UNet
 
@@ -132,7 +133,7 @@ def imagined(
     both = artist.denoiser.up(bottom, tuple(skips), activations.tensors["time_embedding"], context)
     prediction = guide(both[b:], both[:b], run.guidance)
     step = activations.step
-    x0 = artist.process.to_x0(prediction, step.x_t, jnp.full(b, step.t))
+    x0 = mixing(artist.process).to_x0(prediction, step.x_t, jnp.full(b, step.t))
     return np.asarray(artist.decode(x0)[0])
 
 

@@ -16,6 +16,7 @@ from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, rows_of
 from diffusion.pipeline import Artist
+from diffusion.process import mixing
 from diffusion.process.schedule import alpha_bar_table, snr, weight
 from diffusion.training.denoiser import PREVIEWED
 
@@ -110,7 +111,7 @@ def errors(
             timesteps_ = jnp.full(len(x0), t)
             x_t = artist.process.add_noise(x0, noise, timesteps_)
             prediction = artist.denoiser(x_t, timesteps_, context)
-            truth = artist.process.target(x0, noise, timesteps_)
+            truth = mixing(artist.process).target(x0, noise, timesteps_)
             each.append(float(jnp.square(prediction - truth).mean()))
         found[name] = np.array(each)
     return found

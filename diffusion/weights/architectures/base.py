@@ -27,7 +27,8 @@ class Architecture:
     write: Callable[[Any, ModelConfig], Json]  # and back
     library: str = "diffusers"  # which has that class
     stem: str = "diffusion_pytorch_model"  # of the weights file: STEM.safetensors
-    prefix: str = ""  # of the names in the files that we write
+    prefix: str = ""  # of the names in the files that we write,
+    outside: str = ""  # but for this module
     part: str = ""  # what `diffusion train` and a model's card call it; "": as its folder
     # Of a denoiser: the kinds of model_index.json that have it, and the one that we write.
     pipelines: tuple[str, ...] = ("StableDiffusionPipeline",)

@@ -1,11 +1,15 @@
 """CLIP's text tower, as `transformers` stores it: stage 1 of SD 1.x, SD 2.x and the garden."""
 
+from dataclasses import replace
+
 from diffusion.config import ModelConfig, TextEncoderConfig
 from diffusion.stages.text_encoder import ACTIVATIONS, TextEncoder
 from diffusion.weights.architectures.base import Architecture
 from diffusion.weights.names import NameMap
 from diffusion.weights.options import Json, choice, fraction, number, to_fields, to_options
 
+PROJECTION = "text_projection"
+KINDS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 NAMES: NameMap = {
     "token_embedding": "embeddings.token_embedding",
     "position_embedding": "embeddings.position_embedding.weight",
@@ -18,6 +22,7 @@ NAMES: NameMap = {
     "layers.*.linear1": "encoder.layers.*.mlp.fc1",
     "layers.*.linear2": "encoder.layers.*.mlp.fc2",
     "final_norm": "final_layer_norm",
+    "projection": PROJECTION,
 }
 
 
@@ -36,14 +41,20 @@ FIELDS = {
 def read(data: Json) -> TextEncoderConfig:
     # `transformers` writes dozens of options about generating text; only these shape the network.
     choice(data, "model_type", "clip_text_model", ["clip_text_model"])
-    return TextEncoderConfig(**to_fields(data, FIELDS))
+    config = TextEncoderConfig(**to_fields(data, FIELDS))
+    if KINDS[1] not in (data.get("architectures") or ()):
+        return config
+    if (projected := data.get("projection_dim", 512)) != config.width:
+        raise ValueError(f"projection_dim is {projected!r}; {config.width} is needed, hidden_size")
+    return replace(config, summary=True)
 
 
 def write(config: TextEncoderConfig, model: ModelConfig) -> Json:
     return {
-        "architectures": ["CLIPTextModel"],
+        "architectures": [KINDS[config.summary]],
         "model_type": "clip_text_model",
         **to_options(config, FIELDS),
+        **({"projection_dim": config.width} if config.summary else {}),
         "bos_token_id": config.vocab_size - 2,
         "eos_token_id": config.vocab_size - 1,
     }
@@ -54,7 +65,7 @@ ARCHITECTURE = Architecture(
     config=TextEncoderConfig,
     create=TextEncoder,
     folder="text_encoder",
-    kind="CLIPTextModel",
+    kind=KINDS[0],
     names=NAMES,
     read=read,
     write=write,
@@ -62,4 +73,5 @@ ARCHITECTURE = Architecture(
     part="text",
     stem="model",
     prefix="text_model.",
+    outside=PROJECTION,
 )
