@@ -73,7 +73,7 @@ class UNetConfig:
     linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         first = self.block_out_channels[0]
         if first % 2:
             raise ValueError(
@@ -114,7 +114,7 @@ class DiTConfig:
     learned_variance: bool = True  # are as many channels again predicted, which nobody here uses?
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.width % 4:
             raise ValueError(
                 f"heads times head_width is {self.width}; give a multiple of 4, as row and column "
@@ -162,7 +162,7 @@ class _Levels:
     block_out_channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
 
     @property
     def downscale(self) -> int:
@@ -232,7 +232,7 @@ class VariancePreservingConfig:
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         for name, known in (("prediction", PREDICTIONS), ("beta_rule", BETA_RULES)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -248,7 +248,7 @@ class RectifiedFlowConfig:
     shift: float = 1.0  # above 1, more of the steps are where the noise is (large pictures need it)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if not 0.0 < self.shift < math.inf:
             raise ValueError(f"shift is {self.shift}; give a number above 0, such as 1 or 3")
 
@@ -280,7 +280,7 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.denoiser.context_width != self.text_encoder.width:
             raise ValueError("denoiser.context_width must equal text_encoder.width")
         z = self.denoiser.latent_channels
@@ -308,12 +308,12 @@ class ModelConfig:
         return self.denoiser.in_channels != self.denoiser.latent_channels
 
 
-def _check_sizes(config: Any, prefix: str = "") -> None:
+def check_sizes(config: Any, prefix: str = "") -> None:
     """Raises ValueError where a whole number, of whatever it is, is below 1 or absurdly large."""
     for field_ in dataclasses.fields(config):
         name, entry = prefix + field_.name, getattr(config, field_.name)
         if dataclasses.is_dataclass(entry):
-            _check_sizes(entry, name + ".")
+            check_sizes(entry, name + ".")
         numbers = entry if isinstance(entry, tuple) else (entry,)
         whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
         if not numbers or min(whole, default=1) < 1:

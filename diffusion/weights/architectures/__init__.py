@@ -13,6 +13,7 @@ from diffusion.weights.architectures import (
     conv_autoencoder,
     dit,
     dvae,
+    motion,
     text_encoder,
     unet,
     vae,
@@ -23,7 +24,7 @@ __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "
 
 ARCHITECTURES: dict[type[Any], Architecture] = {
     module.ARCHITECTURE.config: module.ARCHITECTURE
-    for module in (text_encoder, unet, dit, vae, dvae, conv_autoencoder)
+    for module in (text_encoder, unet, dit, vae, dvae, conv_autoencoder, motion)
 }
 
 
