@@ -6,6 +6,7 @@ at zero, so a film that has learnt nothing is a row of single pictures.
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 from diffusion.layers.attention import Attention, FeedForward
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.motion_config import MotionConfig
-from diffusion.stages.unet_blocks import Motion
+from diffusion.stages.unet_blocks import Look, Motion
 
 
 def frame_positions(frames: int, width: int) -> Float[Array, "{frames} {width}"]:
@@ -101,19 +102,18 @@ class MotionAdapter(nnx.Module):
     def __init__(self, config: MotionConfig, *, rngs: nnx.Rngs):
         levels = range(len(config.block_out_channels))
 
-        def modules(level: int, count: int) -> nnx.List[MotionModule]:
-            return nnx.List(_module(config, level, rngs) for _ in range(count))
+        def modules(level: int, count: int) -> list[MotionModule]:
+            return [_module(config, level, rngs) for _ in range(count)]
 
-        self.down = nnx.List(modules(level, config.layers_per_block) for level in levels)
+        per_level = config.layers_per_block
+        self.down = nnx.List(nnx.List(modules(level, per_level)) for level in levels)
         self.middle = _module(config, levels[-1], rngs) if config.middle else None
-        self.up = nnx.List(
-            modules(level, config.layers_per_block + 1) for level in reversed(levels)
-        )
+        self.up = nnx.List(nnx.List(modules(level, per_level + 1)) for level in reversed(levels))
 
     def over(self, frames: int) -> Motion:
         """What a U-Net does after each of its pairs, for films of so many frames."""
 
-        def bound(modules: nnx.List[MotionModule]) -> tuple[partial[Array], ...]:
+        def bound(modules: Iterable[MotionModule]) -> tuple[Look, ...]:
             return tuple(partial(module, frames=frames) for module in modules)
 
         return Motion(

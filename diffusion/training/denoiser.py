@@ -109,12 +109,15 @@ class DenoiserTask:
         latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
         return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
 
+    def _merged(self, params: Params) -> Any:
+        return nnx.merge(self.structures["denoiser"], params)
+
     def _advance(
         self, params: Params, context: Array, keys: Array, x_t: Array, memory: Array,
         row: SamplerTable, call: Array,
     ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
         """One step of a preview; see `diffusion.process.sampling.sample`."""
-        denoiser = nnx.merge(self.structures["denoiser"], params)
+        denoiser = self._merged(params)
 
         def predict(x_t: Array, t: Array) -> Array:
             both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), context)

@@ -19,6 +19,7 @@ from diffusion.weights.options import naming
 
 ONE = motion.ARCHITECTURE
 CONFIG = "config.json"
+FOLDER = ONE.folder  # of a model's own adapter
 ROUNDED = 1e-2  # by which a table of places in a file may differ from the computed one
 
 
@@ -27,7 +28,7 @@ def find(place: Path) -> Path:
 
     Raises FileNotFoundError where there is none.
     """
-    for folder in (place / ONE.folder, place):
+    for folder in (place / FOLDER, place):
         if (folder / CONFIG).is_file():
             return folder
     raise FileNotFoundError(
