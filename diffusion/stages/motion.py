@@ -126,5 +126,3 @@ class MotionAdapter(nnx.Module):
 def _module(config: MotionConfig, level: int, rngs: nnx.Rngs) -> MotionModule:
     channels, heads = config.block_out_channels[level], config.heads[level]
     return MotionModule(channels, heads, config.norm_groups, config.length, rngs=rngs)
-
-

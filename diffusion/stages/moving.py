@@ -1,4 +1,4 @@
-"""A denoiser that paints films: frames are painted as pictures are, and motion modules join them."""
+"""A denoiser of films: frames are painted as pictures are, and motion modules join them."""
 
 from collections.abc import Callable
 
@@ -70,7 +70,9 @@ def windows(frames: int, length: int, loop: bool = False) -> Int[np.ndarray, "wi
     return np.array(starts)[:, None] + np.arange(shown)
 
 
-def shares(seen: Int[np.ndarray, "windows shown"], frames: int) -> Float[np.ndarray, "windows shown"]:
+def shares(
+    seen: Int[np.ndarray, "windows shown"], frames: int
+) -> Float[np.ndarray, "windows shown"]:
     """How much a window's word counts for each of its frames: 1, 2, 3, ..., 3, 2, 1 of the sum."""
     shown = np.arange(seen.shape[1])
     weight = np.broadcast_to(1.0 + np.minimum(shown, shown[::-1]), seen.shape)

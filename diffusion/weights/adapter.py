@@ -100,4 +100,5 @@ def _with_places(params: Any, length: int) -> Any:
 def _blocks(params: Params) -> list[Params]:
     if "attention1" in params:
         return [params]
-    return [found for entry in params.values() if isinstance(entry, dict) for found in _blocks(entry)]
+    inner = (entry for entry in params.values() if isinstance(entry, dict))
+    return [found for entry in inner for found in _blocks(entry)]

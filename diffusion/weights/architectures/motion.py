@@ -7,7 +7,17 @@ from diffusion.motion_config import MotionConfig
 from diffusion.stages.motion import MotionAdapter
 from diffusion.weights.architectures.base import Architecture
 from diffusion.weights.names import ATTENTION, NameMap, under
-from diffusion.weights.options import Json, check, choice, flag, number, numbers, off, to_fields, to_options
+from diffusion.weights.options import (
+    Json,
+    check,
+    choice,
+    flag,
+    number,
+    numbers,
+    off,
+    to_fields,
+    to_options,
+)
 
 BLOCK = {
     **{name: name for name in ("norm1", "norm2", "norm3")},
