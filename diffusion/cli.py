@@ -67,13 +67,9 @@ Paint a film of a sentence.
   diffusion film --again film.gif
 
 Motion modules let frames look at each other: the model's own (motion_adapter/ in its folder), or
-those of --motion, AnimateDiff's adapters for Stable Diffusion 1.5 in the layout of Hugging Face. A
-film that is longer than they have learnt is seen through windows that overlap.
-
-A model without motion modules, or --walk, gives a walk: what lies between two pictures, of two
-sentences (--to) or of two seeds (--to-seed). Nothing moves in it; one picture becomes another.
-
-The format is that of the name: .gif, .webp, .png, or .mp4 (pip install 'diffusion[film]').
+--motion, such as AnimateDiff's adapters for SD 1.5 in the layout of Hugging Face. A model that has
+none, or --walk, gives a walk: what lies between two pictures, of two sentences (--to) or seeds
+(--to-seed). Nothing moves in it; one picture becomes another.
 """
 
 TRAIN_HELP = """\
@@ -225,7 +221,7 @@ def add_film(film: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("film.gif"),
         metavar="FILE",
-        help="a .gif, .webp, .png or .mp4 file (%(default)s)",
+        help="a .gif, .webp, .png or .mp4 file; .mp4: pip install 'diffusion[film]' (%(default)s)",
     )
     film.add_argument(
         "--again",

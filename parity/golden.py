@@ -4,6 +4,7 @@ tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by th
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
+tests/golden/motion/                       a tiny motion adapter for sd1's U-Net, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
 tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
@@ -19,7 +20,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from parity import flow, keras, pipeline, reference, samplers, tokenizer, transformers, vq
+from parity import flow, keras, motion, pipeline, reference, samplers, tokenizer, transformers, vq
 from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -47,6 +48,7 @@ def write(place: Path) -> None:
         save_file(arrays, root / "painted.safetensors")
     for family in ("pixart", "dit"):
         _write_transformer(place / family, transformers.TINY[family])
+    motion.write_golden(place)
     vq.write_golden(place)
     keras.write_golden(place)
     samplers.write_golden(place)

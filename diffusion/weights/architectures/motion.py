@@ -90,7 +90,7 @@ def check_fits(motion: MotionConfig, denoiser: Any) -> None:
         raise ValueError(
             f"motion modules stand in a U-Net; the denoiser is a {type(denoiser).__name__}"
         )
-    for name in ("block_out_channels", "layers_per_block"):
+    for name in ("block_out_channels", "layers_per_block", "norm_groups"):
         ours, its = getattr(motion, name), getattr(denoiser, name)
         if ours != its:
             raise ValueError(
