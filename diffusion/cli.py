@@ -20,7 +20,7 @@ import jax
 
 import diffusion
 from diffusion import film_files, picture_files, picture_reading
-from diffusion.film_painting import film_file
+from diffusion.film_painting import film_file, fitted
 from diffusion.film_settings import FilmFileSettings
 from diffusion.painting import paint_files
 from diffusion.runtime import devices, hosts
@@ -249,7 +249,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--start",
         metavar="MODEL",
         help="begin the vae, unet or dit with the weights of this model, and a new OUTPUT as its "
-        "copy; with another denoiser: a copy of the rest; distill: the teacher",
+        "copy; with another denoiser: a copy of the rest; distill: the teacher; motion: what moves",
     )
     train.add_argument(
         "--set",
@@ -355,10 +355,8 @@ def run_film(options: argparse.Namespace) -> None:
         asked = settings_in(options, FilmFileSettings, film_files.read_settings)
     film_files.check_suffix(options.output, asked.strip)
     artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras, motion=asked.motion)
-    moves = artist.motion is not None and not asked.walk
-    model = artist.film_config if moves else artist.config
-    settings = asked.filled(model, artist.denoiser.dtype, moves)
-    if not moves and not asked.walk:
+    settings = fitted(artist, asked)
+    if settings.walk and not asked.walk:
         say(f"note: {artist.config.name} has no motion modules: a walk between two pictures")
     if options.again is None:
         settings = dataclasses.replace(settings, digest=picture_files.digest(settings))

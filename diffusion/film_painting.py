@@ -15,11 +15,18 @@ from diffusion.process.sampling import Step
 from diffusion.runtime.progress import InFlight
 
 
+def fitted(artist: FilmArtist, asked: FilmFileSettings) -> FilmFileSettings:
+    """With what fits the artist where nothing was said."""
+    moves = artist.motion is not None and not asked.walk
+    model = artist.film_config if moves else artist.config
+    return asked.filled(model, artist.denoiser.dtype, moves)
+
+
 def film_file(artist: FilmArtist, settings: FilmFileSettings, output: Path) -> None:
     """Paint a film and write it: an animation, or a strip of its frames.
 
     Args:
-        settings: with nothing left open; see `FilmFileSettings.filled`.
+        settings: with nothing left open; see `fitted`.
 
     Raises ValueError or OSError before anything is painted, where it could not be saved.
     """

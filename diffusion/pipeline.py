@@ -221,7 +221,7 @@ def table_of(asked: Resolved, process: Process) -> SamplerTable:
 
 def settings_of(kind: type[S], prompt: str | S, more: dict[str, Any]) -> S:
     """A prompt and its settings as one. Raises TypeError where both are settings."""
-    if not isinstance(prompt, Settings):
+    if not isinstance(prompt, kind):
         return kind(prompt, **more)
     if more:
         raise TypeError(f"{', '.join(more)}: part of the settings, or beside a prompt, not both")

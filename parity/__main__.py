@@ -2,8 +2,8 @@
 
 Tiny networks, samplers, tokenizer, LoRA and finished pictures, in three minutes; with `--full` the
 architectures of SD 1.5, SD 2.1, PixArt, DiT and AnimateDiff in their true size (twenty minutes, 10
-GiB of memory, 6 GiB of disk). Prints a table a section, then the worst row; the exit code is 1 where
-a bound is breached.
+GiB of memory, 6 GiB of disk). Prints a table a section, then the worst row; the exit code is 1
+where a bound is breached.
 """
 
 from __future__ import annotations

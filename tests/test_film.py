@@ -22,10 +22,15 @@ FAST = {"steps": 2, "frames": 8}
 
 
 @pytest.fixture(scope="module")
-def moving_folder(tiny_folder, tmp_path_factory):
+def artist(shallow_folder):
+    return diffusion.load(shallow_folder)
+
+
+@pytest.fixture(scope="module")
+def moving_folder(shallow_folder, tmp_path_factory):
     """The tiny model with motion modules that have learnt something."""
     place = tmp_path_factory.mktemp("moving") / "model"
-    shutil.copytree(tiny_folder, place)
+    shutil.copytree(shallow_folder, place)
     config = dataclasses.replace(motion_for(folder.load_config(place).denoiser), length=8)
     params = random_params(structure(config)[1], 0)
     adapter.save_adapter(place / adapter.FOLDER, config, params)
@@ -49,16 +54,16 @@ def test_pictures_know_nothing_of_motion(moving, artist):
     assert artist.motion is None
 
 
-def test_an_untrained_film_is_the_series_of_its_seed(tiny_folder, artist, tmp_path):
+def test_an_untrained_film_is_the_series_of_its_seed(shallow_folder, artist, tmp_path):
     place = tmp_path / "fresh"
-    config = motion_for(folder.load_config(tiny_folder).denoiser)
+    config = motion_for(folder.load_config(shallow_folder).denoiser)
     params = random_params(structure(config)[1], 0)
     silent = jax.tree_util.tree_map_with_path(
         lambda path, x: x * 0 if any(k.key == "project_out" for k in path if hasattr(k, "key"))
         else x, params,
     )  # fmt: skip
     adapter.save_adapter(place, config, silent)
-    fresh = diffusion.load(tiny_folder, motion=place)
+    fresh = diffusion.load(shallow_folder, motion=place)
     settings = {"seed": 5, "steps": 2, "sampler": "euler_a"}
     *_, step = artist.sample(PROMPT, count=8, **settings)
     filmed = last(fresh, FilmSettings(PROMPT, frames=8, **settings))
@@ -105,7 +110,7 @@ def test_a_walk_between_two_seeds(artist):
     frames = artist.film(settings)
     assert frames.shape == (8, 16, 16, 3)
     noise = np.concatenate([steps[0].x_t for steps in turns])[:8]
-    np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), 1.0, atol=0.1)
+    np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), 1.0, atol=0.2)
 
 
 def test_a_walk_between_two_prompts_has_one_noise(artist, moving):
@@ -163,13 +168,13 @@ def test_what_a_model_cannot_film_is_named(moving, artist):
         moving.film(PROMPT, image=image, walk=True)
 
 
-def test_adapters_that_do_not_fit_are_named(tiny_folder, tmp_path):
-    other = MotionConfig((4, 8), 1, (1, 2), 2)
+def test_adapters_that_do_not_fit_are_named(shallow_folder, tmp_path):
+    other = MotionConfig((4, 8, 8), 1, (1, 2, 2), 2)
     adapter.save_adapter(tmp_path, other, random_params(structure(other)[1], 0))
-    with pytest.raises(ValueError, match=r"block_out_channels is \(4, 8\); it is \(8, 12, 16\)"):
-        diffusion.load(tiny_folder, motion=tmp_path)
+    with pytest.raises(ValueError, match=r"block_out_channels is \(4, 8, 8\); it is \(4, 8\)"):
+        diffusion.load(shallow_folder, motion=tmp_path)
     with pytest.raises(FileNotFoundError, match="motion adapter"):
-        diffusion.load(tiny_folder, motion=tmp_path / "nothing")
+        diffusion.load(shallow_folder, motion=tmp_path / "nothing")
 
 
 def test_motion_is_saved_with_the_model(moving, tmp_path):
@@ -181,12 +186,12 @@ def test_motion_is_saved_with_the_model(moving, tmp_path):
     )
 
 
-def test_an_official_adapter_brings_its_noise(tiny_folder, tmp_path):
-    unet = folder.load_config(tiny_folder).denoiser
+def test_an_official_adapter_brings_its_noise(shallow_folder, tmp_path):
+    unet = folder.load_config(shallow_folder).denoiser
     assert isinstance(unet, UNetConfig)
     config = dataclasses.replace(motion_for(unet), beta_rule="linear")
     adapter.save_adapter(tmp_path, config, random_params(structure(config)[1], 0))
-    artist = diffusion.load(tiny_folder, motion=tmp_path)
+    artist = diffusion.load(shallow_folder, motion=tmp_path)
     assert artist.config.process.beta_rule == "scaled_linear"
     asked, rows = artist.resolve_film(FilmSettings(PROMPT))
     assert (asked.sampler, asked.spacing, asked.steps) == ("ddim", "linspace", 25)

@@ -135,9 +135,9 @@ def run(*arguments):
 FAST = ("--frames", 8, "--steps", 2)
 
 
-def test_the_command_line_films_again_what_it_filmed(tiny_folder, tmp_path, capsys):
+def test_the_command_line_films_again_what_it_filmed(shallow_folder, tmp_path, capsys):
     path = tmp_path / "film.gif"
-    given = ("--model", tiny_folder, *FAST, "--fps", 10, "--to", "two trees", "--seed", 3)
+    given = ("--model", shallow_folder, *FAST, "--fps", 10, "--to", "two trees", "--seed", 3)
     assert run("a house", *given, "--output", path) == 0
     said = capsys.readouterr().err
     assert "has no motion modules: a walk between two pictures" in said
@@ -165,9 +165,10 @@ def test_the_command_line_films_again_what_it_filmed(tiny_folder, tmp_path, caps
         (("--again", "nowhere.gif", "--fps", "9"), "leave out --fps"),
     ],
 )
-def test_mistakes_on_the_command_line_are_named(tiny_folder, arguments, says, capsys, monkeypatch,
-                                                tmp_path):  # fmt: skip
+def test_mistakes_on_the_command_line_are_named(
+    shallow_folder, arguments, says, capsys, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
-    model = () if "--again" in arguments or not arguments else ("--model", tiny_folder)
+    model = () if "--again" in arguments or not arguments else ("--model", shallow_folder)
     assert run(*arguments, *model) == 1
     assert says in capsys.readouterr().err
