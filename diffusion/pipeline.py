@@ -222,7 +222,8 @@ def table_of(asked: Resolved, process: Process) -> SamplerTable:
 def settings_of(kind: type[S], prompt: str | S, more: dict[str, Any]) -> S:
     """A prompt and its settings as one. Raises TypeError where both are settings."""
     if not isinstance(prompt, kind):
-        return kind(prompt, **more)
+        text: Any = prompt
+        return kind(text, **more)
     if more:
         raise TypeError(f"{', '.join(more)}: part of the settings, or beside a prompt, not both")
     return prompt

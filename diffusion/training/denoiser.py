@@ -20,6 +20,7 @@ from diffusion.process.sampling import finished, one_step, sample
 from diffusion.runtime.parameters import Params, precision, split
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
+from diffusion.training.data import Draw
 from diffusion.training.loop import Metrics, TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
@@ -56,7 +57,7 @@ class DenoiserTask:
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)
-        self.batch = partial(examples, self.tokenizer)
+        self.batch: Draw = partial(examples, self.tokenizer)
         self.advance = jax.jit(self._advance)
         self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
         self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))

@@ -80,7 +80,11 @@ class MotionTask(DenoiserTask):
         return MovingDenoiser(image, motion, length, frames=length)
 
     def loss(
-        self, params: Params, frozen: Params, batch: CaptionedClips, key: Array
+        self,
+        params: Params,
+        frozen: Params,
+        batch: Any,  # `CaptionedClips`
+        key: Array,
     ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction, of all frames (Guo et al. 2023, eq. 4)."""
         posterior_key, noise_key, time_key = jax.random.split(key, 3)
