@@ -1,6 +1,7 @@
-"""The front door: `diffusion paint`, `diffusion train` and `diffusion evaluate`.
+"""The front door: `diffusion paint`, `film`, `train` and `evaluate`.
 
-The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`.
+The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`, those of `film` the
+fields of `diffusion.film_settings.FilmFileSettings`.
 """
 
 import argparse
@@ -11,20 +12,24 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jax
 
 import diffusion
-from diffusion import picture_files, picture_reading
+from diffusion import film_files, picture_files, picture_reading
+from diffusion.film_painting import film_file, fitted
+from diffusion.film_settings import FilmFileSettings
 from diffusion.painting import paint_files
 from diffusion.runtime import devices, hosts
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.runtime.lasting_stream import Lasting
 from diffusion.settings import PictureSettings
 from diffusion.weights import folder
+
+S = TypeVar("S", bound=PictureSettings)
 
 PAINT_HELP = """\
 Paint pictures of a sentence, in English or Turkish.
@@ -49,6 +54,24 @@ sun or moon left, right or in the middle; the seasons; clouds, rain and snow; oi
 pencil sketch. What you do not name is free: ask for another --seed and see.
 """
 
+FILM_HELP = """\
+Paint a film of a sentence.
+
+  diffusion film "a red house with two trees, the sun sets"
+  diffusion film "a house in the snow" --frames 32 --fps 12 --output snow.webp
+  diffusion film "a house, day" --to "a house at night" --output evening.mp4
+  diffusion film "the clouds drift to the left" --from picture.png
+  diffusion film "a white house" --loop --strip --output strip.png
+  diffusion film "a red house" --walk --to "a blue house in winter"
+  diffusion film "a castle by a lake" --model stable-diffusion-v1-5 --motion animatediff-v1-5-2
+  diffusion film --again film.gif
+
+Motion modules let frames look at each other: the model's own (motion_adapter/ in its folder), or
+--motion, such as AnimateDiff's adapters for SD 1.5 in the layout of Hugging Face. A model that has
+none, or --walk, gives a walk: what lies between two pictures, of two sentences (--to) or seeds
+(--to-seed). Nothing moves in it; one picture becomes another.
+"""
+
 TRAIN_HELP = """\
 Train a model from nothing, part by part, into a model folder. Stop it at any moment: the same
 command goes on where it was.
@@ -60,6 +83,7 @@ command goes on where it was.
   diffusion train dit --start garden --output runs/dit
   diffusion train masked --start runs/dvae --output runs/masked
   diffusion train distill --start garden --output runs/fast
+  diffusion train motion --start garden --output runs/film
   diffusion train autoencoder --output runs/sample
   diffusion paint "a red house" --model runs/garden
 
@@ -138,17 +162,23 @@ def build_parser() -> argparse.ArgumentParser:
         )
 
     add_paint(command("paint", "paint pictures of a sentence", PAINT_HELP))
+    add_film(command("film", "paint a film of a sentence", FILM_HELP))
     add_train(command("train", "train a model from nothing", TRAIN_HELP))
     add_evaluate(command("evaluate", "judge the pictures of a model of the garden", EVALUATE_HELP))
     return parser
 
 
-def add_paint(paint: argparse.ArgumentParser) -> None:
-    paint.add_argument("prompt", nargs="?", help='what to paint; "" lets the model choose')
-    hints = get_type_hints(PictureSettings)
-    # Left out is None, so that `--again` can tell it from a default that was given.
-    for entry in dataclasses.fields(PictureSettings):
-        if "help" not in entry.metadata:
+def add_settings(
+    parser: argparse.ArgumentParser, kind: type[PictureSettings], without: Sequence[str] = ()
+) -> None:
+    """The prompt, and an argument for each field that says what it is called.
+
+    Left out is None, so that `--again` can tell it from a default that was given.
+    """
+    parser.add_argument("prompt", nargs="?", help='what to paint; "" lets the model choose')
+    hints = get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        if "help" not in entry.metadata or entry.name in without:
             continue
         how: dict[str, Any] = {"dest": entry.name, "help": entry.metadata["help"]}
         if hints[entry.name] is bool:
@@ -158,7 +188,11 @@ def add_paint(paint: argparse.ArgumentParser) -> None:
             how |= {"action": "append", "metavar": entry.metadata["metavar"]}
         else:
             how |= {"type": plain_type(hints[entry.name]), "metavar": entry.metadata["metavar"]}
-        paint.add_argument(f"--{flag(entry)}", **how)
+        parser.add_argument(f"--{flag(entry)}", **how)
+
+
+def add_paint(paint: argparse.ArgumentParser) -> None:
+    add_settings(paint, PictureSettings)
     paint.add_argument(
         "--output",
         type=Path,
@@ -180,7 +214,7 @@ def add_paint(paint: argparse.ArgumentParser) -> None:
 
 
 def flag(entry: dataclasses.Field[Any]) -> str:
-    return str(entry.metadata.get("flag") or entry.name)
+    return str(entry.metadata.get("flag") or entry.name.replace("_", "-"))
 
 
 def plain_type(hint: Any) -> Any:
@@ -188,11 +222,29 @@ def plain_type(hint: Any) -> Any:
     return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
+def add_film(film: argparse.ArgumentParser) -> None:
+    add_settings(film, FilmFileSettings, without=("count", "mask"))
+    film.add_argument(
+        "--output",
+        type=Path,
+        default=Path("film.gif"),
+        metavar="FILE",
+        help="a .gif, .webp, .png or .mp4 file; .mp4: pip install 'diffusion[film]' (%(default)s)",
+    )
+    film.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILM",
+        help="paint a film of `diffusion film` again, with the settings found in it",
+    )
+    film.set_defaults(run=run_film, smaller="choose fewer --frames, or a lower --width or --height")
+
+
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
-        help="tokenizer, text, vae, unet, dit or masked, or all of a model in this order; judge; "
-        "distill; autoencoder",
+        help="tokenizer, text, vae, unet, dit or masked, or all of a model in this order; motion; "
+        "distill; judge; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -204,8 +256,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--start",
         metavar="MODEL",
-        help="begin the vae, unet, dit or masked with the weights of this model, and a new OUTPUT "
-        "as its copy; with another denoiser: a copy of the rest; distill: the teacher",
+        help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
+        "another denoiser: a copy of the rest; distill: the teacher; motion: what moves",
     )
     train.add_argument(
         "--set",
@@ -286,7 +338,10 @@ def run_paint(options: argparse.Namespace) -> None:
     if not single and options.output.is_dir():
         raise ValueError(f"output {options.output} is a folder; name a .png file that is none")
     began = time.perf_counter()
-    asked = settings_of(options) if options.again is None else settings_in(options)
+    if options.again is None:
+        asked = settings_of(options, PictureSettings)
+    else:
+        asked = settings_in(options, PictureSettings, picture_reading.read_settings)
     artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras)
     settings = asked.fitted(artist.config, artist.denoiser.dtype)
     if options.again is None:
@@ -297,25 +352,45 @@ def run_paint(options: argparse.Namespace) -> None:
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
-def settings_of(options: argparse.Namespace) -> PictureSettings:
+def run_film(options: argparse.Namespace) -> None:
+    devices.check()
+    if (options.prompt is None) == (options.again is None):
+        raise ValueError('give a prompt, such as "a red house, the sun sets", or --again FILM')
+    began = time.perf_counter()
+    if options.again is None:
+        asked = settings_of(options, FilmFileSettings)
+    else:
+        asked = settings_in(options, FilmFileSettings, film_files.read_settings)
+    film_files.check_suffix(options.output, asked.strip)
+    artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras, motion=asked.motion)
+    settings = fitted(artist, asked)
+    if settings.walk and not asked.walk:
+        say(f"note: {artist.config.name} has no motion modules: a walk between two pictures")
+    if options.again is None:
+        settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
+    film_file(artist, settings, options.output)
+    say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
+
+
+def settings_of(options: argparse.Namespace, kind: type[S]) -> S:
     """What was asked for on the command line."""
-    names = [entry.name for entry in dataclasses.fields(PictureSettings)]
+    names = [entry.name for entry in dataclasses.fields(kind)]
     said = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     loras: dict[str, float] = {}
     for path, strength in map(lora, said.pop("loras", [])):
         if os.path.realpath(path) in map(os.path.realpath, loras):
             raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
         loras[path] = strength
-    return PictureSettings(**said, loras=loras)
+    return kind(**said, loras=loras)
 
 
-def settings_in(options: argparse.Namespace) -> PictureSettings:
-    """The settings of the picture that is to be painted again."""
-    for entry in dataclasses.fields(PictureSettings):
+def settings_in(options: argparse.Namespace, kind: type[S], read: Callable[[Path], S]) -> S:
+    """The settings of the picture or film that is to be painted again."""
+    for entry in dataclasses.fields(kind):
         if getattr(options, entry.name, None) is not None:
             name = flag(entry)
-            raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
-    settings = picture_reading.read_settings(options.again)
+            raise ValueError(f"--again takes the file's own settings; leave out --{name}")
+    settings = read(options.again)
     if picture_files.digest(settings) != settings.digest:
         raise ValueError(
             f"{options.again} was painted from files that have changed since: "

@@ -17,13 +17,21 @@ from diffusion.settings import Image, Mask, Resolved
 class Conditioning(NamedTuple):
     """All that a painting begins with, but for the noise."""
 
-    context: Float[Array, "k n d"]  # of the prompt; k = 2: and of the negative prompt
+    # Of the prompt; k = 2: and of the negative prompt. (k, b, n, d): one for each of the pictures.
+    context: Float[Array, "k *b n d"]
     guidance: np.float32
     seed: np.uint32
     known: Float[Array, "1 h w z"]  # the latent of a given image; zeros if there is none
     mask: Bool[Array, "1 h w 1"]  # where to paint; elsewhere what is known shall stay
     extra: Float[Array, "1 h w c"]  # what an inpainting denoiser sees beside x_t; c = 0 or 5
     from_image: bool  # does the painting begin with the image under noise?
+
+
+def words_for(context: Float[Array, "k *b n d"], count: int) -> Float[Array, "kb n d"]:
+    """The context of each of `count` pictures, all of a branch side by side."""
+    if context.ndim == 3:
+        return jnp.repeat(context, count, axis=0)
+    return context.reshape(-1, *context.shape[2:])
 
 
 def condition(

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from diffusion.config_checks import check_sizes as _check_sizes
+from diffusion.config_checks import check_sizes
 from diffusion.config_codes import MaskedTransformerConfig, MaskingConfig, check_codes
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
@@ -75,7 +75,7 @@ class UNetConfig:
     linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         first = self.block_out_channels[0]
         if first % 2:
             raise ValueError(
@@ -116,7 +116,7 @@ class DiTConfig:
     learned_variance: bool = True  # are as many channels again predicted, which nobody here uses?
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.width % 4:
             raise ValueError(
                 f"heads times head_width is {self.width}; give a multiple of 4, as row and column "
@@ -164,7 +164,7 @@ class _Levels:
     block_out_channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
 
     @property
     def downscale(self) -> int:
@@ -235,7 +235,7 @@ class VariancePreservingConfig:
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         for name, known in (("prediction", PREDICTIONS), ("beta_rule", BETA_RULES)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -251,7 +251,7 @@ class RectifiedFlowConfig:
     shift: float = 1.0  # above 1, more of the steps are where the noise is (large pictures need it)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if not 0.0 < self.shift < math.inf:
             raise ValueError(f"shift is {self.shift}; give a number above 0, such as 1 or 3")
 
@@ -283,7 +283,7 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.denoiser.context_width != self.text_encoder.width:
             raise ValueError("denoiser.context_width must equal text_encoder.width")
         z = self.denoiser.latent_channels

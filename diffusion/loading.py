@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from diffusion.film import MotionModules
+from diffusion.filming import FilmArtist
 from diffusion.kernels.device import has_bfloat16
-from diffusion.pipeline import Artist
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
-from diffusion.weights import folder
+from diffusion.weights import adapter, folder
 from diffusion.weights.architectures import SLOTS, structure
+from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.lora import LoRA
+from diffusion.weights.options import naming
 
 
 def load(
@@ -18,7 +21,8 @@ def load(
     *,
     dtype: str | None = None,
     loras: Mapping[str, float] | None = None,
-) -> Artist:
+    motion: str | Path | None = None,
+) -> FilmArtist:
     """Load a model: the name of one that ships ("garden"), or a folder of SD 1.x or 2.x.
 
     Args:
@@ -26,6 +30,8 @@ def load(
         dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
             "float16". None: bfloat16 where the device multiplies in it, float32 elsewhere.
         loras: LoRA files (safetensors) to merge into the weights, each with its strength.
+        motion: a motion adapter for films, in the layout of diffusers. None: the model's own, if
+            its folder has a motion_adapter/.
 
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
@@ -56,4 +62,19 @@ def load(
         found.params  # noqa: B018 (what is wrong with the numbers should be known now)
         return found
 
-    return Artist(config, tokenizer, *map(network, SLOTS))
+    networks = {slot: network(slot) for slot in SLOTS}
+    artist = FilmArtist(config, tokenizer, **networks)
+    if motion is not None or (place / adapter.FOLDER).exists():
+        artist.motion = _motion(Path(motion or place), artist, dtype)
+    return artist
+
+
+def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:
+    """An adapter for an artist's denoiser; its numbers are read when a film is painted."""
+    config = adapter.load_config(place)
+    with naming(adapter.find(place)):
+        check_fits(config, artist.config.denoiser)
+    weights = adapter.open_adapter(place, config)
+    form, _ = structure(config)
+    modules = Network(form, partial(adapter.read_adapter, weights, config, dtype))
+    return MotionModules(config, modules, artist.denoiser)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key, Real, Shaped, UInt8
 
-from diffusion.conditioning import Conditioning, condition
+from diffusion.conditioning import Conditioning, condition, words_for
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8, to_uint8
 from diffusion.process import Process, process
@@ -42,6 +42,7 @@ from diffusion.weights.folder import save_model
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
 Latents: TypeAlias = Shaped[Array, "b h w z"]  # or the numbers of codes, with z = 1
+S = TypeVar("S", bound=Settings)
 
 
 class OverflowWarning(UserWarning):
@@ -70,7 +71,7 @@ class Artist:
         self.autoencoder = autoencoder
         self.process = process(config.process)
         told = config.denoiser.guidance_width is not None
-        self._advance = Program(denoiser, partial(_advance, self.process, denoiser.structure, told))
+        self._advance = Program(denoiser, partial(advance, self.process, denoiser.structure, told))
         self._begin = jax.jit(_begin, static_argnums=2)
 
     def paint(
@@ -93,7 +94,7 @@ class Artist:
 
         Raises ValueError that names the setting that is out of range.
         """
-        asked, rows = self.resolve(_settings(prompt, settings), image, mask)
+        asked, rows = self.resolve(settings_of(Settings, prompt, settings), image, mask)
         given = self._condition(asked, image, mask)
         batch = self.side_by_side(asked.count, asked.height, asked.width)
         latents = []
@@ -121,7 +122,7 @@ class Artist:
         The last one's `x_next` is the finished latent. The settings are checked at once, the
         painting goes on as the steps are asked for. Arguments and errors are those of `paint`.
         """
-        asked, rows = self.resolve(_settings(settings, more), image, mask)
+        asked, rows = self.resolve(settings_of(Settings, settings, more), image, mask)
         given = self._condition(asked, image, mask)
         return self._sample(rows, given, asked.first, asked.count)
 
@@ -133,15 +134,7 @@ class Artist:
         Raises ValueError that names the setting that is out of range.
         """
         asked = settings.resolve(self.config, image, mask)
-        rows = table(
-            asked.sampler,
-            self.process,
-            asked.steps,
-            spacing=asked.spacing,
-            eta=asked.eta,
-            strength=asked.strength,
-        )
-        return asked, rows
+        return asked, table_of(asked, self.process)
 
     def _condition(self, asked: Resolved, image: Image | None, mask: Mask | None) -> Conditioning:
         texts = [asked.prompt, asked.negative]
@@ -158,16 +151,28 @@ class Artist:
         """`count` pictures side by side, from where the process begins to the last step."""
         indices = first + np.arange(count, dtype=np.uint32)
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
-        x_t = self.process.begin(noise, given.known, given.mask)
+        return self._from(self._advance, self.process, rows, given, keys, noise)
+
+    def _from(
+        self,
+        program: Program,
+        process: Process,
+        rows: Table,
+        given: Conditioning,
+        keys: Key[Array, " b"],
+        noise: Latents,
+    ) -> Iterator[Step]:
+        """From noise to the last step, by the program of a step."""
+        x_t = process.begin(noise, given.known, given.mask)
         if given.from_image:
             known = jnp.broadcast_to(given.known, noise.shape)
-            x_t = self.process.add_noise(known, noise, jnp.full(count, rows.timestep[0]))
+            x_t = process.add_noise(known, noise, jnp.full(len(noise), rows.timestep[0]))
         arrives = np.append(rows.timestep[1:], rows.timestep.dtype.type(-1))
 
-        def advance(x_t: Latents, memory: Latents, row: Table, call: np.uint32) -> Any:
-            return self._advance(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
+        def step(x_t: Latents, memory: Latents, row: Table, call: np.uint32) -> Any:
+            return program(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
 
-        return sample(advance, x_t, rows)
+        return sample(step, x_t, rows)
 
     def side_by_side(self, count: int, height: int, width: int) -> int:
         """How many of `count` pictures are painted in one batch."""
@@ -221,7 +226,10 @@ class Artist:
         Raises ValueError where the folder is not empty, OSError where it cannot be written.
         """
         params = {slot: partial(getattr, getattr(self, slot), "params") for slot in SLOTS}
-        save_model(Path(place), self.config, self.tokenizer, params, dtype)
+        save_model(Path(place), self.config, self.tokenizer, params, dtype, self._save_more)
+
+    def _save_more(self, place: Path, dtype: str | None) -> None:
+        """What else belongs to the model."""
 
 
 def check_finite(numbers: Any, what: str, network: Network) -> None:
@@ -233,9 +241,23 @@ def check_finite(numbers: Any, what: str, network: Network) -> None:
         )
 
 
-def _settings(prompt: str | Settings, more: dict[str, Any]) -> Settings:
-    if not isinstance(prompt, Settings):
-        return Settings(prompt, **more)
+def table_of(asked: Resolved, process: Process) -> Table:
+    """The calls of the denoiser that settings lead to."""
+    return table(
+        asked.sampler,
+        process,
+        asked.steps,
+        spacing=asked.spacing,
+        eta=asked.eta,
+        strength=asked.strength,
+    )
+
+
+def settings_of(kind: type[S], prompt: str | S, more: dict[str, Any]) -> S:
+    """A prompt and its settings as one. Raises TypeError where both are settings."""
+    if not isinstance(prompt, kind):
+        text: Any = prompt
+        return kind(text, **more)
     if more:
         raise TypeError(f"{', '.join(more)}: part of the settings, or beside a prompt, not both")
     return prompt
@@ -248,7 +270,7 @@ def _begin(
     return keys, initial_noise(keys, size)
 
 
-def _advance(
+def advance(
     process: Process,
     structure: nnx.GraphDef[Any],
     told: bool,
@@ -278,7 +300,7 @@ def _advance(
     def predict(x_t: Latents, t: Array) -> Latents:
         beside = jnp.broadcast_to(extra, (b, *extra.shape[1:])).astype(x_t.dtype)
         seen = jnp.concatenate([x_t, beside], axis=-1)
-        inputs = jnp.concatenate([seen] * branches), jnp.repeat(context, b, axis=0)
+        inputs = jnp.concatenate([seen] * branches), words_for(context, b)
         scales = (jnp.full(b, guidance),) if told else ()
         canvases, words = cast(inputs, dtype)
         denoiser = nnx.merge(structure, params)

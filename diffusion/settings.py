@@ -75,7 +75,7 @@ class Settings:
     # With few steps, or with more than half of all, "leading" begins far from the last timestep:
     # the denoiser is told that a picture is in what is pure noise.
     spacing: str | None = option(
-        None, f"of the timesteps: {' or '.join(SPACINGS)} (the model's own: leading)", "NAME"
+        None, f"of the timesteps: {', '.join(SPACINGS)} (the model's own: leading)", "NAME"
     )
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as in ddpm")
     # Pixels, multiples of the model's `unit`.

@@ -5,6 +5,7 @@ tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with thes
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
 tests/golden/{amused,amused512}/           a painter of codes: model/, record, painted codes
+tests/golden/motion/                       a tiny motion adapter for sd1's U-Net, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
 tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
@@ -24,6 +25,7 @@ from parity import (
     flow,
     keras,
     masked,
+    motion,
     pipeline,
     reference,
     samplers,
@@ -58,6 +60,7 @@ def write(place: Path) -> None:
         save_file(arrays, root / "painted.safetensors")
     for family in ("pixart", "dit"):
         _write_transformer(place / family, transformers.TINY[family])
+    motion.write_golden(place)
     vq.write_golden(place)
     masked.write_golden(place)
     keras.write_golden(place)

@@ -22,6 +22,7 @@ import diffusion
 from diffusion import cli, painting
 from diffusion.config import garden
 from diffusion.config_text import override
+from diffusion.film_settings import FilmFileSettings
 from diffusion.picture_files import KEY, save
 from diffusion.picture_reading import read_settings
 from diffusion.pipeline import Artist
@@ -507,7 +508,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
 
 
-@pytest.mark.parametrize("command", ["paint", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["paint", "film", "train", "evaluate"])
 def test_help_explains_each_option(command):
     text = commands()[command].format_help()
     for action in commands()[command]._actions:
@@ -518,7 +519,7 @@ def test_help_explains_each_option(command):
 
 EXAMPLES = [
     line.strip()
-    for text in (cli.PAINT_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
+    for text in (cli.PAINT_HELP, cli.FILM_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
     for line in text.splitlines()
     if line.startswith("  diffusion")
 ]
@@ -527,8 +528,9 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_help_can_be_typed(example):
     options = cli.build_parser().parse_args(shlex.split(example)[1:])
-    if options.run is cli.run_paint and options.again is None:
-        assert cli.settings_of(options).prompt == options.prompt
+    kinds = {cli.run_paint: PictureSettings, cli.run_film: FilmFileSettings}
+    if options.run in kinds and options.again is None:
+        assert cli.settings_of(options, kinds[options.run]).prompt == options.prompt
     for setting in getattr(options, "set", []):
         if setting.startswith("model."):
             override(garden(), [setting.removeprefix("model.")])
@@ -554,6 +556,15 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
     }
 
 
+def test_the_options_of_film_are_the_fields_of_its_settings():
+    options = {action.dest: action for action in commands()["film"]._actions}
+    fields = {entry.name for entry in dataclasses.fields(FilmFileSettings)}
+    unsaid = {"first", "digest", "index", "count", "mask"}
+    assert set(options) == fields - unsaid | {"output", "again", "help"}
+    assert options["to_seed"].option_strings == ["--to-seed"]
+    assert all(options[name].default is None for name in fields - unsaid)
+
+
 def test_every_option_reaches_its_field():
     said = {
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
@@ -568,7 +579,7 @@ def test_every_option_reaches_its_field():
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
     expected = PictureSettings("a house", **said, strip=True, loras=loras)
-    assert cli.settings_of(parsed) == expected
+    assert cli.settings_of(parsed, PictureSettings) == expected
     unsaid = {"first", "digest", "index"}
     defaults = dataclasses.asdict(PictureSettings("a house"))
     for name, value in dataclasses.asdict(expected).items():
@@ -577,7 +588,7 @@ def test_every_option_reaches_its_field():
 
 def test_what_is_left_out_is_left_to_the_settings():
     parsed = cli.build_parser().parse_args(["paint", ""])
-    assert cli.settings_of(parsed) == PictureSettings("")
+    assert cli.settings_of(parsed, PictureSettings) == PictureSettings("")
 
 
 def test_module_runs_as_a_program():

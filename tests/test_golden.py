@@ -15,11 +15,14 @@ import diffusion
 from diffusion import pipeline
 from diffusion.layers import attention, time_embedding
 from diffusion.layers.activations import exact_gelu, quick_gelu
+from diffusion.layers.normalisation import GroupNorm
 from diffusion.process.samplers import SamplerTable
 from diffusion.settings import Settings
+from diffusion.stages import motion
+from diffusion.stages.motion import frame_positions
 from diffusion.weights import folder
 from diffusion.weights.architectures import dvae, masked
-from parity import blocks, transformer_blocks
+from parity import blocks, motion_blocks, transformer_blocks
 from parity.blocks import PARTS
 from parity.rows import compare, table
 
@@ -384,3 +387,89 @@ def test_a_wrong_table_shows(artist, monkeypatch, mistake):
     wrong = lambda *settings, **options: mistake(right(*settings, **options))  # noqa: E731
     monkeypatch.setattr(pipeline, "table", wrong)
     assert not painted(artist, "ddim").ok
+
+
+# Motion modules beside the tiny U-Net of SD 1.x.
+
+
+def moving():
+    return motion_blocks.load(GOLDEN / "sd1/model", GOLDEN / "motion")
+
+
+def motion_rows(image, adapter, wanted=lambda name: True):
+    calls = blocks.load_record(GOLDEN / "motion/record.safetensors")
+    return list(motion_blocks.compared(image, adapter, calls, wanted))
+
+
+def test_every_motion_module_and_the_whole():
+    rows = motion_rows(*moving())
+    breaches = [row for row in rows if not row.ok]
+    assert not breaches, f"\n{table(breaches)}"
+    assert len(rows) == 22
+
+
+def changed_call(module, call):
+    """Another behaviour for this module alone."""
+    kind = type(module)
+    module.__class__ = type(kind)(kind.__name__, (kind,), {"__call__": call})
+
+
+def a_norm_for_each_frame(module):
+    def call(self, film):
+        single = film.reshape(-1, film.shape[1] // motion_blocks.FRAMES, *film.shape[2:])
+        return GroupNorm.__call__(self, single).reshape(film.shape)
+
+    changed_call(module.norm, call)
+
+
+def no_place_in_the_second_attention(module):
+    def call(self, x):
+        place = frame_positions(*x.shape[1:])[None]
+        return type(self).__bases__[0].__call__(self, x - place)
+
+    changed_call(module.block.attention2, call)
+
+
+def places_that_stay(module):
+    def call(self, x):
+        place = frame_positions(*x.shape[1:])[None]
+        return place + type(self).__bases__[0].__call__(self, x + place) - 0 * place
+
+    changed_call(module.block, call)
+
+
+def heads_that_are_two_wide(module):
+    module.block.attention1.heads = 4
+
+
+def frames_and_films_confused(module):
+    def call(self, x, frames):
+        return type(self).__bases__[0].__call__(self, x, len(x) // frames)
+
+    changed_call(module, call)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        a_norm_for_each_frame, no_place_in_the_second_attention, places_that_stay,
+        heads_that_are_two_wide, frames_and_films_confused,
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_motion_module_shows(mistake):
+    image, adapter = moving()
+    mistake(adapter.down[1][0])
+    name = "down_blocks.1.motion_modules.0"
+    [row] = motion_rows(image, adapter, lambda found: found == name)
+    assert not row.ok
+
+
+def test_sines_before_cosines_show(monkeypatch):
+    def apart(frames, width):
+        table = frame_positions(frames, width)
+        return jnp.concatenate([table[:, ::2], table[:, 1::2]], axis=1)
+
+    monkeypatch.setattr(motion, "frame_positions", apart)
+    name = "down_blocks.1.motion_modules.0"
+    [row] = motion_rows(*moving(), lambda found: found == name)
+    assert not row.ok

@@ -23,6 +23,7 @@ from diffusion.process.schedule import check_steps, evenly_drawn
 Latents = Float[Array, "b h w c"]
 Level = Float[Array, " b"]
 Timesteps = Real[Array, " b"]
+KNOWN = ("leading", "trailing")  # spacings; "leading" goes evenly from end to end here
 S = TypeVar("S", float, Array, np.ndarray)
 
 
@@ -79,7 +80,7 @@ class RectifiedFlow(Mixing):
 
         Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown.
         """
-        check_steps(self.train_steps, steps, spacing)
+        check_steps(self.train_steps, steps, spacing, KNOWN)
         cleanest = shifted(1.0 / self.train_steps, self.config.shift)
         end = 1.0 / steps if spacing == "trailing" else cleanest
         s = shifted(np.linspace(1.0, end, steps), self.config.shift)

@@ -58,6 +58,7 @@ def ddim(process: Mixing, steps: int, spacing: str = "leading", eta: float = 0.0
 
     As Stable Diffusion configures it, the last step stops at the first timestep, a trace of noise
     short of x0, and draws noise at eta > 0. Other processes arrive at x0 (`Process.last_levels`).
+    With "linspace" a step goes T // steps timesteps on, as in the reference: not quite to the next.
 
     Raises ValueError if `steps` is not between 1 and T, or `eta` not between 0 and 1.
     """
@@ -65,6 +66,13 @@ def ddim(process: Mixing, steps: int, spacing: str = "leading", eta: float = 0.0
         raise ValueError(f"eta must be between 0 (no noise) and 1 (as much as ddpm), got {eta}")
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t, process.last_levels())
+    if spacing == "linspace":
+        lands = t - process.train_steps // steps
+        there = process.levels(np.maximum(lands, 0))
+        next_alpha, next_sigma = (
+            np.where(lands < 0, last, level)
+            for last, level in zip(process.last_levels(), there, strict=True)
+        )
     fresh = eta * (next_sigma / sigma) * np.sqrt(sigma**2 - (alpha / next_alpha * next_sigma) ** 2)
     # The weight of the paper's epsilon, which is (x_t - alpha x0) / sigma.
     direction = np.sqrt(next_sigma**2 - fresh**2) / sigma

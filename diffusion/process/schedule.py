@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from diffusion.config import PREDICTIONS, VariancePreservingConfig
 from diffusion.process.mixing import Mixing
 
-SPACINGS = ("leading", "trailing")  # of the timesteps, see `timesteps`
+SPACINGS = ("leading", "trailing", "linspace")  # of the timesteps, see `timesteps`
 OFFSET = 1  # of leading timesteps: the reference sets it, whatever a model's scheduler says
 GAMMA = 5.0  # in training, the largest weight of a squared error of x0
 TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the draws, of the schedule: half
@@ -108,14 +108,16 @@ def to_epsilon(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) 
     return signal * prediction + spread * z
 
 
-def check_steps(train_steps: int, steps: int, spacing: str) -> None:
+def check_steps(
+    train_steps: int, steps: int, spacing: str, known: tuple[str, ...] = SPACINGS
+) -> None:
     """Raise a ValueError unless `steps` is from 1 to `train_steps`, and the spacing is known."""
     if not 1 <= steps <= train_steps:
         raise ValueError(
             f"steps must be between 1 and {train_steps}, got {steps}; 25 is a good start"
         )
-    if spacing not in SPACINGS:
-        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    if spacing not in known:
+        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(known)}")
 
 
 def timesteps(
@@ -123,17 +125,20 @@ def timesteps(
 ) -> Int[np.ndarray, " steps"]:
     """Choose `steps` of the training timesteps, from noisy to clean, as int32.
 
-    Both spacings are those of Lin et al. 2024, table 2. "leading", i * (T // steps) + offset, is
+    The spacings are those of Lin et al. 2024, table 2. "leading", i * (T // steps) + offset, is
     Stable Diffusion's own: with few steps it begins far below T, where x_t should still show some
     of the picture. Where the offset would push the first timestep past T - 1 (1000 steps of 1000),
     the whole grid slides back just enough to fit, so the timesteps stay distinct. "trailing",
-    round(i T / steps) - 1, begins at T - 1, where there is next to nothing but noise.
+    round(i T / steps) - 1, begins at T - 1, where there is next to nothing but noise. "linspace"
+    goes evenly from T - 1 to 0; AnimateDiff's adapters are sampled like this.
 
     Raises:
         ValueError: if `steps` is not between 1 and T, or the spacing is unknown.
     """
     train_steps = config.train_steps
     check_steps(train_steps, steps, spacing)
+    if spacing == "linspace":
+        return np.linspace(0, train_steps - 1, steps).round()[::-1].astype(np.int32)
     if spacing == "trailing":
         return (np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1).astype(
             np.int32

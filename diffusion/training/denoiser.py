@@ -20,6 +20,7 @@ from diffusion.process.sampling import finished, one_step, sample
 from diffusion.runtime.parameters import Params, cast, precision, split
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
+from diffusion.training.data import Draw
 from diffusion.training.log import Metrics
 from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
@@ -57,7 +58,7 @@ class DenoiserTask:
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)
-        self.batch = partial(examples, self.tokenizer)
+        self.batch: Draw = partial(examples, self.tokenizer)
         self.advance = jax.jit(self._advance)
         self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
         self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))
@@ -112,12 +113,15 @@ class DenoiserTask:
         latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
         return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
 
+    def _merged(self, params: Params) -> Any:
+        return nnx.merge(self.structures["denoiser"], params)
+
     def _advance(
         self, params: Params, context: Array, keys: Array, x_t: Array, memory: Array,
         row: Table, call: Array,
     ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
         """One step of a preview; see `diffusion.process.sampling.sample`."""
-        denoiser = nnx.merge(self.structures["denoiser"], params)
+        denoiser = self._merged(params)
 
         def predict(x_t: Array, t: Array) -> Array:
             both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), context)

@@ -50,9 +50,7 @@ TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers"
                    "trees", "style")  # fmt: skip
 READING_WEIGHT = 1.0  # of an attribute's cross-entropy, beside the contrastive one
 SPELLING_WEIGHT = 0.1  # of a token's
-NEAR_WEIGHT = (
-    100.0  # of the squared distance from the contexts before: new heads pull hard at first
-)
+NEAR_WEIGHT = 100.0  # of the squared distance from the contexts before: new heads pull hard
 READ = {**ATTRIBUTES, "motion": tuple(MOTIONS)}  # what captions say, and what may be said of it
 OPTIONS = tuple(len(words) + 1 for words in READ.values())  # the last: "left open"
 

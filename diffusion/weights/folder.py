@@ -168,10 +168,14 @@ def save_model(
     tokenizer: Tokenizer,
     params: Mapping[str, Callable[[], Params]],
     dtype: str | None,
+    more: Callable[[Path, str | None], None] = lambda place, dtype: None,
 ) -> None:
     """Write a whole model, with `params` of each slot, into a new or an empty folder.
 
     It appears whole or not at all. Raises ValueError where the folder is not empty.
+
+    Args:
+        more: writes what else belongs to it.
     """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ValueError(f"{place} is not empty; save to a new folder")
@@ -180,4 +184,5 @@ def save_model(
         tokenizer.save(draft / "tokenizer")
         for slot, give in params.items():
             save_part(draft, config, slot, give(), dtype)
+        more(draft, dtype)
         save_config(draft, config)

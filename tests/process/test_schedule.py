@@ -172,6 +172,11 @@ def test_trailing_timesteps_begin_where_the_noise_is():
         schedule.timesteps(CONFIG, 4, "even")
 
 
+def test_evenly_spaced_timesteps_go_from_end_to_end():
+    assert schedule.timesteps(CONFIG, 4, "linspace").tolist() == [999, 666, 333, 0]
+    assert schedule.timesteps(CONFIG, 4, "linspace").dtype == np.int32
+
+
 @given(
     train_steps=st.integers(1, 1200),
     data=st.data(),
