@@ -1,6 +1,8 @@
-"""From a model's name or folder to an artist."""
+"""From a model's name, folder or file to an artist."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +10,11 @@ from diffusion.kernels.device import has_bfloat16
 from diffusion.pipeline import Artist
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
-from diffusion.weights import folder
+from diffusion.weights import folder, single_file
 from diffusion.weights.architectures import SLOTS, structure
 from diffusion.weights.lora import LoRA
+from diffusion.weights.opened import OpenModel
+from diffusion.weights.other_vae import open_vae
 
 
 def load(
@@ -18,37 +22,36 @@ def load(
     *,
     dtype: str | None = None,
     loras: Mapping[str, float] | None = None,
+    vae: str | Path | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Artist:
-    """Load a model: the name of one that ships ("garden"), or a folder of SD 1.x or 2.x.
+    """Load a model: the name of one that ships ("garden"), or one of SD 1.x or 2.x.
 
     Args:
-        model: a name, or a folder in the layout of Hugging Face's diffusers.
+        model: a name, a folder in the layout of Hugging Face's diffusers, a single file with the
+            original names, or a repository ("org/name") in the local Hugging Face cache.
         dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
             "float16". None: bfloat16 where the device multiplies in it, float32 elsewhere.
         loras: LoRA files (safetensors) to merge into the weights, each with its strength.
+        vae: a folder or a file with another VAE.
+        tokenizer: a folder with another tokenizer; a single file comes without.
 
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
+    What lies there and is not used, a warning tells.
     """
     dtype = dtype or ("bfloat16" if has_bfloat16() else "float32")
-    place = folder.find(model)
-    config = folder.load_config(place)
-    tokenizer = folder.load_tokenizer(place)
-    text = config.text_encoder
-    if (tokenizer.vocab_size, tokenizer.length) != (text.vocab_size, text.length):
-        raise ValueError(
-            f"{place / 'tokenizer'} has {tokenizer.vocab_size} tokens and rows of "
-            f"{tokenizer.length}, text_encoder/config.json says {text.vocab_size} and "
-            f"{text.length}; use the files of one model"
-        )
-    weights = {slot: folder.open_part(place, config, slot) for slot in SLOTS}
-    opened = [
+    opened = _open(folder.find(model), vae, tokenizer)
+    config, weights = opened.config, opened.weights
+    if opened.note:
+        warnings.warn(opened.note, stacklevel=2)
+    changes = [
         LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
         for path, strength in (loras or {}).items()
     ]
 
     def network(slot: str) -> Network:
         form, _ = structure(getattr(config, slot))
-        read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in opened])
+        read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in changes])
         if slot == "denoiser":  # it is called most often
             found = Network(form, read, partial(prepare, form, positions=config.latent_size**2))
         else:
@@ -56,4 +59,22 @@ def load(
         found.params  # noqa: B018 (what is wrong with the numbers should be known now)
         return found
 
-    return Artist(config, tokenizer, *map(network, SLOTS))
+    return Artist(config, opened.tokenizer, *map(network, SLOTS))
+
+
+def _open(place: Path, vae: str | Path | None, tokenizer: str | Path | None) -> OpenModel:
+    """The files of a model, checked against each other."""
+    own = None if tokenizer is None else Path(tokenizer).expanduser()
+    open_model = single_file.open_model if place.is_file() else folder.open_model
+    found = open_model(place, own, vae=vae is not None)
+    text, words = found.config.text_encoder, found.tokenizer
+    if (words.vocab_size, words.length) != (text.vocab_size, text.length):
+        raise ValueError(
+            f"{own or place / 'tokenizer'} has {words.vocab_size} tokens and rows of "
+            f"{words.length}, text_encoder/config.json says {text.vocab_size} and "
+            f"{text.length}; use the files of one model"
+        )
+    if vae is None:
+        return found
+    config, weights = open_vae(Path(vae), found.config)
+    return replace(found, config=config, weights={**found.weights, "autoencoder": weights})

@@ -33,6 +33,7 @@ from parity import (
     pipeline,
     reference,
     samplers,
+    single_file,
     tokenizer,
     transformers,
     vq,
@@ -76,6 +77,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)
+    yield "single files with the original names", single_file.rows(seed)
     yield from pipeline.sections(seed)
 
 

@@ -29,7 +29,8 @@ from diffusion.stages.autoencoder_blocks import ImageAttention
 from diffusion.stages.text_encoder import TextEncoder, TextLayer
 from diffusion.stages.vae import VAE
 from diffusion.weights.architectures import Architecture, dvae, structure, text_encoder, unet, vae
-from diffusion.weights.files import Weights, find, read_json
+from diffusion.weights.files import Weights
+from diffusion.weights.places import find, read_json
 from diffusion.weights.names import NameMap, theirs
 from parity.rows import Row, compare
 

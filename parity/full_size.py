@@ -57,7 +57,7 @@ def changed(part: str, architecture: Architecture, model: Path, saved: Path) -> 
 
 def _tensors(model: Path, architecture: Architecture) -> dict[str, tuple[Path, str]]:
     found = {}
-    for path in files.find(model, architecture.folder, architecture.stem):
+    for path in places.find(model, architecture.folder, architecture.stem):
         with safe_open(path, "numpy") as file:
             found |= {key: (path, key) for key in file.keys()}  # noqa: SIM118
     return found

@@ -5,6 +5,7 @@ tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with thes
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
+tests/golden/single_file/{sd1,sd2}.json     the original name of every official one
 tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
 
@@ -19,7 +20,17 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from parity import flow, keras, pipeline, reference, samplers, tokenizer, transformers, vq
+from parity import (
+    flow,
+    keras,
+    pipeline,
+    reference,
+    samplers,
+    single_file,
+    tokenizer,
+    transformers,
+    vq,
+)
 from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -52,6 +63,7 @@ def write(place: Path) -> None:
     samplers.write_golden(place)
     flow.write_golden(place)
     tokenizer.write_golden(place)
+    single_file.write_golden(place)
 
 
 def _write_transformer(root: Path, model: transformers.Model) -> None:

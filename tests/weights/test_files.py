@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from diffusion.runtime.parameters import shapes, split
-from diffusion.weights import files
+from diffusion.weights import files, places
 from diffusion.weights.files import Weights, save_params
 
 NAMES = {"first": "one", "layers.*": "blocks.*.proj", "conv": "conv", "table": "table.weight"}
@@ -49,7 +49,7 @@ def like():
 
 
 def read(path, dtype="float32", adjusts=()):
-    return Weights.open(files.find(path.parents[1], "net", "toy"), like(), NAMES).read(
+    return Weights.open(places.find(path.parents[1], "net", "toy"), like(), NAMES).read(
         dtype, adjusts
     )
 
@@ -284,9 +284,9 @@ def test_an_index_without_a_map(path, content):
 def test_the_fp16_variant_is_taken_where_there_is_no_other(path, toy):
     variant = path.with_name("toy.fp16.safetensors")
     save_params(variant, split(toy)[1], NAMES, dtype="float16")
-    assert files.find(path.parents[1], "net", "toy") == [path]
+    assert places.find(path.parents[1], "net", "toy") == [path]
     path.unlink()
-    assert files.find(path.parents[1], "net", "toy") == [variant]
+    assert places.find(path.parents[1], "net", "toy") == [variant]
     expected = toy.first.kernel[...].astype(jnp.float16).astype(jnp.float32)
     np.testing.assert_array_equal(read(path)["first"]["kernel"], expected)
 
@@ -338,11 +338,11 @@ def test_a_configuration_of_absurd_size_or_depth(tmp_path):
     place = tmp_path / "config.json"
     place.write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
-        files.read_json(place)
+        places.read_json(place)
     with place.open("wb") as file:
-        file.truncate(files.LARGEST_JSON + 1)
+        file.truncate(places.LARGEST_JSON + 1)
     with pytest.raises(ValueError, match="too many for a configuration"):
-        files.read_json(place)
+        places.read_json(place)
 
 
 def test_a_failed_write_leaves_the_old_file(path, toy, monkeypatch):

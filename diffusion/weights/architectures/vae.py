@@ -3,7 +3,7 @@
 from diffusion.config import ModelConfig, VAEConfig
 from diffusion.stages.vae import VAE
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import ATTENTION, RESIDUAL, NameMap, under
+from diffusion.weights.names import ATTENTION, RESIDUAL, NameMap, Spelling, under
 from diffusion.weights.options import Json, check, fraction, number, numbers, to_fields, to_options
 
 MIDDLE = {
@@ -28,6 +28,37 @@ NAMES: NameMap = {
     "decoder.norm_out": "decoder.conv_norm_out",
     "decoder.conv_out": "decoder.conv_out",
 }
+# As the first code of latent diffusion calls them; its decoder counts levels from the finest.
+ORIGINAL_RESIDUAL = {
+    **{name: name for name in ("norm1", "conv1", "norm2", "conv2")},
+    "shortcut": "nin_shortcut",
+}
+ORIGINAL_MIDDLE = {
+    **under("residual1", "block_1", ORIGINAL_RESIDUAL),
+    "attention.norm": "attn_1.norm",
+    **under(
+        "attention.attention", "attn_1", {"query": "q", "key": "k", "value": "v", "out": "proj_out"}
+    ),
+    **under("residual2", "block_2", ORIGINAL_RESIDUAL),
+}
+ORIGINAL: NameMap = {
+    "quant_conv": "quant_conv",
+    "post_quant_conv": "post_quant_conv",
+    **under("encoder.levels.*.residuals.*", "encoder.down.*.block.*", ORIGINAL_RESIDUAL),
+    "encoder.levels.*.change.conv": "encoder.down.*.downsample.conv",
+    **{
+        f"{side}.{name}": f"{side}.{there}"
+        for side in ("encoder", "decoder")
+        for name, there in (
+            ("conv_in", "conv_in"),
+            *under("middle", "mid", ORIGINAL_MIDDLE).items(),
+            ("norm_out", "norm_out"),
+            ("conv_out", "conv_out"),
+        )
+    },
+}
+ORIGINAL_PREFIXES = ("first_stage_model.", "vae.", "")  # of a whole model's file; of a VAE's own
+BESIDE = ("loss.", "model_ema.")  # of training
 SAME: Json = {
     "act_fn": "silu",
     "mid_block_add_attention": True,
@@ -50,6 +81,17 @@ def blocks(levels: int) -> Json:
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
+
+
+def originals(config: VAEConfig) -> tuple[Spelling, ...]:
+    """`ORIGINAL`, and the levels of the decoder."""
+    names, levels = dict(ORIGINAL), len(config.block_out_channels)
+    for level in range(levels):
+        ours, there = f"decoder.levels.{level}", f"decoder.up.{levels - 1 - level}"
+        for layer in range(config.layers_per_block + 1):
+            names |= under(f"{ours}.residuals.{layer}", f"{there}.block.{layer}", ORIGINAL_RESIDUAL)
+        names[f"{ours}.change.conv"] = f"{there}.upsample.conv"
+    return tuple(Spelling(names, prefix, beside="a VAE") for prefix in ORIGINAL_PREFIXES)
 
 
 def read(data: Json) -> VAEConfig:
@@ -77,4 +119,6 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     read=read,
     write=write,
+    originals=originals,
+    beside=lambda config, name: name.startswith(BESIDE),
 )
