@@ -12,6 +12,7 @@ from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
 from diffusion.weights import folder, single_file
 from diffusion.weights.architectures import SLOTS, structure
+from diffusion.weights.embeddings import open_all, with_rows
 from diffusion.weights.lora import LoRA
 from diffusion.weights.opened import OpenModel
 from diffusion.weights.other_vae import open_vae
@@ -24,6 +25,7 @@ def load(
     loras: Mapping[str, float] | None = None,
     vae: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    embeddings: Mapping[str, str] | None = None,
 ) -> Artist:
     """Load a model: the name of one that ships ("garden"), or one of SD 1.x or 2.x.
 
@@ -35,6 +37,8 @@ def load(
         loras: LoRA files (safetensors) to merge into the weights, each with its strength.
         vae: a folder or a file with another VAE.
         tokenizer: a folder with another tokenizer; a single file comes without.
+        embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
+            for the one that the file says.
 
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     What lies there and is not used, a warning tells.
@@ -42,6 +46,10 @@ def load(
     dtype = dtype or ("bfloat16" if has_bfloat16() else "float32")
     opened = _open(folder.find(model), vae, tokenizer)
     config, weights = opened.config, opened.weights
+    text = config.text_encoder
+    words = open_all(embeddings or {}, opened.tokenizer, text.width)
+    tokens = [token for embedding in words for token in embedding.tokens]
+    config = replace(config, text_encoder=replace(text, vocab_size=text.vocab_size + len(tokens)))
     if opened.note:
         warnings.warn(opened.note, stacklevel=2)
     changes = [
@@ -52,14 +60,16 @@ def load(
     def network(slot: str) -> Network:
         form, _ = structure(getattr(config, slot))
         read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in changes])
-        if slot == "denoiser":  # it is called most often
+        if slot == "text_encoder" and words:
+            found = Network(form, lambda: with_rows(read(), words))
+        elif slot == "denoiser":  # it is called most often
             found = Network(form, read, partial(prepare, form, positions=config.latent_size**2))
         else:
             found = Network(form, read)
         found.params  # noqa: B018 (what is wrong with the numbers should be known now)
         return found
 
-    return Artist(config, opened.tokenizer, *map(network, SLOTS))
+    return Artist(config, opened.tokenizer.extended(tokens), *map(network, SLOTS))
 
 
 def _open(place: Path, vae: str | Path | None, tokenizer: str | Path | None) -> OpenModel:

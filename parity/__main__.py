@@ -30,6 +30,7 @@ from parity import (
     full_size,
     keras,
     lora,
+    odd,
     pipeline,
     reference,
     samplers,
@@ -73,6 +74,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     yield from transformers.sections(seed, tiny=True)
     yield "discrete autoencoders, tiny", vq.rows(seed)
     yield "the Keras sample", keras.rows(seed)
+    yield "odd maps", odd.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)

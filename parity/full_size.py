@@ -13,7 +13,7 @@ from safetensors import safe_open
 import diffusion
 from diffusion.process.samplers import SAMPLERS
 from diffusion.text.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
-from diffusion.weights import files, folder
+from diffusion.weights import folder, places
 from diffusion.weights.architectures import Architecture
 from parity.blocks import PARTS
 from parity.rows import Row

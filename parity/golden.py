@@ -3,6 +3,7 @@
 tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
+tests/golden/{sd1,sd2}/odd.safetensors      what the U-Net says of maps with odd sides
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
 tests/golden/single_file/{sd1,sd2}.json     the original name of every official one
@@ -23,6 +24,7 @@ import diffusion
 from parity import (
     flow,
     keras,
+    odd,
     pipeline,
     reference,
     samplers,
@@ -56,6 +58,7 @@ def write(place: Path) -> None:
         for sampler in pipeline.EXACT:
             arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()
         save_file(arrays, root / "painted.safetensors")
+        save_file(odd.record(loaded.unet, odd.SMALL, SEED), root / odd.GOLDEN)
     for family in ("pixart", "dit"):
         _write_transformer(place / family, transformers.TINY[family])
     vq.write_golden(place)

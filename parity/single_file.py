@@ -86,7 +86,7 @@ def _compare(name: str, root: Path, path: Path, part: str, state: State) -> Row:
     network = getattr(config, one.slot)
     keys = [entry.key for entry in stored.contents(path)]
     spelling = next(s for s in one.originals(network) if any(k.startswith(s.prefix) for k in keys))
-    structure_, like = structure(network)
+    _, like = structure(network)
     params = Weights.open([path], like, one.names, spelling).read()
     ours, theirs_ = [], []
     for place, value in flatten_dict(params).items():

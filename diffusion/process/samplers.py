@@ -63,7 +63,8 @@ def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.
         raise ValueError(f"eta must be between 0 (no noise) and 1 (as much as ddpm), got {eta}")
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t, process.last_levels())
-    fresh = eta * (next_sigma / sigma) * np.sqrt(sigma**2 - (alpha / next_alpha * next_sigma) ** 2)
+    added = np.maximum(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)  # 0 may round below
+    fresh = eta * (next_sigma / sigma) * np.sqrt(added)
     # The weight of the paper's epsilon, which is (x_t - alpha x0) / sigma.
     direction = np.sqrt(next_sigma**2 - fresh**2) / sigma
     return make(
@@ -221,7 +222,7 @@ def table(
     """The table of a sampler, by its name in `SAMPLERS`, for `steps` steps.
 
     Args:
-        spacing: of the timesteps, "leading" or "trailing"; see `Process.timesteps`.
+        spacing: of the timesteps, one of `SPACINGS`; see `Process.timesteps`.
         eta: how much noise "ddim" draws; see there.
         strength: how much of the way is gone. Image to image enters late: at 0.4, only the last
             40 % of the steps are taken, from a picture with the noise of the first row (Meng et al.

@@ -37,6 +37,7 @@ class UpBlock(nnx.Module):
         skips: Skips,  # this level's, in the order in which they are used
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        size: tuple[int, int] | None = None,  # of the next level's skips; None: twice this one's
     ) -> Float[Array, "b h2 w2 c2"]:
         for residual, transformer, skip in zip(
             self.residuals, self.transformers, skips, strict=True
@@ -44,7 +45,7 @@ class UpBlock(nnx.Module):
             h = residual(jnp.concatenate([h, skip], axis=-1), time)
             if transformer is not None:
                 h = transformer(h, context)
-        return h if self.upsample is None else self.upsample(h)
+        return h if self.upsample is None else self.upsample(h, size)
 
 
 class UNetUp(nnx.Module):
@@ -72,5 +73,7 @@ class UNetUp(nnx.Module):
     ) -> Float[Array, "b h2 w2 z"]:
         latest_first = skips[::-1]
         for i, block in enumerate(self.blocks):
-            h = block(h, latest_first[i * self.depth : (i + 1) * self.depth], time, context)
+            here, after = (latest_first[j * self.depth : (j + 1) * self.depth] for j in (i, i + 1))
+            size = after[0].shape[1:3] if after else None
+            h = block(h, here, time, context, size)
         return self.conv_out(jax.nn.silu(self.norm_out(h)))

@@ -126,7 +126,7 @@ def load_tokenizer(root: Path) -> Tokenizer:
 
 
 def open_model(root: Path, tokenizer: Path | None = None, vae: bool = False) -> OpenModel:
-    """A model folder, with another `tokenizer` if one is given; its VAE is left out if `vae` is true.
+    """A model folder, with another `tokenizer` if one is given; without its VAE if `vae` is true.
 
     Raises as `load_config`, `load_tokenizer` and `open_part`.
     """

@@ -46,6 +46,10 @@ OTHERS = {  # by their names, and what to do with them
 }
 GLOBAL_STEP_OF_BASE = 875000  # of SD 2.0 and 2.1-base, by which the reference knows them, too
 VOCABULARY = "openai/clip-vit-large-patch14"  # the smallest repository that has it
+TOKENIZER = (
+    f"name the folder of one with --tokenizer, or get it: `hf download {VOCABULARY} vocab.json "
+    "merges.txt tokenizer_config.json special_tokens_map.json`"
+)
 REPOSITORIES = (
     VOCABULARY,
     "stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5",
@@ -158,18 +162,10 @@ def find_tokenizer(path: Path, given: Path | None, family: Family) -> Tokenizer:
         if (folder / "merges.txt").exists() or (folder / "tokenizer.json").exists():
             break
     else:
-        told = (
-            f"{given} holds no vocab.json and merges.txt"
-            if given
-            else (
-                f"{path} comes without the tokenizer of CLIP, and none is beside it or in the cache of "
-                "Hugging Face"
-            )
-        )
-        raise FileNotFoundError(
-            f"{told}; name the folder of one with --tokenizer, or get it: `hf download {VOCABULARY} "
-            "vocab.json merges.txt tokenizer_config.json special_tokens_map.json`"
-        )
+        told = f"{path} has no tokenizer of CLIP, and none is beside it or in {places.cache()}"
+        if given is not None:
+            told = f"{given} holds no vocab.json and merges.txt"
+        raise FileNotFoundError(f"{told}; {TOKENIZER}")
     found = Tokenizer.load(folder)
     if found.pad_token == family.pad_token:
         return found

@@ -161,7 +161,7 @@ def test_an_inpainting_model_is_known_by_its_first_layer(tmp_path):
     found = single_file.open_model(path, tokenizer("sd1"))
     assert found.config.inpaints
     save_file(tensors | {single_file.FIRST: wide[:, :8].copy()}, path)
-    with pytest.raises(ValueError, match=r"in_channels must be 4, or 9 for inpainting"):
+    with pytest.raises(ValueError, match="in_channels must be 4, or 9 for inpainting"):
         single_file.open_model(path, tokenizer("sd1"))
 
 

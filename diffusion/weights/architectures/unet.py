@@ -61,6 +61,14 @@ NO_MATTER = {
     "dropout",  # while training
     "upcast_attention",  # our softmax is always float32
 }
+OTHERS = {  # of the reference's class; they must be off
+    "addition_embed_type", "addition_time_embed_dim", "class_embed_type",
+    "class_embeddings_concat", "cross_attention_norm", "dual_cross_attention", "encoder_hid_dim",
+    "encoder_hid_dim_type", "mid_block_only_cross_attention", "num_attention_heads",
+    "num_class_embeds", "only_cross_attention", "projection_class_embeddings_input_dim",
+    "resnet_skip_time_act", "reverse_transformer_layers_per_block", "time_embedding_act_fn",
+    "time_embedding_dim", "timestep_post_act",
+}  # fmt: skip
 FIELDS = {
     "attention_head_dim": ("heads", numbers, ()),  # the number of heads, in spite of its name
     "block_out_channels": ("block_out_channels", numbers, (320, 640, 1280, 1280)),
@@ -114,7 +122,8 @@ def read(data: Json) -> UNetConfig:
     if not isinstance(down, list):
         raise ValueError(f"down_block_types {down!r} is no list")
     attention = tuple(kind == "CrossAttnDownBlock2D" for kind in down)
-    check(data, SAME | blocks(attention), {*NO_MATTER, *FIELDS, "use_linear_projection", GUIDANCE})
+    known = {*NO_MATTER, *FIELDS, "use_linear_projection", GUIDANCE}
+    check(data, SAME | blocks(attention), known, OTHERS)
     heads = data.get("attention_head_dim", 8)
     if isinstance(heads, int):
         data = data | {"attention_head_dim": [heads] * len(attention)}

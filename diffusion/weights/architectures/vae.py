@@ -65,6 +65,7 @@ SAME: Json = {
     "use_post_quant_conv": True,
     "use_quant_conv": True,
 }
+OTHERS = {"latents_mean", "latents_std", "shift_factor"}  # of the reference's class
 FIELDS = {
     "block_out_channels": ("block_out_channels", numbers, (128, 256, 512, 512)),
     "in_channels": ("image_channels", number, 3, 3, 3),
@@ -96,7 +97,7 @@ def originals(config: VAEConfig) -> tuple[Spelling, ...]:
 
 def read(data: Json) -> VAEConfig:
     config = VAEConfig(**to_fields(data, FIELDS))
-    check(data, SAME | blocks(len(config.block_out_channels)), {*FIELDS, "force_upcast"})
+    check(data, SAME | blocks(len(config.block_out_channels)), {*FIELDS, "force_upcast"}, OTHERS)
     return config
 
 
