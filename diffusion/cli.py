@@ -39,7 +39,7 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png
 
---model takes the garden, which ships, a folder of `diffusion train`, or Stable Diffusion 1.x or 2.x:
+--model takes the garden, which ships, a folder of `diffusion train`, or Stable Diffusion 1 or 2:
 a folder in the layout of Hugging Face (model_index.json, unet/, vae/, text_encoder/, tokenizer/,
 scheduler/; safetensors), a single .safetensors file, or a repository that is in the local cache.
 

@@ -26,6 +26,7 @@ from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
 from parity import (
     blocks,
+    embeddings,
     flow,
     full_size,
     keras,
@@ -79,6 +80,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)
+    yield "textual inversion", embeddings.rows(seed)
     yield "single files with the original names", single_file.rows(seed)
     yield from pipeline.sections(seed)
 

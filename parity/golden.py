@@ -6,6 +6,7 @@ tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final late
 tests/golden/{sd1,sd2}/odd.safetensors      what the U-Net says of maps with odd sides
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
+tests/golden/embeddings/                    two embeddings, and what the reference makes of prompts
 tests/golden/single_file/{sd1,sd2}.json     the original name of every official one
 tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
@@ -22,6 +23,7 @@ from safetensors.numpy import save_file
 
 import diffusion
 from parity import (
+    embeddings,
     flow,
     keras,
     odd,
@@ -67,6 +69,7 @@ def write(place: Path) -> None:
     flow.write_golden(place)
     tokenizer.write_golden(place)
     single_file.write_golden(place)
+    embeddings.write_golden(place)
 
 
 def _write_transformer(root: Path, model: transformers.Model) -> None:

@@ -312,7 +312,7 @@ def test_a_vocabulary_of_another_size(tmp_path):
     path = tmp_path / "mine.safetensors"
     save_file(original("sd1"), path)
     Tokenizer.train(["a b"], 514).save(tmp_path / "tokenizer")
-    with pytest.raises(ValueError, match="tokenizer has 514 tokens .* says 1024"):
+    with pytest.raises(ValueError, match=r"tokenizer has 514 tokens .* says 1024"):
         diffusion.load(path, tokenizer=tmp_path / "tokenizer")
 
 
