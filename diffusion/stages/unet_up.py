@@ -74,6 +74,6 @@ class UNetUp(nnx.Module):
         latest_first = skips[::-1]
         for i, block in enumerate(self.blocks):
             here, after = (latest_first[j * self.depth : (j + 1) * self.depth] for j in (i, i + 1))
-            size = after[0].shape[1:3] if after else None
+            size = (after[0].shape[1], after[0].shape[2]) if after else None
             h = block(h, here, time, context, size)
         return self.conv_out(jax.nn.silu(self.norm_out(h)))

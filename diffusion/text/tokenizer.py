@@ -165,8 +165,10 @@ class Tokenizer:
         self._check()
         self.vocab_size = len(self.vocab)  # with BOS and EOS
         self.bos, self.eos, self.pad = (self.vocab[token] for token in (BOS, EOS, pad_token))
-        self._markers = {BOS: (self.bos,), EOS: (self.eos,), pad_token: (self.pad,)}
-        self._markers |= {token: self._vectors(token) for token in self.added}
+        self._markers: dict[str, tuple[int, ...]] = {
+            BOS: (self.bos,), EOS: (self.eos,), pad_token: (self.pad,),
+            **{token: self._vectors(token) for token in self.added},
+        }  # fmt: skip
         self._exact = _one_of(self._markers.keys() - self.any_case)
         self._lower = {normalise(marker): self._markers[marker] for marker in self.any_case}
         self._lower_pattern = _one_of(self._lower)

@@ -28,8 +28,8 @@ from diffusion.atomic_write import atomic_write
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import Params, cast
 from diffusion.training.data import Batch, Draw, Steps, batches
-from diffusion.weights.files import read_json
 from diffusion.weights.folder import write_json
+from diffusion.weights.places import read_json
 
 Metrics = dict[str, jax.Array]
 Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parameters

@@ -104,7 +104,7 @@ def test_clip_skip_and_a_whole_clip_are_noted(tiny_folder, tmp_path):
     text = dataclasses.replace(config.text_encoder, layers=1)
     folder.save_config(place, dataclasses.replace(config, text_encoder=text))
     opened = folder.open_model(place)
-    assert f"{place}: not used: 18 tensors (encoder.layers.1." in opened.note
+    assert f"{place}: not used: 18 tensors (" in opened.note
     assert "text_projection.weight" in opened.weights["text_encoder"].unused
     with pytest.warns(UserWarning, match="not used: 18 tensors"):
         shorter = diffusion.load(place).text_encoder
