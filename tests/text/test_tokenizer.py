@@ -626,8 +626,7 @@ class TestAddedTokens:
         assert tokenizer.encode("<cat>s") == [n, *OFFICIAL.encode("s")]
         assert tokenizer.tokens("<cat>") == ["<cat></w>"]
         assert tokenizer.decode(tokenizer.encode("a <cat> ev")) == "a <cat> ev"
-        row = tokenizer("gold " * 40)[0]
-        assert row[1:76].tolist() == [n + 1, n + 2, n + 3] * 25
+        assert tokenizer("gold " * 25)[0, 1:76].tolist() == [n + 1, n + 2, n + 3] * 25
 
     @pytest.mark.parametrize("token", ["", "  ", BOS, "a</w>", "x" * 101])
     def test_a_token_that_cannot_be_one(self, token):
