@@ -44,7 +44,9 @@ def loaded(tiny_folder: Path, artist: Artist) -> Callable[..., Artist]:
     load = diffusion.load
     artists = {(None, ()): artist, ("float32", ()): artist}
 
-    def loaded(model: str, *, dtype: str | None, loras: dict[str, float], **others: Any) -> Artist:
+    def loaded(
+        model: str, *, dtype: str | None, loras: dict[str, float], **others: object
+    ) -> Artist:
         if model != str(tiny_folder) or any(others.values()):
             return load(model, dtype=dtype, loras=loras, **others)
         key = dtype, tuple(loras.items())
@@ -229,7 +231,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--output", "/proc/none/picture.png"], "/proc/none"),
         (["--output", "/proc/picture.png"], "/proc"),
         (["--again", "picture.png"], "--again"),
-        (["--width", 20], "width is 20"),
+        (["--width", 21], "width is 21"),
         (["--height", 0], "height is 0"),
         (["--width", 10**9], "width is 1000000000"),
         (["--strength", "0.5"], "strength"),
