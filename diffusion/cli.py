@@ -112,7 +112,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """A text whose control characters are escaped: a stranger's file may have told it."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

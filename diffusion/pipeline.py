@@ -12,6 +12,7 @@ architecture fills either slot.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,10 @@ from diffusion.weights.folder import save_model
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
 Latents: TypeAlias = Float[Array, "b h w z"]
+
+
+class OverflowWarning(UserWarning):
+    """A stage was computed again, in more bits."""
 
 
 class Artist:
@@ -96,6 +101,7 @@ class Artist:
             for step in self._sample(rows, given, first, batch):
                 if on_step is not None:
                     on_step(step)
+            check_finite(step.x_next, "the painted latent", self.denoiser)
             latents.append(step.x_next)
         pictures = np.concatenate([self.decode(part) for part in latents])[: asked.count]
         if mask is None or image is None:
@@ -142,7 +148,11 @@ class Artist:
         if asked.guidance == 1.0 or self.config.denoiser.guidance_width is not None:
             texts = texts[:1]  # one call a step: nothing to push away from
         context = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
-        return condition(self.config, self.autoencoder, context, asked, image, mask)
+        given = condition(self.config, self.autoencoder, context, asked, image, mask)
+        check_finite(given.context, "the text encoder's context", self.text_encoder)
+        check_finite(given.known, "the picture's latent", self.autoencoder)
+        check_finite(given.extra, "the picture's latent", self.autoencoder)
+        return given
 
     def _sample(
         self, rows: SamplerTable, given: Conditioning, first: int, count: int
@@ -176,13 +186,30 @@ class Artist:
         return self.autoencoder.encode(jnp.asarray(from_uint8(images)))
 
     def decode(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
-        """Latents as pictures; large ones in tiles where memory is short."""
+        """Latents as pictures; large ones in tiles where memory is short.
+
+        What overflows in float16 is decoded again in float32, with an `OverflowWarning`.
+
+        Raises FloatingPointError where that does not help.
+        """
         b, *sides, _ = latents.shape
         height, width = (side * self.config.autoencoder.downscale for side in sides)
         batch = self.side_by_side(b, height, width)
-        decode = decoder(self.config.autoencoder, self.autoencoder, batch, height, width)
+        decode = partial(self._decoded, self.autoencoder, height, width)
         turns = range(0, b, batch)
         return np.concatenate([to_uint8(decode(latents[i : i + batch])) for i in turns])
+
+    def _decoded(
+        self, autoencoder: Network, height: int, width: int, latents: Latents
+    ) -> Float[np.ndarray, "b H W 3"]:
+        decode = decoder(self.config.autoencoder, autoencoder, len(latents), height, width)
+        images = np.asarray(decode(latents))
+        if autoencoder.dtype != "float16" or np.isfinite(images).all():
+            check_finite(images, "the decoded picture", autoencoder)
+            return images
+        warnings.warn("the VAE overflowed in float16; decoded in float32", OverflowWarning, 2)
+        precise = Network(autoencoder.structure, lambda: cast(autoencoder.params, jnp.float32))
+        return self._decoded(precise, height, width, latents)
 
     def save(self, place: str | Path, dtype: str | None = None) -> None:
         """Write the whole model as a folder that `load` and the PyTorch reference read.
@@ -197,6 +224,15 @@ class Artist:
         """
         params = {slot: partial(getattr, getattr(self, slot), "params") for slot in SLOTS}
         save_model(Path(place), self.config, self.tokenizer, params, dtype)
+
+
+def check_finite(numbers: Any, what: str, network: Network) -> None:
+    """Raises FloatingPointError where something that a network gave is infinite or no number."""
+    if not np.isfinite(np.asarray(numbers)).all():
+        others = " or ".join(name for name in ("float32", "bfloat16") if name != network.dtype)
+        raise FloatingPointError(
+            f"{what} is not finite in {network.dtype}; try --dtype {others}, or check the weights"
+        )
 
 
 def _settings(prompt: str | Settings, more: dict[str, Any]) -> Settings:

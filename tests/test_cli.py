@@ -135,6 +135,21 @@ def test_a_folder_of_single_files(paint, artist):
         assert read_settings(Path(name)).index == i
 
 
+@pytest.mark.filterwarnings("default:.*stay beside the new ones")
+def test_a_shorter_series_says_what_stays_in_its_folder(paint, capsys):
+    assert paint("a red house", "--output", "folder") == 0
+    assert paint("a red house", "--output", "folder") == 0
+    assert "stay beside" not in capsys.readouterr().err
+    assert paint("a red house", "--count", 1, "--output", "folder") == 0
+    said = "note: folder holds 2 other pictures (0001.png to 0002.png), which stay beside the new"
+    assert said in capsys.readouterr().err
+
+
+def test_control_characters_of_strangers_do_not_reach_the_terminal(capsys):
+    cli.say("tensor \x1b[31mred\x07\u202e of\na file: ağaç")
+    assert capsys.readouterr().err == "tensor \\x1b[31mred\\x07\\u202e of\na file: ağaç\n"
+
+
 def test_a_strip_ends_with_the_finished_picture(paint, artist):
     assert paint("a red house", "--strip", "--steps", 10, "--count", 1, "--output", "film") == 0
     film = pixels("film/0000.png")

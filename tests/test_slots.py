@@ -19,7 +19,8 @@ from diffusion.inspection.trace import trace
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.denoiser import DenoiserTask
-from diffusion.training.loop import TrainConfig, train
+from diffusion.training.loop import train
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights import folder
 from diffusion.weights.architectures import ARCHITECTURES, Architecture, create
 

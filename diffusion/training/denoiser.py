@@ -20,7 +20,8 @@ from diffusion.process.sampling import finished, one_step, sample
 from diffusion.runtime.parameters import Params, precision, split
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
 VIEWS = 4  # of each picture, under as many noises, as drawing, encoding and reading cost, too

@@ -21,7 +21,8 @@ from diffusion.process.sampling import finished, one_step, sample
 from diffusion.runtime.parameters import Params, precision
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.denoiser import PREVIEWED, Captioned, DenoiserTask
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 
 SKIPPED = 6  # of the grid's timesteps in one step of the teacher: 120 of 1,000
 BEGINNING = 0.2  # share of the examples at the first timestep, from where a single step starts

@@ -43,6 +43,9 @@ def check_growth(before: Any, after: Any) -> None:
             raise ValueError(
                 f"{entry.name} is {new}, and {old} in the network to begin with: give the same"
             )
+    now, least = after.latent_channels, before.latent_channels
+    if now < least:
+        raise ValueError(f"latent_channels is {now}; to begin with {least}, give {least} or more")
     if hasattr(after, "block_out_channels"):
         inner, outer = before.block_out_channels, after.block_out_channels
         if outer != (inner[0],) * (len(outer) - len(inner)) + inner:
@@ -120,13 +123,13 @@ def _places(new: int, old: int, parts: int) -> np.ndarray:
     return each.ravel()
 
 
-def _pass_on(residuals: Params) -> None:
+def _pass_on(residuals: Any) -> None:
     """Residual blocks that add nothing."""
     for block in residuals.values():
         block["conv2"]["kernel"][...] = 0.0
 
 
-def _take(fresh: Params, given: Params) -> None:
+def _take(fresh: Any, given: Any) -> None:
     """The numbers of `given`, in place; what only `fresh` has stays."""
     for name, entry in given.items():
         if isinstance(entry, dict):

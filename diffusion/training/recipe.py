@@ -29,8 +29,10 @@ from diffusion.training import (
 )
 from diffusion.training.beginning import Beginning, beginning, copy_of, heir
 from diffusion.training.card import Order, record
-from diffusion.training.loop import TrainConfig, Watch, train
+from diffusion.training.log import Watch
+from diffusion.training.loop import train
 from diffusion.training.tokenizer import train_tokenizer
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights import configs, folder
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, structure
 from diffusion.weights.configs import INDEX

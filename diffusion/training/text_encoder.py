@@ -39,7 +39,8 @@ from diffusion.layers.residual import ResidualBlock
 from diffusion.runtime.parameters import Params, shapes, split
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import structure
 
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`

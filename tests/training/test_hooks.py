@@ -12,8 +12,9 @@ from diffusion.config import ConvAutoencoderConfig, DVAEConfig, ModelConfig, UNe
 from diffusion.training import autoencoder, conv_autoencoder
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.conv_autoencoder import ConvAutoencoderTask, keras_adam
-from diffusion.training.loop import TrainConfig, init_state, make_step, train
+from diffusion.training.loop import init_state, make_step, train
 from diffusion.training.recipe import train_part
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights import files, places
 from diffusion.weights.architectures import architecture, structure
 from diffusion.weights.folder import load_card

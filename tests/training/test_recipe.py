@@ -261,6 +261,37 @@ def test_training_goes_on_from_the_weights_of_a_model(trained, tmp_path, part, s
             train_part("unet", output, STILL, start=trained)
 
 
+def test_a_model_for_larger_pictures_grows_part_by_part(trained, tmp_path, steps):
+    output = tmp_path / "larger"
+    steps(0.0)
+    sizes = ["model.image_size=16", "model.autoencoder.block_out_channels=(4, 4)"]
+    counts = ("autoencoder.latent_channels", "denoiser.latent_channels", "denoiser.in_channels")
+    channels = [f"model.{name}=6" for name in counts]
+    train_part("vae", output, [*STILL, *sizes, *channels], start=trained)
+    config, before = folder.load_config(output), folder.load_config(trained)
+    assert (config.latent_size, config.autoencoder.latent_channels) == (8, 6)
+    assert config.autoencoder.scaling_factor == before.autoencoder.scaling_factor
+    assert tuple(json.loads((output / "training.json").read_text())) == ("tokenizer", "text", "vae")
+
+    train_part("text", output, STILL, start=trained)
+    train_part("unet", output, STILL, start=trained)
+    here, there = (load_file(files(root)["denoiser"]) for root in (output, trained))
+    for name in here.keys() - {"conv_in.weight", "conv_out.weight", "conv_out.bias"}:
+        np.testing.assert_array_equal(here[name], there[name])
+    np.testing.assert_array_equal(here["conv_in.weight"][:, :4], there["conv_in.weight"])
+    assert here["conv_out.weight"].shape[0] == 6
+    here, there = (load_file(files(root)["text_encoder"]) for root in (output, trained))
+    for name in here:
+        np.testing.assert_array_equal(here[name], there[name])
+    card = json.loads((output / "training.json").read_text())
+    assert [card[part]["start"]["model"] for part in ("vae", "text", "unet")] == ["garden"] * 3
+    diffusion.load(output)
+
+    train_part("tokenizer", tmp_path / "words", [*TINY, "seed=5"])
+    with pytest.raises(ValueError, match="garden has learnt another tokenizer's tokens"):
+        train_part("text", tmp_path / "words", STILL, start=trained)
+
+
 SMALL_DIT = [
     "model.denoiser.layers=1", "model.denoiser.heads=1", "model.denoiser.head_width=8",
     "model.denoiser.context_width=8", "model.denoiser.sample_size=8",
@@ -294,10 +325,10 @@ def test_another_denoiser_begins_in_a_copy_of_the_rest(trained, tmp_path):
     with pytest.raises(ValueError, match=r"denoiser of .*dit is a dit: `diffusion train dit`; or"):
         train_part("unet", output, STILL)
     other = [*STILL, "model.denoiser.layers=2", *SMALL_DIT[1:]]
-    with pytest.raises(ValueError, match=r"dit holds another model than"):
+    with pytest.raises(ValueError, match=r"dit holds a model with another configuration"):
         train_part("dit", output, other, start=trained)
     other = [*STILL, *SMALL_DIT, "model.autoencoder.layers_per_block=2"]
-    with pytest.raises(ValueError, match="its own configuration only"):
+    with pytest.raises(ValueError, match=r"autoencoder of a copy keeps .*leave out model\.auto"):
         train_part("dit", tmp_path / "other", other, start=trained)
 
 
@@ -346,15 +377,17 @@ def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):
 
 
 def test_what_training_cannot_go_on_from(trained, tmp_path):
-    with pytest.raises(ValueError, match="text starts from nothing only; from a model: vae"):
-        train_part("text", tmp_path / "run", start=trained)
+    with pytest.raises(ValueError, match="tokenizer starts from nothing only; from a model: text"):
+        train_part("tokenizer", tmp_path / "run", start=trained)
     with pytest.raises(FileNotFoundError, match=r"model_index\.json is missing"):
         train_part("vae", tmp_path / "run", start=tmp_path)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="unknown part 'face'"):
         train_part("face", tmp_path / "run", start=trained)
-    with pytest.raises(ValueError, match="its own configuration only"):
+    with pytest.raises(ValueError, match="norm_groups is 4, and 2 in the network to begin with"):
         train_part("vae", tmp_path / "run", ["model.autoencoder.norm_groups=4"], start=trained)
+    with pytest.raises(ValueError, match=r"leave out model\.text_encoder"):
+        train_part("vae", tmp_path / "run", ["model.text_encoder.heads=4"], start=trained)
     with pytest.raises(ValueError, match="stepps"):
         train_part("vae", tmp_path / "run", ["stepps=4"], start=trained)
     with pytest.raises(ValueError, match="--start and --output are both"):
@@ -365,7 +398,7 @@ def test_what_training_cannot_go_on_from(trained, tmp_path):
     with pytest.raises(ValueError, match=r"other is no model and not empty"):
         train_part("vae", tmp_path / "other", start=trained)
     folder.save_config(tmp_path / "run", garden())
-    with pytest.raises(ValueError, match=r"run holds another model than"):
+    with pytest.raises(ValueError, match=r"layers_per_block is|norm_groups is 8, and 2 in the net"):
         train_part("vae", tmp_path / "run", start=trained)
 
 

@@ -92,6 +92,7 @@ ARCHITECTURE = Architecture(
     read=read,
     write=write,
     library="transformers",
+    part="text",
     stem="model",
     prefix="text_model.",
     originals=lambda config: ORIGINALS,
