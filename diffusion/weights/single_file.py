@@ -145,7 +145,7 @@ def open_part(path: Path, network: object, shapes: Mapping[str, Shape]) -> Weigh
     else:
         prefixes = " or ".join(f"{spelling.prefix}*" for spelling in spellings if spelling.prefix)
         way_out = "give one with --vae" if one.slot == "autoencoder" else "use a whole model"
-        raise ValueError(f"{path} holds no {one.part} ({prefixes}); {way_out}")
+        raise ValueError(f"{path} holds no {one.folder} ({prefixes}); {way_out}")
     _, like = structure(network)
     found = Weights.open([path], like, one.names, spelling, lambda name: one.beside(network, name))
     return dataclasses.replace(found, unused=())  # the official files have some, all alike
