@@ -44,9 +44,9 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png
 
---model takes the garden, which ships, a folder of `diffusion train`, or a folder with the official
-weights of Stable Diffusion 1.x or 2.x in the layout of Hugging Face (model_index.json, unet/, vae/,
-text_encoder/, tokenizer/, scheduler/; safetensors).
+--model takes the garden, which ships, a folder of `diffusion train`, or Stable Diffusion 1 or 2:
+a folder in the layout of Hugging Face (model_index.json, unet/, vae/, text_encoder/, tokenizer/,
+scheduler/; safetensors), a single .safetensors file, or a repository that is in the local cache.
 
 The garden model knows houses and what stands around them: colours of house, roof, door and flowers;
 gabled, flat or domed roofs; up to three oaks, pines, poplars or apple trees; day, sunset and night,
@@ -184,7 +184,7 @@ def add_settings(
         if hints[entry.name] is bool:
             how["action"] = "store_const"
             how["const"] = True
-        elif entry.name == "loras":
+        elif entry.name in ("loras", "embeddings"):
             how |= {"action": "append", "metavar": entry.metadata["metavar"]}
         else:
             how |= {"type": plain_type(hints[entry.name]), "metavar": entry.metadata["metavar"]}
@@ -342,7 +342,14 @@ def run_paint(options: argparse.Namespace) -> None:
         asked = settings_of(options, PictureSettings)
     else:
         asked = settings_in(options, PictureSettings, picture_reading.read_settings)
-    artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras)
+    artist = diffusion.load(
+        asked.model,
+        dtype=asked.dtype,
+        loras=asked.loras,
+        vae=asked.vae,
+        tokenizer=asked.tokenizer,
+        embeddings=asked.embeddings,
+    )
     settings = asked.fitted(artist.config, artist.denoiser.dtype)
     if options.again is None:
         settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
@@ -381,6 +388,8 @@ def settings_of(options: argparse.Namespace, kind: type[S]) -> S:
         if os.path.realpath(path) in map(os.path.realpath, loras):
             raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
         loras[path] = strength
+    if "embeddings" in said:
+        said["embeddings"] = dict(map(embedding, said["embeddings"]))
     return kind(**said, loras=loras)
 
 
@@ -394,9 +403,19 @@ def settings_in(options: argparse.Namespace, kind: type[S], read: Callable[[Path
     if picture_files.digest(settings) != settings.digest:
         raise ValueError(
             f"{options.again} was painted from files that have changed since: "
-            + ", ".join(filter(None, (settings.source, settings.mask, *settings.loras)))
+            + ", ".join(
+                filter(
+                    None, (settings.source, settings.mask, *settings.loras, *settings.embeddings)
+                )
+            )
         )
     return settings
+
+
+def embedding(text: str) -> tuple[str, str]:
+    """`cat.safetensors=<cat>` -> the file and its token, "" where it is not said."""
+    path, _, token = text.rpartition("=")
+    return (text, "") if not path or os.path.exists(text) else (path, token)
 
 
 def lora(text: str) -> tuple[str, float]:

@@ -93,7 +93,7 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        return int(2 ** (len(self.block_out_channels) - 1))
+        return 1  # odd maps are halved, and come back to their own size
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,8 @@ class ModelConfig:
             raise ValueError(f"denoiser.in_channels must be {z}, or {2 * z + 1} for inpainting")
         if self.image_size % self.unit:
             raise ValueError(
-                "image_size must be divisible by every downsampling of autoencoder and denoiser"
+                f"image_size is {self.image_size}; give a multiple of {self.unit}, as autoencoder "
+                "and denoiser need it"
             )
 
     @property

@@ -16,7 +16,8 @@ from diffusion.film import MotionModules
 from diffusion.film_settings import FilmSettings
 from diffusion.pipeline import Artist, advance, settings_of, table_of
 from diffusion.process import Process, process
-from diffusion.process.sampling import Step, Table
+from diffusion.process.sampling import Step
+from diffusion.process.tables import Table
 from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
 from diffusion.weights.adapter import FOLDER, save_adapter

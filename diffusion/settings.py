@@ -217,7 +217,12 @@ class PictureSettings(Settings):
     Raises ValueError where the zoom or the index is out of range.
     """
 
-    model: str = option("garden", "a model that ships, or a folder (garden)", "MODEL")
+    model: str = option(
+        "garden",
+        "a model that ships, a folder, a single file, or a repository in the local cache of "
+        "Hugging Face (garden)",
+        "MODEL",
+    )
     # A picture file to begin with.
     source: str | None = option(
         None,
@@ -233,12 +238,22 @@ class PictureSettings(Settings):
         {}, "merge a LoRA file (safetensors) into the weights, with strength S (1)",
         "FILE[=S]", "lora",
     )  # fmt: skip
+    vae: str | None = option(None, "a file or a folder with another VAE", "PATH")
+    tokenizer: str | None = option(
+        None, "the folder of the tokenizer, which a single file comes without", "FOLDER"
+    )
+    # Files, each with its token in prompts; "": the one that the file says.
+    embeddings: dict[str, str] = option(  # noqa: RUF009
+        {}, "a word that the model does not know, of textual inversion (safetensors); TOKEN is "
+        "what it is called in prompts (as the file says)",
+        "FILE[=TOKEN]", "embedding",
+    )  # fmt: skip
     dtype: str | None = option(
         None,
         "precision of the weights: float32, bfloat16 or float16 (what suits the device)",
         "NAME",
     )
-    digest: str | None = None  # SHA-256 of source, mask and LoRA files, to know them again
+    digest: str | None = None  # SHA-256 of source, mask and other files, to know them again
     # Pixels of the file along the side of a painted pixel.
     zoom: int | None = option(None, "enlarge each pixel N times (4; 1 if large)", "N")
     strip: bool = option(

@@ -26,15 +26,18 @@ from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
 from parity import (
     blocks,
+    embeddings,
     flow,
     full_size,
     keras,
     lora,
     masked,
     motion,
+    odd,
     pipeline,
     reference,
     samplers,
+    single_file,
     tokenizer,
     transformers,
     vq,
@@ -77,10 +80,13 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     yield "discrete autoencoders, tiny", vq.rows(seed)
     yield "the painter of codes, tiny", masked.rows(seed)
     yield "the Keras sample", keras.rows(seed)
+    yield "odd maps", odd.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)
+    yield "textual inversion", embeddings.rows(seed)
+    yield "single files with the original names", single_file.rows(seed)
     yield from pipeline.sections(seed)
 
 

@@ -45,9 +45,11 @@ def loaded(tiny_folder: Path, artist: Artist) -> Callable[..., Artist]:
     load = diffusion.load
     artists = {(None, ()): artist, ("float32", ()): artist}
 
-    def loaded(model: str, *, dtype: str | None, loras: dict[str, float]) -> Artist:
-        if model != str(tiny_folder):
-            return load(model, dtype=dtype, loras=loras)
+    def loaded(
+        model: str, *, dtype: str | None, loras: dict[str, float], **others: object
+    ) -> Artist:
+        if model != str(tiny_folder) or any(others.values()):
+            return load(model, dtype=dtype, loras=loras, **others)
         key = dtype, tuple(loras.items())
         if key not in artists:
             artists[key] = load(model, dtype=dtype, loras=loras)
@@ -245,7 +247,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--output", "/proc/none/picture.png"], "/proc/none"),
         (["--output", "/proc/picture.png"], "/proc"),
         (["--again", "picture.png"], "--again"),
-        (["--width", 20], "width is 20"),
+        (["--width", 21], "width is 21"),
         (["--height", 0], "height is 0"),
         (["--width", 10**9], "width is 1000000000"),
         (["--strength", "0.5"], "strength"),
@@ -544,7 +546,7 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
     options = options_of_paint()
     fields = {entry.name: entry for entry in dataclasses.fields(PictureSettings)}
     assert set(options) == set(fields) - {"first", "digest", "index"} | {"output", "again", "help"}
-    renamed = {"source": "from", "loras": "lora"}
+    renamed = {"source": "from", "loras": "lora", "embeddings": "embedding"}
     for name in set(options) & set(fields) - {"prompt"}:
         assert options[name].option_strings == [f"--{renamed.get(name, name)}"]
         assert options[name].help == fields[name].metadata["help"]
@@ -570,15 +572,18 @@ def test_every_option_reaches_its_field():
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
         "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25,
         "model": "runs/my model", "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
+        "vae": "vae.safetensors", "tokenizer": "clip",
     }  # fmt: skip
     options = options_of_paint()
     arguments = [
         x for name, value in said.items() for x in (options[name].option_strings[0], value)
     ]
     arguments += ["--strip", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
+    arguments += ["--embedding", "cat.safetensors=<cat>", "--embedding", "hat.safetensors"]
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
-    expected = PictureSettings("a house", **said, strip=True, loras=loras)
+    embeddings = {"cat.safetensors": "<cat>", "hat.safetensors": ""}
+    expected = PictureSettings("a house", **said, strip=True, loras=loras, embeddings=embeddings)
     assert cli.settings_of(parsed, PictureSettings) == expected
     unsaid = {"first", "digest", "index"}
     defaults = dataclasses.asdict(PictureSettings("a house"))

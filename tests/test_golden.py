@@ -57,6 +57,19 @@ def test_every_block_and_the_whole(family, part):
     assert len(rows) == len(record(family, part))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_maps_with_odd_sides(family):
+    arrays = load_file(GOLDEN / family / "odd.safetensors")
+    sizes = {name.removesuffix(" in") for name in arrays if name.endswith(" in")}
+    assert sizes == {"9x13", "1x1", "8x5"}
+    unet = jax.jit(network(family, "unet"))
+    for size in sizes:
+        given = blocks.nhwc(arrays[f"{size} in"]), np.array([500]), arrays["context"]
+        said = unet(*map(jnp.asarray, given))
+        row = compare(size, np.asarray(said), blocks.nhwc(arrays[f"{size} out"]), 1e-5)
+        assert row.ok, row
+
+
 def transformer(family):
     root = GOLDEN / family / "model"
     if family.startswith("amused"):

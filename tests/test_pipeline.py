@@ -185,6 +185,16 @@ def test_every_sampler_paints_something_finite_of_its_own(artist):
             assert np.abs(found[one] - found[other]).max() > 1e-3, (one, other)
 
 
+@pytest.mark.parametrize("sampler", ["dpm++2m", "euler"])
+def test_karras_and_odd_sides_paint(artist, sampler):
+    settings = {"spacing": "karras", "height": 18, "width": 22, "steps": 3, "sampler": sampler}
+    steps = list(artist.sample(PROMPT, **settings))
+    assert steps[-1].x_next.shape == (1, 9, 11, 4)
+    assert np.isfinite(steps[-1].x_next).all()
+    assert (steps[0].t, round(steps[-1].t, 6)) == (999.0, 0.0)
+    assert artist.decode(steps[-1].x_next).shape == (1, 18, 22, 3)
+
+
 def test_guidance(artist):
     """0 hears the negative prompt alone, 1 the prompt alone, None is the model's own."""
     quiet = finished(artist, guidance=0.0)

@@ -86,7 +86,7 @@ class DepthwiseConv(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """Half the resolution by a 3x3 convolution of stride 2.
+    """Half the resolution by a 3x3 convolution of stride 2; of an odd map, the larger half.
 
     The U-Net pads on all four sides. The VAE's encoder pads at bottom and right alone, as "SAME"
     does in JAX and TensorFlow where the sides are even.
@@ -102,12 +102,19 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Twice the resolution: each position four times (nearest), then a 3x3 convolution."""
+    """Twice the resolution: each position four times (nearest), then a 3x3 convolution.
+
+    An odd map was halved to one more than its half. So to come back to it, one less than twice the
+    side can be asked for as `size`.
+    """
 
     traced = True
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv2d(channels, channels, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return convolve_upsampled(x, self.conv.kernel[...]) + self.conv.bias[None, None, None]
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "b h2 w2 c"]:
+        bias = self.conv.bias[None, None, None]
+        return convolve_upsampled(x, self.conv.kernel[...], size) + bias

@@ -78,7 +78,7 @@ class RectifiedFlow(Mixing):
         timestep of all, 1, as the reference does, which shifts that one twice: where the spacing is
         even and again with all the others. With few steps that leaves the last one nothing to do.
 
-        Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown.
+        Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown or "karras".
         """
         check_steps(self.train_steps, steps, spacing, KNOWN)
         cleanest = shifted(1.0 / self.train_steps, self.config.shift)

@@ -73,7 +73,8 @@ def ddim(process: Mixing, steps: int, spacing: str = "leading", eta: float = 0.0
             np.where(lands < 0, last, level)
             for last, level in zip(process.last_levels(), there, strict=True)
         )
-    fresh = eta * (next_sigma / sigma) * np.sqrt(sigma**2 - (alpha / next_alpha * next_sigma) ** 2)
+    added = np.maximum(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)  # 0 may round below
+    fresh = eta * (next_sigma / sigma) * np.sqrt(added)
     # The weight of the paper's epsilon, which is (x_t - alpha x0) / sigma.
     direction = np.sqrt(next_sigma**2 - fresh**2) / sigma
     return make(
@@ -231,7 +232,7 @@ def table(
     """The table of a sampler, by its name in `SAMPLERS` or of the process, for `steps` steps.
 
     Args:
-        spacing: of the timesteps, "leading" or "trailing"; see `Process.timesteps`.
+        spacing: of the timesteps, one of `SPACINGS`; see `Process.timesteps`.
         eta: how much noise "ddim" draws; see there.
         strength: how much of the way is gone. Image to image enters late: at 0.4, only the last
             40 % of the steps are taken, from a picture with the noise of the first row (Meng et al.

@@ -38,6 +38,7 @@ class UpBlock(nnx.Module):
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
         motion: tuple[Look, ...] = (),
+        size: tuple[int, int] | None = None,  # of the next level's skips; None: twice this one's
     ) -> Float[Array, "b h2 w2 c2"]:
         for i, (residual, transformer, skip) in enumerate(
             zip(self.residuals, self.transformers, skips, strict=True)
@@ -47,7 +48,7 @@ class UpBlock(nnx.Module):
                 h = transformer(h, context)
             if motion:
                 h = motion[i](h)
-        return h if self.upsample is None else self.upsample(h)
+        return h if self.upsample is None else self.upsample(h, size)
 
 
 class UNetUp(nnx.Module):
@@ -76,6 +77,7 @@ class UNetUp(nnx.Module):
     ) -> Float[Array, "b h2 w2 z"]:
         latest_first = skips[::-1]
         for i, block in enumerate(self.blocks):
-            used = latest_first[i * self.depth : (i + 1) * self.depth]
-            h = block(h, used, time, context, motion.up[i] if motion else ())
+            here, after = (latest_first[j * self.depth : (j + 1) * self.depth] for j in (i, i + 1))
+            size = (after[0].shape[1], after[0].shape[2]) if after else None
+            h = block(h, here, time, context, motion.up[i] if motion else (), size)
         return self.conv_out(jax.nn.silu(self.norm_out(h)))

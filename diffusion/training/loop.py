@@ -28,8 +28,8 @@ from diffusion.training.data import Batch, Draw, Steps, batches
 from diffusion.training.log import Log, Metrics, Watch
 from diffusion.training.optimizer import optimizer
 from diffusion.training.train_config import ANY_NUMBER, TrainConfig
-from diffusion.weights.files import read_json
 from diffusion.weights.folder import write_json
+from diffusion.weights.places import read_json
 
 
 @runtime_checkable

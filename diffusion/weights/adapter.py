@@ -11,7 +11,7 @@ import numpy as np
 from diffusion.motion_config import MotionConfig
 from diffusion.runtime.parameters import Params
 from diffusion.stages.motion import frame_positions
-from diffusion.weights import files
+from diffusion.weights import places
 from diffusion.weights.architectures import motion, structure
 from diffusion.weights.files import Weights, save_params
 from diffusion.weights.folder import write_json
@@ -40,17 +40,17 @@ def find(place: Path) -> Path:
 def load_config(place: Path) -> MotionConfig:
     """Raises FileNotFoundError or ValueError that names the file, and what in it is the matter."""
     path = find(place) / CONFIG
-    data = files.read_json(path)
+    data = places.read_json(path)
     with naming(path):
         return motion.read(data)
 
 
 def open_adapter(place: Path, config: MotionConfig) -> Weights:
-    """The checked files of an adapter. Raises as `files.find` and `Weights.open`."""
+    """The checked files of an adapter. Raises as `places.find` and `Weights.open`."""
     root = find(place)
     with naming(root / CONFIG):
         like = _with_places(structure(config)[1], config.length)
-    return Weights.open(files.find(root, ".", ONE.stem), like, ONE.names)
+    return Weights.open(places.find(root, ".", ONE.stem), like, ONE.names)
 
 
 def read_adapter(weights: Weights, config: MotionConfig, dtype: str = "float32") -> Params:

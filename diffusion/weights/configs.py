@@ -22,7 +22,17 @@ from diffusion.process import masked
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET, SPACINGS
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
-from diffusion.weights.options import Json, check, choice, flag, fraction, naming, number, off
+from diffusion.weights.options import (
+    Json,
+    check,
+    choice,
+    flag,
+    fraction,
+    naming,
+    number,
+    off,
+    version,
+)
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -59,7 +69,14 @@ OTHER_BETAS: dict[str, Json] = {
 SCHEDULE_SAME: Json = {
     "rescale_betas_zero_snr": False,
     "thresholding": False,
+    "use_beta_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_flow_sigmas": False,
+    "use_lu_lambdas": False,
 }
+KARRAS = "use_karras_sigmas"
+NO_KARRAS = {"PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LCMScheduler"}  # they ignore it
+SMALLEST = 64  # positions of a latent that the reference takes in files before 0.9
 CONSISTENCY_SAME: Json = {
     "clip_sample": False,
     "original_inference_steps": LCM_GRID,
@@ -97,7 +114,9 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
             parts[slot] = one.read(files[one.config_file])
     denoiser = slots["denoiser"].config_file
     with naming(denoiser):
-        size = number(files[denoiser], "sample_size", 64, 1, 1024)
+        size = number(files[denoiser], "sample_size", SMALLEST, 1, 1024)
+        if (0,) < version(files[denoiser]) < (0, 9):  # such files said 32 and meant 64
+            size = max(size, SMALLEST)
     with naming(SCHEDULER):
         parts["process"] = _read_process(files[SCHEDULER])
     parts |= {"name": name, "image_size": size * parts["autoencoder"].downscale}
@@ -106,6 +125,9 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     sampling: Json = {option: own.pop(option) for option in chosen if option in own}
     if files[SCHEDULER].get("timestep_spacing") == "trailing":
         sampling["spacing"] = "trailing"
+    with naming(SCHEDULER):
+        if _karras(files[SCHEDULER]):
+            sampling["spacing"] = "karras"
     if files[SCHEDULER].get("_class_name") == FLOW:
         sampling = {"sampler": "euler"} | sampling
     if files[SCHEDULER].get("_class_name") == MASKS:
@@ -115,6 +137,12 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
         sampling = {"sampler": "lcm", "steps": 4} | sampling
         parts["guidance"] = CONSISTENCY_GUIDANCE
     return ModelConfig(**(parts | own), sampling=SamplingConfig(**sampling))
+
+
+def _karras(data: Json) -> bool:
+    """Are the steps spaced as Karras et al. 2022 have it?"""
+    kind = data.get("_class_name", SCHEDULERS[0])
+    return kind not in (*NO_KARRAS, FLOW) and flag(data, KARRAS, False)
 
 
 def check_index(index: Json) -> None:
@@ -238,6 +266,13 @@ def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
             "shift": config.shift,
         }
     kind = {"_class_name": "LCMScheduler", **CONSISTENCY_SAME}
+    karras: Json = {}
+    if spacing == "karras":
+        karras = {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "timestep_spacing": "linspace",
+            KARRAS: True,
+        }
     return {
         **(kind if consistent else {"_class_name": "DDIMScheduler"}),
         **SCHEDULE_SAME,
@@ -250,4 +285,4 @@ def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
         "steps_offset": OFFSET,
         "clip_sample": False,
         "timestep_spacing": spacing,
-    }
+    } | karras

@@ -19,6 +19,7 @@ SHAPE = (4, 2, 3, 4)
 T = jnp.asarray([0.0, 250.5, 700.0, 1000.0])
 NAMES = [name for name in samplers.SAMPLERS if name != "heun"]
 TRIANGLE = np.float32([(-1.0, 0.0), (1.0, 0.5), (0.3, -0.9)]).reshape(3, 1, 1, 2)
+SPACINGS = ("leading", "trailing")  # "karras" is of the other process
 
 
 @pytest.fixture

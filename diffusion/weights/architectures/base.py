@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from diffusion.config import ModelConfig
-from diffusion.weights.names import NameMap
+from diffusion.weights.names import NameMap, Spelling
 from diffusion.weights.options import Json
 
 SLOTS = ("text_encoder", "denoiser", "autoencoder")  # of a model, in the order of the stages
@@ -33,6 +33,11 @@ class Architecture:
     # Of a denoiser: the kinds of model_index.json that have it, and the one that we write.
     pipelines: tuple[str, ...] = ("StableDiffusionPipeline",)
     pipeline: Callable[[ModelConfig], str] = lambda model: "StableDiffusionPipeline"
+
+    # Of a configuration: how files of other code than diffusers may spell the names.
+    originals: Callable[[Any], tuple[Spelling, ...]] = lambda config: ()
+    # Of a configuration and a name in a file: is it another's, which changes no picture?
+    beside: Callable[[Any, str], bool] = lambda config, name: False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "part", self.part or self.folder)

@@ -1,11 +1,12 @@
 """CLIP's text tower, as `transformers` stores it: stage 1 of SD 1.x, SD 2.x and the garden."""
 
+import re
 from dataclasses import replace
 
 from diffusion.config import ModelConfig, TextEncoderConfig
 from diffusion.stages.text_encoder import ACTIVATIONS, TextEncoder
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import NameMap
+from diffusion.weights.names import OLD_SPELLINGS, NameMap, Spelling
 from diffusion.weights.options import Json, choice, fraction, number, to_fields, to_options
 
 PROJECTION = "text_projection"
@@ -24,6 +25,31 @@ NAMES: NameMap = {
     "final_norm": "final_layer_norm",
     "projection": PROJECTION,
 }
+OPEN_CLIP: NameMap = {
+    "token_embedding": "token_embedding",
+    "position_embedding": "positional_embedding",
+    "layers.*.norm1": "transformer.resblocks.*.ln_1",
+    "layers.*.attention.query": "transformer.resblocks.*.attn.query",
+    "layers.*.attention.key": "transformer.resblocks.*.attn.key",
+    "layers.*.attention.value": "transformer.resblocks.*.attn.value",
+    "layers.*.attention.out": "transformer.resblocks.*.attn.out_proj",
+    "layers.*.norm2": "transformer.resblocks.*.ln_2",
+    "layers.*.linear1": "transformer.resblocks.*.mlp.c_fc",
+    "layers.*.linear2": "transformer.resblocks.*.mlp.c_proj",
+    "final_norm": "ln_final",
+}
+FUSED = {
+    f".in_proj_{leaf}": [f".{name}.{leaf}" for name in ("query", "key", "value")]
+    for leaf in ("weight", "bias")
+}
+FITS = "a text encoder of its kind"
+ORIGINALS = (  # of SD 1.x, and of SD 2.x
+    Spelling(NAMES, "cond_stage_model.transformer.", OLD_SPELLINGS, beside=FITS),
+    Spelling(OPEN_CLIP, "cond_stage_model.model.", fused=FUSED, beside=FITS),
+)
+# What a whole CLIP has: the picture tower, and how both are compared.
+BESIDE = re.compile(r"text_projection|visual_projection|vision_model\.|logit_scale|attn_mask")
+LAYER = re.compile(r"(?:encoder\.layers|transformer\.resblocks)\.(\d+)\.")
 
 
 FIELDS = {
@@ -60,6 +86,12 @@ def write(config: TextEncoderConfig, model: ModelConfig) -> Json:
     }
 
 
+def beside(config: TextEncoderConfig, name: str) -> bool:
+    """What the rest of a CLIP needs, and layers after the last one that is used ("clip skip")."""
+    layer = LAYER.match(name)
+    return int(layer[1]) >= config.layers if layer else bool(BESIDE.match(name))
+
+
 ARCHITECTURE = Architecture(
     slot="text_encoder",
     config=TextEncoderConfig,
@@ -74,4 +106,6 @@ ARCHITECTURE = Architecture(
     stem="model",
     prefix="text_model.",
     outside=PROJECTION,
+    originals=lambda config: ORIGINALS,
+    beside=beside,
 )
