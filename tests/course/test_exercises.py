@@ -19,7 +19,7 @@ WORDS = Words("en")
 def test_the_right_answer_is_right(name, exercise):
     report = check(name, exercise, exercise.right, WORDS)
     assert report.solved, report
-    assert f"{len(exercise.cases())} of" in report.text
+    assert f"{len(exercise.cases())} of" in report.text or exercise.cases() == [()]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ EXERCISES: Mapping[str, Exercise] = {
             "bright": lambda z, x0, now, after: (
                 after**0.5 * x0 + (1 - after) ** 0.5 * (z - x0) / (1 - now) ** 0.5
             ),
+            "exchanged": lambda z, x0, now, after: _ddim(z, x0, after, now),
             "finished": lambda z, x0, now, after: x0,
         },
     ),
@@ -74,6 +75,8 @@ EXERCISES: Mapping[str, Exercise] = {
         mistakes={
             "no_offset": _spaced(0),
             "ascending": _spaced(1, ascending=True),
+            "one_more": lambda steps: _spaced(1)(steps + 1),
+            "up_to_1000": lambda steps: np.arange(1, 1001, CONFIG.train_steps // steps)[::-1],
             "to_the_end": lambda steps: np.linspace(999, 0, steps).round(),
         },
     ),

@@ -110,7 +110,13 @@ EXERCISES: Mapping[str, Exercise] = {
     "row": Exercise(
         minutes=8,
         right=_row,
-        cases=lambda: [([5, 6], 6, 98, 99), ([1, 2, 3, 4, 5, 6, 7], 6, 98, 99), ([], 4, 98, 99)],
+        cases=lambda: [
+            ([5, 6], 6, 98, 99),
+            ([1, 2, 3, 4, 5, 6, 7], 6, 98, 99),
+            ([], 4, 98, 99),
+            ([1, 2, 3, 4], 6, 98, 99),  # with no room to spare
+            ([1, 2, 3, 4, 5], 6, 98, 99),  # with one token too many
+        ],
         mistakes={
             "cut_end": _cut_end,
             "zeros": _zeros,
