@@ -176,17 +176,24 @@ def _plain(values: Sequence[Any]) -> bool:
 def _exactly(found: Any, wanted: Any, words: Words) -> float | str:
     """A text or a row is right or wrong as a whole. Of a long row, the first place is told."""
     found_, wanted_ = _listed(found), _listed(wanted)
-    if found_ == wanted_:
+    if _equal(found_, wanted_):
         return 0.0
     if not isinstance(wanted, list) or not isinstance(found_, list):
         return words("text", wanted=repr(wanted), found=repr(found))
     if len(found_) != len(wanted_):
         return words("parts", wanted=len(wanted_), found=len(found_))
     pairs = enumerate(zip(found_, wanted_, strict=True))
-    place, (a, b) = next((place, pair) for place, pair in pairs if pair[0] != pair[1])
+    place, (a, b) = next((place, pair) for place, pair in pairs if not _equal(*pair))
     return words(
         "inside", where=place, said=words("text", wanted=repr(b), found=repr(a)).strip(" ")
     )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except ValueError:  # of a whole array in place of one value
+        return False
 
 
 def _listed(value: Any) -> Any:
