@@ -85,8 +85,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.heat.mean_of_tokens": "a word of three tokens is looked at through all three: add "
         "them up.",
         "hint.heat.one_head": "take the mean over heads.",
-        "hint.heat.sum_of_heads": "over heads the mean is taken, not the sum: a map should not grow "
-        "with their number.",
+        "hint.heat.sum_of_heads": "over heads the mean is taken, not the sum: a map should not "
+        "grow with their number.",
         "hint.heat.first_token": "a word may have several tokens; all of its places count.",
         "hint.changes.everything": "queries come from the picture, and nobody has painted yet.",
         "hint.changes.keys_only": "values are made from the words, too.",
@@ -231,6 +231,26 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "the values.",
         "hint.many_steps.single": "that is what step t alone leaves; all the steps before it took "
         "something, too.",
+        "hint.learn.once": "a word that was seen ten times counts ten times.",
+        "hint.learn.counted_once": "after each merge the words are made of other pieces: count "
+        "their pairs anew.",
+        "hint.learn.ties": "of equally frequent pairs the first in alphabetical order wins.",
+        "hint.convolve.flipped": "the window is not turned around: kernel[0, 0] meets the position "
+        "above and to the left.",
+        "hint.convolve.turned": "the kernel's first axis goes down, its second to the right.",
+        "hint.convolve.no_edge": "there is a frame of zeros, so that the window can stand at the "
+        "edge.",
+        "hint.convolve.no_stride": "with a stride of 2 the window stops at every second position.",
+        "hint.convolve.late": "the first stop is position 0.",
+        "hint.second_order.forgets": "that believes x0 for the whole step; the belief before is "
+        "not used.",
+        "hint.second_order.backwards": "the line goes on: away from the belief before, not back "
+        "to it.",
+        "hint.second_order.upside_down": "a long step goes further along the line: h is above, the "
+        "step before below.",
+        "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
+        "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
+        "of the shares.",
     },
 }
 

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion.config import VariancePreservingConfig
 from diffusion.course import Lesson
 from diffusion.course.exercise import Exercise, check
 from diffusion.course.exercises import EXERCISES
 from diffusion.course.words import TABLE, Words
+from diffusion.process import process, samplers
 
 ALL = [(name, exercise) for lesson in EXERCISES.values() for name, exercise in lesson.items()]
 MISTAKES = [(name, exercise, hint) for name, exercise in ALL for hint in exercise.mistakes]
@@ -67,7 +69,7 @@ TWO = Exercise(
         (lambda *_: None, "two: not solved yet."),
         (
             raises(TypeError),
-            "two: your function raises an error in case 1: TypeError: sizes differ",
+            "two: your function raises an error in case 1: TypeError: sizes differ\n  It is in line ",
         ),
         (
             lambda x: {"double": 2 * x[:2], "name": "x"},
@@ -79,7 +81,10 @@ TWO = Exercise(
             lambda x: {"double": 2 * x, "name": "y"},
             "In 'name': It should be 'x', yours is 'y'.",
         ),
-        (lambda x: {"double": ..., "name": "x"}, "two: not solved yet."),
+        (lambda x: {"double": ..., "name": "x"}, "two: 1 of 2 are right so far."),
+        (lambda x: {"double": ..., "name": "y"}, "In 'name': It should be 'x', yours is 'y'."),
+        (lambda x: {"double": ..., "name": ...}, "two: not solved yet."),
+        (lambda x: {"double": [1, ...], "name": ...}, "two: not solved yet."),
         (lambda x: {"double": "many", "name": "x"}, "It should be (3,), yours is 'many'."),
         (
             lambda x: {"double": 2 * x + (x > 1.5), "name": "x"},
@@ -112,6 +117,66 @@ def test_a_value_is_an_answer_too():
     row = Exercise(1, lambda: [1, 2], lambda: [()], {})
     assert check("row", row, np.array([1, 2]), WORDS).solved
     assert "yours is array([1, 3])" in check("row", row, np.array([1, 3]), WORDS).text
+
+
+def test_a_value_that_is_looked_for_is_not_told():
+    wanted = {"canvas": (3, 16), "picture": (3, 64)}
+    shapes = Exercise(1, lambda: wanted, lambda: [()], {"flat": lambda: wanted | {"canvas": (48,)}})
+    words = Words("en")
+    said = check("ledger", shapes, {"canvas": (3, 8), "picture": (3, 64)}, words).text
+    assert said == "ledger: not right yet.\n  This is not right: canvas: (3, 8)."
+    said = check("ledger", shapes, {"canvas": (3, 8), "picture": ...}, words).text
+    assert "16" not in said
+    said = check("ledger", shapes, {"canvas": (3, 16), "picture": ...}, words)
+    assert (said.solved, said.text) == (False, "ledger: 1 of 2 are right so far.")
+    assert check("ledger", shapes, wanted, words).text == "ledger: right."
+    assert "entries canvas, picture; yours are 5" in check("ledger", shapes, 5, words).text
+
+
+def test_two_mistakes_in_one_dictionary_are_recognised_each():
+    answer = EXERCISES[0]["ledger"].right() | {"canvas": (3, 64, 64, 3), "context": (3, 128)}
+    text = check("ledger", EXERCISES[0]["ledger"], answer, WORDS).text
+    assert "canvas: (3, 64, 64, 3)" in text
+    assert "context: (3, 128)" in text
+    assert TABLE["en"]["hint.ledger.pixels"] in text
+
+
+def test_a_long_row_is_told_by_its_first_wrong_place():
+    row = Exercise(1, lambda n: [n, 2, 3], lambda: [(1,)], {})
+    assert "In 1: It should be 2, yours is 5." in check("row", row, lambda n: [n, 5, 3], WORDS).text
+    assert "should be 3 parts, yours are 2" in check("row", row, lambda n: [n, 2], WORDS).text
+
+
+@pytest.mark.parametrize(("factor", "said"), [(-1, "the other sign"), (3, "is 3 times what")])
+def test_one_factor_is_noticed(factor, said):
+    half = Exercise(1, lambda x: x / 2, lambda: [(np.array([1.0, -3.0]),)], {})
+    assert said in check("half", half, lambda x: factor * x / 2, WORDS).text
+
+
+def test_a_mistake_that_is_no_number_is_recognised():
+    strict = lambda x: np.array([np.nan, 1.0])  # noqa: E731
+    one = Exercise(1, lambda x: x, lambda: [(np.ones(2),)], {"strict": strict})
+    assert TABLE["en"]["hint.causal.strict"] in check("causal", one, strict, WORDS).text
+
+
+def test_answers_that_could_hang_or_break_a_check():
+    row = Exercise(1, lambda x: ["a"], lambda: [(1,)], {})
+    loop = []
+    loop.append(loop)
+    assert not check("row", row, lambda x: loop, WORDS).solved
+    assert not check("row", row, lambda x: [np.ones(2)], WORDS).solved
+    assert not check("row", row, {"a": ...}, WORDS).solved
+
+
+def test_the_exercise_of_second_order_is_the_projects_sampler():
+    known = process(VariancePreservingConfig(prediction="v"))
+    table = samplers.table("dpm++2m", known, 10)
+    z, x0, before = np.random.default_rng(0).standard_normal((3, 1, 2, 2, 3)).astype(np.float32)
+    bars = known.alpha_bars[table.timestep]
+    for i in (1, 5, 8):
+        theirs, _ = samplers.update(table.row(i), z, x0, before, np.zeros_like(z))
+        ours = EXERCISES[10]["second_order"].right(z, x0, before, *bars[i - 1 : i + 2])
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_an_answer_that_empties_its_inputs_meets_full_ones_again():

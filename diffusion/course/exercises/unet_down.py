@@ -74,6 +74,19 @@ def _sinusoids_with(frequencies: Callable[[int], Any]) -> Callable[..., Any]:
     return answer
 
 
+def _windows() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(3)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
+    return [(draw(4, 5, 2), draw(3, 3, 2, 3), 1), (draw(6, 4, 3), draw(3, 3, 3, 2), 2)]
+
+
+def _convolve(x: Any, kernel: Any, stride: int, edge: int = 1) -> Any:
+    return jax.lax.conv_general_dilated(
+        x[None], kernel, (stride, stride), [(edge, edge)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]  # fmt: skip
+
+
 def _reach(layers: Any) -> int:
     """How many positions along a side one position after these convolutions has heard of."""
     reach, step = 1, 1
@@ -137,6 +150,20 @@ EXERCISES: Mapping[str, Exercise] = {
             "strides": lambda layers: 1 + sum(size - 1 for size, _ in layers),
             "sizes": lambda layers: sum(size for size, _ in layers),
             "product": lambda layers: int(np.prod([size for size, _ in layers])),
+        },
+    ),
+    "convolve": Exercise(
+        minutes=20,
+        right=_convolve,
+        cases=_windows,
+        mistakes={
+            "flipped": lambda x, kernel, stride: _convolve(x, kernel[::-1, ::-1], stride),
+            "turned": lambda x, kernel, stride: _convolve(x, kernel.swapaxes(0, 1), stride),
+            "no_edge": lambda x, kernel, stride: _convolve(x, kernel, stride, edge=0),
+            "no_stride": lambda x, kernel, stride: _convolve(x, kernel, 1),
+            "late": lambda x, kernel, stride: _convolve(x, kernel, 1)[
+                stride - 1 :: stride, stride - 1 :: stride
+            ],
         },
     ),
 }
