@@ -69,7 +69,7 @@ TWO = Exercise(
         (lambda *_: None, "two: not solved yet."),
         (
             raises(TypeError),
-            "two: your function raises an error in case 1: TypeError: sizes differ\n  It is in line ",
+            "raises an error in case 1: TypeError: sizes differ\n  It is in line ",
         ),
         (
             lambda x: {"double": 2 * x[:2], "name": "x"},
