@@ -184,9 +184,8 @@ def _exactly(found: Any, wanted: Any, words: Words) -> float | str:
         return words("parts", wanted=len(wanted_), found=len(found_))
     pairs = enumerate(zip(found_, wanted_, strict=True))
     place, (a, b) = next((place, pair) for place, pair in pairs if not _equal(*pair))
-    return words(
-        "inside", where=place, said=words("text", wanted=repr(b), found=repr(a)).strip(" ")
-    )
+    said = words("text", wanted=repr(b), found=repr(a)).removeprefix(" ")
+    return words("inside", where=place, said=said)
 
 
 def _equal(a: Any, b: Any) -> bool:
