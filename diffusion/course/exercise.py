@@ -69,12 +69,14 @@ def _tried(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
         except Exception as error:  # whatever a student's function may raise
             said = f"{type(error).__name__}: {error}{_line(error, function, words)}"
             return Report(False, words("raised", name=name, case=number, error=said))
-        if open_ := _open(found):
-            filled = found.keys() - open_ if isinstance(open_, set) else None
-            if not filled or not isinstance(wanted, Mapping):
+        empty: set[Any] = set()
+        if _open(found):
+            if isinstance(found, dict) and isinstance(wanted, Mapping):
+                empty = {key for key, value in found.items() if _open(value)}
+            if not empty or empty == found.keys():
                 return Report(False, words("unsolved", name=name))
             found, wanted = (
-                {k: v for k, v in x.items() if k not in open_} for x in (found, wanted)
+                {k: v for k, v in x.items() if k not in empty} for x in (found, wanted)
             )
         difference = compare(found, wanted, exercise.tolerance, words)
         if isinstance(difference, str):
@@ -84,8 +86,8 @@ def _tried(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
             if hint := recognised(name, exercise, inputs, found, words):
                 lines.append(words("hint", hint=hint))
             return Report(False, "\n".join(lines))
-        if open_:
-            counts = {"right": len(wanted), "all": len(wanted) + len(open_)}
+        if empty:
+            counts = {"right": len(wanted), "all": len(wanted) + len(empty)}
             return Report(False, words("partly", name=name, **counts))
         worst = max(worst, difference)
     more = words("cases", cases=len(cases)) if cases[0] else ""
@@ -93,18 +95,12 @@ def _tried(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
     return Report(True, words("solved", name=name, more=more))
 
 
-def _open(found: Any, depth: int = 4) -> bool | set[Any]:
-    """Is a place not filled in yet? Of a dictionary, which ones.
-
-    To a depth only, since a list may hold itself.
-    """
-    if found is None or found is ...:
-        return True
-    if isinstance(found, dict) and depth:
-        return {key for key, value in found.items() if _open(value, depth - 1)}
-    if isinstance(found, list | tuple) and depth:
-        return any(_open(value, depth - 1) for value in found)
-    return False
+def _open(found: Any, depth: int = 4) -> bool:
+    """Is a place not filled in yet? To a depth only, since a list may hold itself."""
+    if isinstance(found, dict | list | tuple) and depth:
+        parts = found.values() if isinstance(found, dict) else found
+        return any(_open(part, depth - 1) for part in parts)
+    return found is None or found is ...
 
 
 def _line(error: Exception, function: Function, words: Words) -> str:
@@ -126,8 +122,9 @@ def _untold(found: Any, wanted: Any, words: Words) -> str:
             key for key in wanted if isinstance(compare(found[key], wanted[key], 0, words), str)
         ]
         return words("untold", found=", ".join(f"{key}: {found[key]!r}" for key in wrong))
-    difference = compare(found, wanted, 0, words)
-    return difference if isinstance(wanted, Mapping) else words("untold", found=repr(found))
+    if isinstance(wanted, Mapping):
+        return str(compare(found, wanted, 0, words))
+    return words("untold", found=repr(found))
 
 
 def _own(inputs: Any) -> Any:

@@ -159,7 +159,7 @@ def changed(code, mutant):
     return " ".join(line[1:].strip() for line in lines if line.startswith("+"))
 
 
-@pytest.mark.slow  # some 2,000 small programs
+@pytest.mark.slow  # some 3,000 small programs
 @pytest.mark.filterwarnings("ignore")  # a mutant may do what it likes
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_no_mutant_of_a_solution_passes(name):

@@ -336,6 +336,8 @@ def test_what_a_training_wrote_is_shown(tmp_path):
     left, right = training.curves(log).axes
     assert [*left.lines[0].get_ydata()] == [1 / 20, 1 / 40]
     assert right.get_title() == "gradient norm"
+    marked = training.curves(log, ["error"], marks=(20,)).axes[0]
+    assert [*marked.lines[1].get_xdata()] == [20, 20]
     with pytest.raises(ValueError, match=r"log.jsonl does not tell psnr; it tells error, gradient"):
         training.curves(log, ["psnr"])
     with pytest.raises(ValueError, match="has no sample sheets"):

@@ -1,6 +1,7 @@
 """Exercises of lesson 10, many glances and a louder teacher."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -103,15 +104,11 @@ EXERCISES: Mapping[str, Exercise] = {
         right=_second_order,
         cases=_remembered,
         mistakes={
-            "forgets": lambda *inputs: _second_order(*inputs, factor=lambda first, h: 0),
-            "backwards": lambda *inputs: _second_order(
-                *inputs, factor=lambda first, h: -h / (2 * first)
-            ),
-            "upside_down": lambda *inputs: _second_order(
-                *inputs, factor=lambda first, h: first / (2 * h)
-            ),
-            "whole": lambda *inputs: _second_order(*inputs, factor=lambda first, h: h / first),
-            "variances": lambda *inputs: _second_order(*inputs, half=1.0),
+            "forgets": partial(_second_order, factor=lambda first, h: 0),
+            "backwards": partial(_second_order, factor=lambda first, h: -h / (2 * first)),
+            "upside_down": partial(_second_order, factor=lambda first, h: first / (2 * h)),
+            "whole": partial(_second_order, factor=lambda first, h: h / first),
+            "variances": partial(_second_order, half=1.0),
         },
     ),
 }

@@ -23,8 +23,9 @@ def _blocks() -> list[tuple[Any, ...]]:
     for norm in (block.norm1, block.norm2):  # untrained, they would be one and the same
         norm.scale[...] = 1 + 0.5 * draw(8)
         norm.bias[...] = draw(8)
-    block.conv1.bias[...] = draw(8)
-    _linear(block).bias[...] = draw(8)
+    for layer in (block.conv1, _linear(block)):
+        assert layer.bias is not None
+        layer.bias[...] = draw(8)
     return [(block, draw(1, 6, 6, 8), draw(1, 6)), (block, draw(2, 4, 4, 8), draw(2, 6))]
 
 
