@@ -239,7 +239,7 @@ NESTED = Exercise(1, lambda _: [["a", "b"], ["c"]], lambda: [(1,)], {})
     ("answer", "said"),
     [
         (["a", "b", "c"], "There should be 2 parts, yours are 3."),
-        ([["a", "b"], ["d"]], "In 1: It should be ['c'], yours is ['d']."),
+        ([["a", "b"], ["d"]], "In 1: In 0: It should be 'c', yours is 'd'."),
         ("abc", "It should be list, yours is str."),
     ],
 )
