@@ -180,6 +180,16 @@ def test_the_exercise_of_second_order_is_the_projects_sampler():
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_a_row_that_is_cut_one_token_too_late_is_refused():
+    def late(ids, length, bos, eos):
+        ids = ids if len(ids) < length else ids[: length - 2]
+        return np.array([bos, *ids, eos, *[eos] * length][:length])
+
+    report = check("row", EXERCISES[1]["row"], late, WORDS)
+    assert "case 5 of 5" in report.text
+    assert TABLE["en"]["hint.row.cut_end"] in report.text
+
+
 def test_an_answer_that_empties_its_inputs_meets_full_ones_again():
     names, numbers = ["a", "b"], np.ones(2)
     pop = Exercise(1, lambda x, y: [*x, *y.tolist()], lambda: [(names, numbers)] * 2, {})
