@@ -299,7 +299,7 @@ def test_likeness_is_the_cosine():
     np.testing.assert_allclose(shown(text.likeness(rows, "ab"))[0], [[1, 0.8], [0.8, 1]])
     figure = text.likeness(rows, "ab", np.float32([[-1, 0]]), "c")
     np.testing.assert_allclose(shown(figure)[0], [[-0.6], [0]])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.6", "0.0"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.60", "0.00"]
 
 
 def test_chips_are_the_tokens_and_their_numbers(artist):
