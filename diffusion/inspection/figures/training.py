@@ -21,12 +21,15 @@ from diffusion.process.schedule import alpha_bar_table, snr, weight
 from diffusion.training.denoiser import PREVIEWED
 
 
-def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
+def curves(
+    log: Path, names: Sequence[str] = ("error", "gradient_norm"), marks: Sequence[int] = ()
+) -> Figure:
     """What a training wrote into its log.jsonl, step by step.
 
     Args:
         names: columns of the log; those of the U-Net's are squared errors of its prediction and
             lengths of the gradient.
+        marks: steps with a line of their own, such as where another training went on.
 
     Raises ValueError where the log has no such column.
     """
@@ -39,6 +42,8 @@ def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figu
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[0])
         axis.set(yscale="log")
+        for mark in marks:
+            axis.axvline(mark, color=INK, linewidth=0.5, linestyle=":")
         axis.set_title(name.replace("_", " "), fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("step", fontsize=SMALL, color=INK)
         plain(axis)
