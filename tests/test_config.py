@@ -177,4 +177,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "denoiser.heads", "autoencoder.scaling_factor", "process.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 10 + 6 + 6 + 3
+    assert len(listed) == len({*listed}) == 3 + 9 + 10 + 6 + 6 + 3

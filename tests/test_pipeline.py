@@ -274,9 +274,9 @@ def test_denoiser_and_autoencoder_are_callable_as_a_whole(artist):
 
 def test_load_refuses_a_tokenizer_of_another_model(tiny_folder, tmp_path):
     place = shutil.copytree(tiny_folder, tmp_path / "mixed")
-    path = place / "text_encoder" / "config.json"
-    config = json.loads(path.read_text())
-    size = config["vocab_size"] + 1
-    path.write_text(json.dumps(config | {"vocab_size": size}))
-    with pytest.raises(ValueError, match=rf"tokenizer has {size - 1} tokens .* {size} and"):
+    path = place / "tokenizer" / "vocab.json"
+    words = json.loads(path.read_text())
+    size = len(words)
+    path.write_text(json.dumps(words | {"zebra": size}))
+    with pytest.raises(ValueError, match=rf"tokenizer has {size + 1} tokens .* {size} and"):
         load(place)

@@ -48,7 +48,7 @@ class Process(Protocol):
     def encode(self, autoencoder: Any, images: Float[Array, "b H W k"], *key: Array) -> State:
         """Pictures in [-1, 1] as the x0 of this process."""
 
-    def begin(self, noise: Noise, known: Known, mask: Bool[Array, "1 h w 1"]) -> State:
+    def begin(self, noise: Noise, known: Known, mask: Bool[Array, "_ _ _ 1"]) -> State:
         """What a painting begins with, where nothing but noise is given for the masked places."""
 
     def add_noise(self, x0: State, noise: Noise, t: Timesteps) -> State: ...

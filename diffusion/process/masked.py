@@ -148,7 +148,7 @@ class Masking:
         return autoencoder.codes(images)[..., None].astype(jnp.int32)
 
     def begin(
-        self, noise: Noise, known: Real[Array, "_ h w 1"], mask: Bool[Array, "1 h w 1"]
+        self, noise: Noise, known: Real[Array, "_ h w 1"], mask: Bool[Array, "_ _ _ 1"]
     ) -> Codes:
         """Masks where it shall be painted, what is known elsewhere."""
         canvas = jnp.where(mask, self.mask, known).astype(jnp.int32)

@@ -57,7 +57,7 @@ class Mixing(ABC):
         """Pictures as what is mixed: latents."""
         return autoencoder.encode(images, *key)
 
-    def begin(self, noise: Latents, known: Known, mask: Bool[Array, "1 h w 1"]) -> Latents:
+    def begin(self, noise: Latents, known: Known, mask: Bool[Array, "_ _ _ 1"]) -> Latents:
         """A painting begins with noise, wherever it shall be painted."""
         return noise
 

@@ -244,7 +244,6 @@ def test_it_is_traced(painter):
         ("vqvae", "latent_channels", 5, r"wrong shape: .*instead of"),
         ("transformer", "vocab_size", 11, r"embed\.embeddings\.weight of \(10, 8\) instead of"),
         ("transformer", "num_hidden_layers", 2, r"missing: transformer_layers\.1"),
-        ("text_encoder", "architectures", ["CLIPTextModel"], "left over: text_projection.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(painter, tmp_path, file, option, value, message):
