@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
@@ -156,10 +155,10 @@ def train(
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
     divide by the number of devices, and FloatingPointError where the loss is not finite.
     """
-    _shardings(config)  # says what is wrong before a folder is made
+    shardings = _shardings(config)  # says what is wrong before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
     with checkpoints.alone(folder):
-        return _train(task, config, folder, settings, watch, given)
+        return _train(task, config, folder, settings, watch, given, shardings)
 
 
 def _train(
@@ -169,8 +168,9 @@ def _train(
     settings: dict[str, Any] | None,
     watch: Watch | None,
     given: Params | None,
+    shardings: tuple[NamedSharding, NamedSharding],
 ) -> Params:
-    everywhere, shared_out = _shardings(config)
+    everywhere, shared_out = shardings
     decides = {"train": _deciding(config)} | (settings or {})
     if hosts.writes():
         _check_settings(folder / "settings.json", decides)
