@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from diffusion.inspection.figures.style import alike, amount, rows_of
 from diffusion.inspection.trace import Trace
 from diffusion.pipeline import Artist
+from diffusion.process import mixing
 from diffusion.process.samplers import guide, table
 
 
@@ -36,7 +37,7 @@ def branches(run: Trace, moments: int = 7) -> Figure:
     for index, answers in zip(indices, both, strict=True):
         x_t, t = run.steps[index].x_t[:1], jnp.full(1, run.steps[index].t)
         for found, answer in zip(believed, answers, strict=True):
-            found.append(artist.decode(artist.process.to_x0(answer, x_t, t))[0])
+            found.append(artist.decode(mixing(artist.process).to_x0(answer, x_t, t))[0])
     conditional, unconditional = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
     colours = alike(
         [*conditional, *unconditional, *guide(unconditional, conditional, run.guidance)]
