@@ -7,29 +7,27 @@ fields of `diffusion.film_settings.FilmFileSettings`.
 import argparse
 import contextlib
 import dataclasses
-import os
 import sys
 import time
-import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
 import jax
 
 import diffusion
 from diffusion import film_files, picture_files, picture_reading
+from diffusion.cli_settings import add_settings, asked
 from diffusion.film_painting import film_file, fitted
 from diffusion.film_settings import FilmFileSettings
+from diffusion.filming import FilmArtist
 from diffusion.painting import paint_files
 from diffusion.runtime import devices, hosts
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.runtime.lasting_stream import Lasting
 from diffusion.settings import PictureSettings
 from diffusion.weights import folder
-
-S = TypeVar("S", bound=PictureSettings)
 
 PAINT_HELP = """\
 Paint pictures of a sentence, in English or Turkish.
@@ -168,29 +166,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_settings(
-    parser: argparse.ArgumentParser, kind: type[PictureSettings], without: Sequence[str] = ()
-) -> None:
-    """The prompt, and an argument for each field that says what it is called.
-
-    Left out is None, so that `--again` can tell it from a default that was given.
-    """
-    parser.add_argument("prompt", nargs="?", help='what to paint; "" lets the model choose')
-    hints = get_type_hints(kind)
-    for entry in dataclasses.fields(kind):
-        if "help" not in entry.metadata or entry.name in without:
-            continue
-        how: dict[str, Any] = {"dest": entry.name, "help": entry.metadata["help"]}
-        if hints[entry.name] is bool:
-            how["action"] = "store_const"
-            how["const"] = True
-        elif entry.name in ("loras", "embeddings"):
-            how |= {"action": "append", "metavar": entry.metadata["metavar"]}
-        else:
-            how |= {"type": plain_type(hints[entry.name]), "metavar": entry.metadata["metavar"]}
-        parser.add_argument(f"--{flag(entry)}", **how)
-
-
 def add_paint(paint: argparse.ArgumentParser) -> None:
     add_settings(paint, PictureSettings)
     paint.add_argument(
@@ -211,15 +186,6 @@ def add_paint(paint: argparse.ArgumentParser) -> None:
         smaller="choose a lower --count, --width, --height or --zoom; on an accelerator also "
         "--dtype bfloat16",
     )
-
-
-def flag(entry: dataclasses.Field[Any]) -> str:
-    return str(entry.metadata.get("flag") or entry.name.replace("_", "-"))
-
-
-def plain_type(hint: Any) -> Any:
-    """int of `int | None`."""
-    return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 
 def add_film(film: argparse.ArgumentParser) -> None:
@@ -338,19 +304,9 @@ def run_paint(options: argparse.Namespace) -> None:
     if not single and options.output.is_dir():
         raise ValueError(f"output {options.output} is a folder; name a .png file that is none")
     began = time.perf_counter()
-    if options.again is None:
-        asked = settings_of(options, PictureSettings)
-    else:
-        asked = settings_in(options, PictureSettings, picture_reading.read_settings)
-    artist = diffusion.load(
-        asked.model,
-        dtype=asked.dtype,
-        loras=asked.loras,
-        vae=asked.vae,
-        tokenizer=asked.tokenizer,
-        embeddings=asked.embeddings,
-    )
-    settings = asked.fitted(artist.config, artist.denoiser.dtype)
+    said = asked(options, PictureSettings, picture_reading.read_settings)
+    artist = loaded(said)
+    settings = said.fitted(artist.config, artist.denoiser.dtype)
     if options.again is None:
         settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
     if more := artist.denoiser.prepared_bytes:
@@ -364,14 +320,11 @@ def run_film(options: argparse.Namespace) -> None:
     if (options.prompt is None) == (options.again is None):
         raise ValueError('give a prompt, such as "a red house, the sun sets", or --again FILM')
     began = time.perf_counter()
-    if options.again is None:
-        asked = settings_of(options, FilmFileSettings)
-    else:
-        asked = settings_in(options, FilmFileSettings, film_files.read_settings)
-    film_files.check_suffix(options.output, asked.strip)
-    artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras, motion=asked.motion)
-    settings = fitted(artist, asked)
-    if settings.walk and not asked.walk:
+    said = asked(options, FilmFileSettings, film_files.read_settings)
+    film_files.check_suffix(options.output, said.strip)
+    artist = loaded(said, motion=said.motion)
+    settings = fitted(artist, said)
+    if settings.walk and not said.walk:
         say(f"note: {artist.config.name} has no motion modules: a walk between two pictures")
     if options.again is None:
         settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
@@ -379,49 +332,9 @@ def run_film(options: argparse.Namespace) -> None:
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
-def settings_of(options: argparse.Namespace, kind: type[S]) -> S:
-    """What was asked for on the command line."""
-    names = [entry.name for entry in dataclasses.fields(kind)]
-    said = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    loras: dict[str, float] = {}
-    for path, strength in map(lora, said.pop("loras", [])):
-        if os.path.realpath(path) in map(os.path.realpath, loras):
-            raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
-        loras[path] = strength
-    if "embeddings" in said:
-        said["embeddings"] = dict(map(embedding, said["embeddings"]))
-    return kind(**said, loras=loras)
-
-
-def settings_in(options: argparse.Namespace, kind: type[S], read: Callable[[Path], S]) -> S:
-    """The settings of the picture or film that is to be painted again."""
-    for entry in dataclasses.fields(kind):
-        if getattr(options, entry.name, None) is not None:
-            name = flag(entry)
-            raise ValueError(f"--again takes the file's own settings; leave out --{name}")
-    settings = read(options.again)
-    if picture_files.digest(settings) != settings.digest:
-        raise ValueError(
-            f"{options.again} was painted from files that have changed since: "
-            + ", ".join(
-                filter(
-                    None, (settings.source, settings.mask, *settings.loras, *settings.embeddings)
-                )
-            )
-        )
-    return settings
-
-
-def embedding(text: str) -> tuple[str, str]:
-    """`cat.safetensors=<cat>` -> the file and its token, "" where it is not said."""
-    path, _, token = text.rpartition("=")
-    return (text, "") if not path or os.path.exists(text) else (path, token)
-
-
-def lora(text: str) -> tuple[str, float]:
-    """`style.safetensors=0.7` -> the file and its strength, 1 where it is not said."""
-    path, _, strength = text.rpartition("=")
-    try:
-        return (path, float(strength)) if path else (text, 1.0)
-    except ValueError:
-        return text, 1.0
+def loaded(settings: PictureSettings, **more: Any) -> FilmArtist:
+    """The model of settings, with all that they name for it."""
+    names = ("dtype", "loras", "vae", "tokenizer", "embeddings")
+    return diffusion.load(
+        settings.model, **{name: getattr(settings, name) for name in names}, **more
+    )

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import load_file, save_file
 
 import diffusion
-from diffusion import cli, painting
+from diffusion import cli, cli_settings, painting
 from diffusion.config import garden
 from diffusion.config_text import override
 from diffusion.film_settings import FilmFileSettings
@@ -365,7 +365,7 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
     assert (settings.loras, settings.dtype) == ({"a=b.safetensors": 0.5}, "bfloat16")
     assert cli.main(["paint", "--again", "one.png", "--output", "two.png"]) == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert cli.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
+    assert cli_settings.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
      ("0.7", "0.7", 1.0), ("=0.7", "=0.7", 1.0)],
 )  # fmt: skip
 def test_a_lora_and_its_strength(text, file, strength):
-    assert cli.lora(text) == (file, strength)
+    assert cli_settings.lora(text) == (file, strength)
 
 
 def test_a_prompt_is_needed(paint, capsys):
@@ -532,7 +532,7 @@ def test_the_examples_of_the_help_can_be_typed(example):
     options = cli.build_parser().parse_args(shlex.split(example)[1:])
     kinds = {cli.run_paint: PictureSettings, cli.run_film: FilmFileSettings}
     if options.run in kinds and options.again is None:
-        assert cli.settings_of(options, kinds[options.run]).prompt == options.prompt
+        assert cli_settings.settings_of(options, kinds[options.run]).prompt == options.prompt
     for setting in getattr(options, "set", []):
         if setting.startswith("model."):
             override(garden(), [setting.removeprefix("model.")])
@@ -584,7 +584,7 @@ def test_every_option_reaches_its_field():
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
     embeddings = {"cat.safetensors": "<cat>", "hat.safetensors": ""}
     expected = PictureSettings("a house", **said, strip=True, loras=loras, embeddings=embeddings)
-    assert cli.settings_of(parsed, PictureSettings) == expected
+    assert cli_settings.settings_of(parsed, PictureSettings) == expected
     unsaid = {"first", "digest", "index"}
     defaults = dataclasses.asdict(PictureSettings("a house"))
     for name, value in dataclasses.asdict(expected).items():
@@ -593,7 +593,7 @@ def test_every_option_reaches_its_field():
 
 def test_what_is_left_out_is_left_to_the_settings():
     parsed = cli.build_parser().parse_args(["paint", ""])
-    assert cli.settings_of(parsed, PictureSettings) == PictureSettings("")
+    assert cli_settings.settings_of(parsed, PictureSettings) == PictureSettings("")
 
 
 def test_module_runs_as_a_program():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+import diffusion
 from diffusion import cli, film_files
 from diffusion.film_files import durations, read_settings, save
 from diffusion.film_settings import FilmFileSettings
@@ -172,3 +173,32 @@ def test_mistakes_on_the_command_line_are_named(
     model = () if "--again" in arguments or not arguments else ("--model", shallow_folder)
     assert run(*arguments, *model) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_film_s_model_has_all_that_was_given_for_it(monkeypatch, tmp_path):
+    given = {}
+
+    def load(model, **more):
+        given.update(more, model=model)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(diffusion, "load", load)
+    command = [
+        "film",
+        "a house",
+        "--model",
+        "sd",
+        "--vae",
+        "v",
+        "--tokenizer",
+        "t",
+        "--motion",
+        "m",
+    ]
+    command += ["--motion", "m", "--embedding", "cat.safetensors=<cat>"]
+    command += ["--output", str(tmp_path / "film.gif")]
+    assert cli.main(command) == 1
+    assert given == {
+        "model": "sd", "dtype": None, "loras": {}, "vae": "v", "tokenizer": "t", "motion": "m",
+        "embeddings": {"cat.safetensors": "<cat>"},
+    }  # fmt: skip

@@ -21,7 +21,7 @@ LEVELS = (  # from the ground up; what stands in one line may not import one ano
     ("pipeline",),
     ("filming",),
     ("loading",),
-    ("training", "painting"),
+    ("training", "painting", "cli_settings"),
     ("film_painting",),
     ("inspection", "evaluation"),
     ("course", "cli"),
