@@ -6,7 +6,6 @@ as in our own. What reads a record needs no PyTorch: `motion_blocks`.
 
 from __future__ import annotations
 
-import gc
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -33,7 +32,7 @@ from diffusion.weights import adapter
 from parity import motion_blocks, reference
 from parity.blocks import Record, nhwc, save_record
 from parity.motion_blocks import FILM, FRAMES
-from parity.reference import GAINS, call, randomise
+from parity.reference import GAINS, call, kept, randomise
 from parity.rows import Row, compare
 
 BOUND = 5e-5  # of a film: every step hands its rounding on to the next
@@ -130,14 +129,9 @@ def folded(films: torch.Tensor) -> torch.Tensor:
 def sections(seed: int, *, tiny: bool) -> Iterator[tuple[str, Iterable[Row]]]:
     """Each network module by module, and whether saving changes a tensor."""
     for name, model in (TINY if tiny else FULL).items():
-        with tempfile.TemporaryDirectory() as place:
-            theirs: Any = build(model, seed, tiny=tiny)
-            save(theirs, model, Path(place))
-            found = record(theirs, model, seed)
-            del theirs
-            gc.collect()
+        with kept(build, save, record, model, seed, tiny=tiny) as (place, found):
             size = "tiny" if tiny else "full size"
-            yield f"motion, {name}, {size}", motion_blocks.rows(Path(place), found)
+            yield f"motion, {name}, {size}", motion_blocks.rows(place, found)
     if tiny:
         yield "films, tiny", _films(seed)
 

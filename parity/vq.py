@@ -24,22 +24,13 @@ PART = dvae.ARCHITECTURE.folder
 SEED = 1  # of the weights and inputs that are recorded
 
 
-def _options(*widths: int, **more: Any) -> dict[str, Any]:
-    levels = len(widths)
-    return {
-        "block_out_channels": widths,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "norm_num_groups": 2,
-        **more,
-    }
-
-
 TINY: Mapping[str, dict[str, Any]] = {
-    "celebahq": _options(4, 8, 12, layers_per_block=2, num_vq_embeddings=32, scaling_factor=1.0),
-    "amused": _options(
-        4, 8, latent_channels=6, vq_embed_dim=5, num_vq_embeddings=24, lookup_from_codebook=True,
-        mid_block_add_attention=False, scaling_factor=0.18215,
+    "celebahq": reference.autoencoder(
+        4, 8, 12, layers_per_block=2, norm_num_groups=2, num_vq_embeddings=32, scaling_factor=1.0
+    ),
+    "amused": reference.autoencoder(
+        4, 8, norm_num_groups=2, latent_channels=6, vq_embed_dim=5, num_vq_embeddings=24,
+        lookup_from_codebook=True, mid_block_add_attention=False, scaling_factor=0.18215,
     ),
 }  # fmt: skip
 

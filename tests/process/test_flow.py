@@ -15,21 +15,10 @@ from diffusion.process.sampling import finished, one_step, sample
 
 FLOW = RectifiedFlow(RectifiedFlowConfig())
 SHIFTED = RectifiedFlow(RectifiedFlowConfig(shift=3.0))
-SHAPE = (4, 2, 3, 4)
 T = jnp.asarray([0.0, 250.5, 700.0, 1000.0])
 NAMES = [name for name in samplers.SAMPLERS if name != "heun"]
 TRIANGLE = np.float32([(-1.0, 0.0), (1.0, 0.5), (0.3, -0.9)]).reshape(3, 1, 1, 2)
 SPACINGS = ("leading", "trailing")  # "karras" is of the other process
-
-
-@pytest.fixture
-def latents() -> jax.Array:
-    return jax.random.normal(jax.random.key(0), SHAPE)
-
-
-@pytest.fixture
-def noise() -> jax.Array:
-    return jax.random.normal(jax.random.key(1), SHAPE)
 
 
 def levels_of(table: samplers.SamplerTable, flow: RectifiedFlow) -> tuple[np.ndarray, ...]:

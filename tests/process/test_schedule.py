@@ -11,18 +11,7 @@ from diffusion.config import VariancePreservingConfig
 from diffusion.process import Process, VariancePreserving, process, schedule
 
 CONFIG = VariancePreservingConfig()
-SHAPE = (4, 2, 3, 4)
 ALPHA_BAR = jnp.asarray(schedule.alpha_bars(CONFIG)[[0, 250, 700, 999]])
-
-
-@pytest.fixture
-def latents() -> jax.Array:
-    return jax.random.normal(jax.random.key(0), SHAPE)
-
-
-@pytest.fixture
-def noise() -> jax.Array:
-    return jax.random.normal(jax.random.key(1), SHAPE)
 
 
 def test_the_numbers_of_stable_diffusion():
