@@ -24,7 +24,7 @@ from benchmarks.peers import as_theirs, device, formed, network, pair
 from benchmarks.roofline import counted
 from benchmarks.timing import Call, Options, Side, Work
 from diffusion import painting
-from diffusion.config import sd_v1
+from diffusion.presets import sd_v1
 from diffusion.runtime.programs import Network, Program
 from diffusion.settings import PictureSettings
 from diffusion.stages.noisy_latent import initial_noise, picture_keys

@@ -13,12 +13,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffusion.atomic_write import atomic_write
-from diffusion.config import garden64
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.evaluation import judge
 from diffusion.evaluation.evaluate import answered, joined, marks, painted
 from diffusion.evaluation.questions import LANGUAGES, questions
 from diffusion.pipeline import Artist
+from diffusion.presets import garden64
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.runtime.devices import described
 from diffusion.runtime.parameters import Params

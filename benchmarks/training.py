@@ -20,7 +20,8 @@ from diffusion.datasets.garden import render, sample_scenes
 from diffusion.pipeline import Artist
 from diffusion.runtime.programs import Network
 from diffusion.training import autoencoder, denoiser
-from diffusion.training.loop import TrainConfig, init_state, make_step
+from diffusion.training.loop import init_state, make_step
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.folder import find
 
 # In a row for one measurement, as a training takes them. After a rest the first is slow: memory

@@ -1,24 +1,27 @@
-"""The front door: `diffusion paint`, `diffusion train` and `diffusion evaluate`.
+"""The front door: `diffusion paint`, `film`, `train` and `evaluate`.
 
-The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`.
+The arguments of `paint` are the fields of `diffusion.settings.PictureSettings`, those of `film` the
+fields of `diffusion.film_settings.FilmFileSettings`.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import os
 import sys
 import time
-import types
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import jax
 
 import diffusion
-from diffusion import picture_files, picture_reading
+from diffusion import film_files, picture_files, picture_reading
+from diffusion.cli_settings import add_settings, asked
+from diffusion.film_painting import film_file, fitted
+from diffusion.film_settings import FilmFileSettings
+from diffusion.filming import FilmArtist
 from diffusion.painting import paint_files
 from diffusion.runtime import devices, hosts
 from diffusion.runtime.compilation_cache import keep_compilations
@@ -39,14 +42,32 @@ Paint pictures of a sentence, in English or Turkish.
   diffusion paint "a castle by a lake" --model stable-diffusion-v1-5 --width 768 --height 512
   diffusion paint --again picture.png
 
---model takes the garden, which ships, a folder of `diffusion train`, or a folder with the official
-weights of Stable Diffusion 1.x or 2.x in the layout of Hugging Face (model_index.json, unet/, vae/,
-text_encoder/, tokenizer/, scheduler/; safetensors).
+--model takes the garden, which ships, a folder of `diffusion train`, or Stable Diffusion 1 or 2:
+a folder in the layout of Hugging Face (model_index.json, unet/, vae/, text_encoder/, tokenizer/,
+scheduler/; safetensors), a single .safetensors file, or a repository that is in the local cache.
 
 The garden model knows houses and what stands around them: colours of house, roof, door and flowers;
 gabled, flat or domed roofs; up to three oaks, pines, poplars or apple trees; day, sunset and night,
 sun or moon left, right or in the middle; the seasons; clouds, rain and snow; oil painting and
 pencil sketch. What you do not name is free: ask for another --seed and see.
+"""
+
+FILM_HELP = """\
+Paint a film of a sentence.
+
+  diffusion film "a red house with two trees, the sun sets"
+  diffusion film "a house in the snow" --frames 32 --fps 12 --output snow.webp
+  diffusion film "a house, day" --to "a house at night" --output evening.mp4
+  diffusion film "the clouds drift to the left" --from picture.png
+  diffusion film "a white house" --loop --strip --output strip.png
+  diffusion film "a red house" --walk --to "a blue house in winter"
+  diffusion film "a castle by a lake" --model stable-diffusion-v1-5 --motion animatediff-v1-5-2
+  diffusion film --again film.gif
+
+Motion modules let frames look at each other: the model's own (motion_adapter/ in its folder), or
+--motion, such as AnimateDiff's adapters for SD 1.5 in the layout of Hugging Face. A model that has
+none, or --walk, gives a walk: what lies between two pictures, of two sentences (--to) or seeds
+(--to-seed). Nothing moves in it; one picture becomes another.
 """
 
 TRAIN_HELP = """\
@@ -58,7 +79,9 @@ command goes on where it was.
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train dit --start garden --output runs/dit
+  diffusion train masked --start runs/dvae --output runs/masked
   diffusion train distill --start garden --output runs/fast
+  diffusion train motion --start garden --output runs/film
   diffusion train autoencoder --output runs/sample
   diffusion paint "a red house" --model runs/garden
 
@@ -112,7 +135,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """A text whose control characters are escaped: a stranger's file may have told it."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -130,27 +160,14 @@ def build_parser() -> argparse.ArgumentParser:
         )
 
     add_paint(command("paint", "paint pictures of a sentence", PAINT_HELP))
+    add_film(command("film", "paint a film of a sentence", FILM_HELP))
     add_train(command("train", "train a model from nothing", TRAIN_HELP))
     add_evaluate(command("evaluate", "judge the pictures of a model of the garden", EVALUATE_HELP))
     return parser
 
 
 def add_paint(paint: argparse.ArgumentParser) -> None:
-    paint.add_argument("prompt", nargs="?", help='what to paint; "" lets the model choose')
-    hints = get_type_hints(PictureSettings)
-    # Left out is None, so that `--again` can tell it from a default that was given.
-    for entry in dataclasses.fields(PictureSettings):
-        if "help" not in entry.metadata:
-            continue
-        how: dict[str, Any] = {"dest": entry.name, "help": entry.metadata["help"]}
-        if hints[entry.name] is bool:
-            how["action"] = "store_const"
-            how["const"] = True
-        elif entry.name == "loras":
-            how |= {"action": "append", "metavar": entry.metadata["metavar"]}
-        else:
-            how |= {"type": plain_type(hints[entry.name]), "metavar": entry.metadata["metavar"]}
-        paint.add_argument(f"--{flag(entry)}", **how)
+    add_settings(paint, PictureSettings)
     paint.add_argument(
         "--output",
         type=Path,
@@ -171,20 +188,29 @@ def add_paint(paint: argparse.ArgumentParser) -> None:
     )
 
 
-def flag(entry: dataclasses.Field[Any]) -> str:
-    return str(entry.metadata.get("flag") or entry.name)
-
-
-def plain_type(hint: Any) -> Any:
-    """int of `int | None`."""
-    return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+def add_film(film: argparse.ArgumentParser) -> None:
+    add_settings(film, FilmFileSettings, without=("count", "mask"))
+    film.add_argument(
+        "--output",
+        type=Path,
+        default=Path("film.gif"),
+        metavar="FILE",
+        help="a .gif, .webp, .png or .mp4 file; .mp4: pip install 'diffusion[film]' (%(default)s)",
+    )
+    film.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILM",
+        help="paint a film of `diffusion film` again, with the settings found in it",
+    )
+    film.set_defaults(run=run_film, smaller="choose fewer --frames, or a lower --width or --height")
 
 
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
-        help="tokenizer, text, vae, unet or dit, or all of a model in this order; judge; distill; "
-        "autoencoder",
+        help="tokenizer, text, vae, unet, dit or masked, or all of a model in this order; motion; "
+        "distill; judge; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -196,8 +222,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--start",
         metavar="MODEL",
-        help="begin the vae, unet or dit with the weights of this model, and a new OUTPUT as its "
-        "copy; with another denoiser: a copy of the rest; distill: the teacher",
+        help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
+        "another denoiser: a copy of the rest; distill: the teacher; motion: what moves",
     )
     train.add_argument(
         "--set",
@@ -278,9 +304,9 @@ def run_paint(options: argparse.Namespace) -> None:
     if not single and options.output.is_dir():
         raise ValueError(f"output {options.output} is a folder; name a .png file that is none")
     began = time.perf_counter()
-    asked = settings_of(options) if options.again is None else settings_in(options)
-    artist = diffusion.load(asked.model, dtype=asked.dtype, loras=asked.loras)
-    settings = asked.fitted(artist.config, artist.denoiser.dtype)
+    said = asked(options, PictureSettings, picture_reading.read_settings)
+    artist = loaded(said)
+    settings = said.fitted(artist.config, artist.denoiser.dtype)
     if options.again is None:
         settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
     if more := artist.denoiser.prepared_bytes:
@@ -289,37 +315,26 @@ def run_paint(options: argparse.Namespace) -> None:
     say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
-def settings_of(options: argparse.Namespace) -> PictureSettings:
-    """What was asked for on the command line."""
-    names = [entry.name for entry in dataclasses.fields(PictureSettings)]
-    said = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    loras: dict[str, float] = {}
-    for path, strength in map(lora, said.pop("loras", [])):
-        if os.path.realpath(path) in map(os.path.realpath, loras):
-            raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
-        loras[path] = strength
-    return PictureSettings(**said, loras=loras)
+def run_film(options: argparse.Namespace) -> None:
+    devices.check()
+    if (options.prompt is None) == (options.again is None):
+        raise ValueError('give a prompt, such as "a red house, the sun sets", or --again FILM')
+    began = time.perf_counter()
+    said = asked(options, FilmFileSettings, film_files.read_settings)
+    film_files.check_suffix(options.output, said.strip)
+    artist = loaded(said, motion=said.motion)
+    settings = fitted(artist, said)
+    if settings.walk and not said.walk:
+        say(f"note: {artist.config.name} has no motion modules: a walk between two pictures")
+    if options.again is None:
+        settings = dataclasses.replace(settings, digest=picture_files.digest(settings))
+    film_file(artist, settings, options.output)
+    say(f"wrote {options.output} in {time.perf_counter() - began:.1f} s")
 
 
-def settings_in(options: argparse.Namespace) -> PictureSettings:
-    """The settings of the picture that is to be painted again."""
-    for entry in dataclasses.fields(PictureSettings):
-        if getattr(options, entry.name, None) is not None:
-            name = flag(entry)
-            raise ValueError(f"--again takes the picture's own settings; leave out --{name}")
-    settings = picture_reading.read_settings(options.again)
-    if picture_files.digest(settings) != settings.digest:
-        raise ValueError(
-            f"{options.again} was painted from files that have changed since: "
-            + ", ".join(filter(None, (settings.source, settings.mask, *settings.loras)))
-        )
-    return settings
-
-
-def lora(text: str) -> tuple[str, float]:
-    """`style.safetensors=0.7` -> the file and its strength, 1 where it is not said."""
-    path, _, strength = text.rpartition("=")
-    try:
-        return (path, float(strength)) if path else (text, 1.0)
-    except ValueError:
-        return text, 1.0
+def loaded(settings: PictureSettings, **more: Any) -> FilmArtist:
+    """The model of settings, with all that they name for it."""
+    names = ("dtype", "loras", "vae", "tokenizer", "embeddings")
+    return diffusion.load(
+        settings.model, **{name: getattr(settings, name) for name in names}, **more
+    )

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8
+from diffusion.process import Process
 from diffusion.runtime.programs import Network
 from diffusion.settings import Image, Mask, Resolved
 
@@ -16,7 +17,8 @@ from diffusion.settings import Image, Mask, Resolved
 class Conditioning(NamedTuple):
     """All that a painting begins with, but for the noise."""
 
-    context: Float[Array, "k n d"]  # of the prompt; k = 2: and of the negative prompt
+    # Of the prompt; k = 2: and of the negative prompt. (k, b, n, d): one for each of the pictures.
+    context: Float[Array, "k *b n d"]
     guidance: np.float32
     seed: np.uint32
     known: Float[Array, "1 h w z"]  # the latent of a given image; zeros if there is none
@@ -25,8 +27,16 @@ class Conditioning(NamedTuple):
     from_image: bool  # does the painting begin with the image under noise?
 
 
+def words_for(context: Float[Array, "k *b n d"], count: int) -> Float[Array, "kb n d"]:
+    """The context of each of `count` pictures, all of a branch side by side."""
+    if context.ndim == 3:
+        return jnp.repeat(context, count, axis=0)
+    return context.reshape(-1, *context.shape[2:])
+
+
 def condition(
     config: ModelConfig,
+    process: Process,
     autoencoder: Network,
     context: Float[Array, "k n d"],
     asked: Resolved,
@@ -43,7 +53,7 @@ def condition(
     if mask is not None:  # a latent is painted where any of its pixels is
         painted = np.asarray(mask.reshape(h, side, w, side).any(axis=(1, 3)))[None, ..., None]
     if image is not None:
-        known = autoencoder.encode(from_uint8(image)[None], key)
+        known = process.encode(autoencoder, jnp.asarray(from_uint8(image)[None]), key)
     extra = jnp.zeros((1, h, w, 0))
     if config.inpaints:
         kept = np.zeros((*size, 3), np.float32) if image is None else from_uint8(image)

@@ -1,22 +1,17 @@
-"""Configuration is data: one frozen dataclass a part, and presets for whole models.
-
-The garden model and the official Stable Diffusion models differ in these numbers and in nothing
-else. Sources for the presets: Rombach et al. 2022, and the public configuration files of SD 1.x
-and 2.x.
-"""
+"""Configuration is data: one frozen dataclass a part. `diffusion.presets` has whole models."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from diffusion.config_checks import check_sizes
+from diffusion.config_codes import MaskingConfig, check_codes
 
 LARGEST_GUIDANCE = 100.0  # far beyond what makes sense, and far below what overflows
 LARGEST_SIDE = 8192  # of a picture, in pixels
-LARGEST_NUMBER = 2**20  # of anything in a network
-DEEPEST = 128  # layers, which Flax traces one by one
 PREDICTIONS = ("epsilon", "v")  # the noise, the velocity
 BETA_RULES = ("scaled_linear", "linear")  # the square roots are evenly spaced; they themselves
 
@@ -33,6 +28,7 @@ class TextEncoderConfig:
     mlp_width: int = 3072
     activation: str = "quick_gelu"  # SD 1.x; SD 2.x uses the exact "gelu"
     eps: float = 1e-5
+    summary: bool = False  # as aMUSEd's: what the last layer hears, and a row that sums it all up
 
 
 @runtime_checkable
@@ -73,7 +69,7 @@ class UNetConfig:
     linear_projection: bool = False  # in files: the transformers' projections, as SD 2.x has them
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         first = self.block_out_channels[0]
         if first % 2:
             raise ValueError(
@@ -91,7 +87,7 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        return int(2 ** (len(self.block_out_channels) - 1))
+        return 1  # odd maps are halved, and come back to their own size
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class DiTConfig:
     learned_variance: bool = True  # are as many channels again predicted, which nobody here uses?
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.width % 4:
             raise ValueError(
                 f"heads times head_width is {self.width}; give a multiple of 4, as row and column "
@@ -162,7 +158,7 @@ class _Levels:
     block_out_channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
 
     @property
     def downscale(self) -> int:
@@ -191,6 +187,7 @@ class DVAEConfig(_Levels):
     norm_groups: int = 32
     middle_attention: bool = True  # does the coarsest level look around?
     inner_channels: int | None = None  # of encoder and decoder; None: those of a code
+    from_zero: bool = False  # are pixel values in [0, 1] (aMUSEd), not in [-1, 1]?
     scaling_factor: float = 1.0  # latents times this have unit variance; measured after training
 
 
@@ -232,7 +229,7 @@ class VariancePreservingConfig:
     prediction: str = "epsilon"  # what the denoiser says: one of `PREDICTIONS`
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         for name, known in (("prediction", PREDICTIONS), ("beta_rule", BETA_RULES)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -248,7 +245,7 @@ class RectifiedFlowConfig:
     shift: float = 1.0  # above 1, more of the steps are where the noise is (large pictures need it)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if not 0.0 < self.shift < math.inf:
             raise ValueError(f"shift is {self.shift}; give a number above 0, such as 1 or 3")
 
@@ -280,17 +277,25 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         if self.denoiser.context_width != self.text_encoder.width:
             raise ValueError("denoiser.context_width must equal text_encoder.width")
         z = self.denoiser.latent_channels
-        if z != self.autoencoder.latent_channels:
+        if isinstance(self.process, MaskingConfig) or hasattr(self.denoiser, "codes"):
+            check_codes(self)
+        elif z != self.autoencoder.latent_channels:
             raise ValueError("denoiser.latent_channels must equal autoencoder.latent_channels")
+        if self.text_encoder.summary and not hasattr(self.denoiser, "codes"):
+            raise ValueError(
+                "text_encoder.summary is for a denoiser that fills in codes; another takes the "
+                "words alone"
+            )
         if self.denoiser.in_channels not in (z, 2 * z + 1):
             raise ValueError(f"denoiser.in_channels must be {z}, or {2 * z + 1} for inpainting")
         if self.image_size % self.unit:
             raise ValueError(
-                "image_size must be divisible by every downsampling of autoencoder and denoiser"
+                f"image_size is {self.image_size}; give a multiple of {self.unit}, as autoencoder "
+                "and denoiser need it"
             )
 
     @property
@@ -306,109 +311,3 @@ class ModelConfig:
     def inpaints(self) -> bool:
         """Was the denoiser trained to see a mask and the picture around it?"""
         return self.denoiser.in_channels != self.denoiser.latent_channels
-
-
-def _check_sizes(config: Any, prefix: str = "") -> None:
-    """Raises ValueError where a whole number, of whatever it is, is below 1 or absurdly large."""
-    for field_ in dataclasses.fields(config):
-        name, entry = prefix + field_.name, getattr(config, field_.name)
-        if dataclasses.is_dataclass(entry):
-            _check_sizes(entry, name + ".")
-        numbers = entry if isinstance(entry, tuple) else (entry,)
-        whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
-        if not numbers or min(whole, default=1) < 1:
-            raise ValueError(f"{name} is {entry}; give whole numbers from 1 on")
-        most = DEEPEST if field_.name.startswith("layers") else LARGEST_NUMBER
-        if max(whole, default=1) > most or len(numbers) > DEEPEST:
-            raise ValueError(f"{name} is {entry}; give {most} at most")
-
-
-def garden() -> ModelConfig:
-    """The model that ships with the repository: 128x128 pictures, 16x16x12 latents."""
-    smaller = garden64()
-    return dataclasses.replace(
-        smaller,
-        name="garden",
-        image_size=128,
-        denoiser=dataclasses.replace(smaller.denoiser, in_channels=12, latent_channels=12),
-        autoencoder=dataclasses.replace(
-            smaller.autoencoder, latent_channels=12, block_out_channels=(16, 16, 32, 64)
-        ),
-        sampling=SamplingConfig("dpm++2m", 8, "trailing"),
-    )
-
-
-def garden64() -> ModelConfig:
-    """A smaller one, for the lessons and for tests: 64x64 pictures, 16x16x4 latents."""
-    return ModelConfig(
-        name="garden64",
-        image_size=64,
-        guidance=3.0,
-        text_encoder=TextEncoderConfig(
-            vocab_size=1024, width=128, layers=3, heads=4, mlp_width=512
-        ),
-        denoiser=UNetConfig(
-            block_out_channels=(32, 64, 128),
-            layers_per_block=1,
-            attention=(True, True, False),
-            heads=(1, 2, 4),
-            context_width=128,
-            norm_groups=16,
-            linear_projection=True,
-        ),
-        autoencoder=VAEConfig(
-            block_out_channels=(16, 32, 64), layers_per_block=1, norm_groups=8, scaling_factor=1.0
-        ),
-        process=VariancePreservingConfig(prediction="v"),
-    )
-
-
-def garden_dit() -> ModelConfig:
-    """The smaller garden's text encoder and VAE, and a diffusion transformer for its U-Net."""
-    return dataclasses.replace(
-        garden64(),
-        name="garden-dit",
-        denoiser=DiTConfig(
-            layers=8,
-            heads=6,
-            head_width=32,
-            context_width=128,
-            sample_size=16,
-            learned_variance=False,
-        ),
-    )
-
-
-def garden_dvae() -> ModelConfig:
-    """The smaller garden with a discrete autoencoder: 256 codes of 1,024 a picture."""
-    discrete = DVAEConfig(
-        latent_channels=4,
-        codes=1024,
-        block_out_channels=(16, 32, 64),
-        layers_per_block=1,
-        norm_groups=8,
-    )
-    return dataclasses.replace(garden64(), name="garden-dvae", autoencoder=discrete)
-
-
-def sd_v1() -> ModelConfig:
-    """Stable Diffusion 1.1 to 1.5."""
-    return ModelConfig()
-
-
-def sd_v2_base() -> ModelConfig:
-    """Stable Diffusion 2.0-base and 2.1-base: OpenCLIP text encoder, 512x512, predicts epsilon."""
-    return ModelConfig(
-        name="sd-v2-base",
-        text_encoder=TextEncoderConfig(
-            width=1024, layers=23, heads=16, mlp_width=4096, activation="gelu"
-        ),
-        denoiser=UNetConfig(heads=(5, 10, 20, 20), context_width=1024, linear_projection=True),
-    )
-
-
-def sd_v2() -> ModelConfig:
-    """Stable Diffusion 2.0 and 2.1: as the base model, but 768x768 and predicting v."""
-    return dataclasses.replace(
-        sd_v2_base(), name="sd-v2", image_size=768, process=VariancePreservingConfig(prediction="v")
-    )

@@ -1,16 +1,24 @@
-"""From a model's name or folder to an artist."""
+"""From a model's name, folder or file to an artist."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from diffusion.film import MotionModules
+from diffusion.filming import FilmArtist
 from diffusion.kernels.device import has_bfloat16
-from diffusion.pipeline import Artist
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
-from diffusion.weights import folder
+from diffusion.weights import adapter, folder, single_file
 from diffusion.weights.architectures import SLOTS, structure
+from diffusion.weights.architectures.motion import check_fits
+from diffusion.weights.embeddings import open_all, with_rows
 from diffusion.weights.lora import LoRA
+from diffusion.weights.opened import OpenModel
+from diffusion.weights.options import naming
+from diffusion.weights.other_vae import open_vae
 
 
 def load(
@@ -18,42 +26,87 @@ def load(
     *,
     dtype: str | None = None,
     loras: Mapping[str, float] | None = None,
-) -> Artist:
-    """Load a model: the name of one that ships ("garden"), or a folder of SD 1.x or 2.x.
+    vae: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    embeddings: Mapping[str, str] | None = None,
+    motion: str | Path | None = None,
+) -> FilmArtist:
+    """Load a model: the name of one that ships ("garden"), or one of SD 1.x or 2.x.
 
     Args:
-        model: a name, or a folder in the layout of Hugging Face's diffusers.
+        model: a name, a folder in the layout of Hugging Face's diffusers, a single file with the
+            original names, or a repository ("org/name") in the local Hugging Face cache.
         dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
             "float16". None: bfloat16 where the device multiplies in it, float32 elsewhere.
         loras: LoRA files (safetensors) to merge into the weights, each with its strength.
+        vae: a folder or a file with another VAE.
+        tokenizer: a folder with another tokenizer; a single file comes without.
+        embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
+            for the one that the file says.
+        motion: a motion adapter for films, in the layout of diffusers. None: the model's own, if
+            its folder has a motion_adapter/.
 
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
+    What lies there and is not used, a warning tells.
     """
     dtype = dtype or ("bfloat16" if has_bfloat16() else "float32")
     place = folder.find(model)
-    config = folder.load_config(place)
-    tokenizer = folder.load_tokenizer(place)
+    opened = _open(place, vae, tokenizer)
+    config, weights = opened.config, opened.weights
     text = config.text_encoder
-    if (tokenizer.vocab_size, tokenizer.length) != (text.vocab_size, text.length):
-        raise ValueError(
-            f"{place / 'tokenizer'} has {tokenizer.vocab_size} tokens and rows of "
-            f"{tokenizer.length}, text_encoder/config.json says {text.vocab_size} and "
-            f"{text.length}; use the files of one model"
-        )
-    weights = {slot: folder.open_part(place, config, slot) for slot in SLOTS}
-    opened = [
+    words = open_all(embeddings or {}, opened.tokenizer, text.width)
+    tokens = [token for embedding in words for token in embedding.tokens]
+    config = replace(config, text_encoder=replace(text, vocab_size=text.vocab_size + len(tokens)))
+    if opened.note:
+        warnings.warn(opened.note, stacklevel=2)
+    changes = [
         LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
         for path, strength in (loras or {}).items()
     ]
 
     def network(slot: str) -> Network:
         form, _ = structure(getattr(config, slot))
-        read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in opened])
-        if slot == "denoiser":  # it is called most often
+        read = partial(weights[slot].read, dtype, [lora.adjust(slot) for lora in changes])
+        if slot == "text_encoder" and words:
+            found = Network(form, lambda: with_rows(read(), words))
+        elif slot == "denoiser":  # it is called most often
             found = Network(form, read, partial(prepare, form, positions=config.latent_size**2))
         else:
             found = Network(form, read)
         found.params  # noqa: B018 (what is wrong with the numbers should be known now)
         return found
 
-    return Artist(config, tokenizer, *map(network, SLOTS))
+    networks = {slot: network(slot) for slot in SLOTS}
+    artist = FilmArtist(config, opened.tokenizer.extended(tokens), **networks)
+    if motion is not None or (place / adapter.FOLDER).exists():
+        artist.motion = _motion(Path(motion or place), artist, dtype)
+    return artist
+
+
+def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:
+    """An adapter for an artist's denoiser; its numbers are read when a film is painted."""
+    config = adapter.load_config(place)
+    with naming(adapter.find(place)):
+        check_fits(config, artist.config.denoiser)
+    weights = adapter.open_adapter(place, config)
+    form, _ = structure(config)
+    modules = Network(form, partial(adapter.read_adapter, weights, config, dtype))
+    return MotionModules(config, modules, artist.denoiser)
+
+
+def _open(place: Path, vae: str | Path | None, tokenizer: str | Path | None) -> OpenModel:
+    """The files of a model, checked against each other."""
+    own = None if tokenizer is None else Path(tokenizer).expanduser()
+    open_model = single_file.open_model if place.is_file() else folder.open_model
+    found = open_model(place, own, vae=vae is not None)
+    text, words = found.config.text_encoder, found.tokenizer
+    if (words.vocab_size, words.length) != (text.vocab_size, text.length):
+        raise ValueError(
+            f"{own or place / 'tokenizer'} has {words.vocab_size} tokens and rows of "
+            f"{words.length}, text_encoder/config.json says {text.vocab_size} and "
+            f"{text.length}; use the files of one model"
+        )
+    if vae is None:
+        return found
+    config, weights = open_vae(Path(vae), found.config)
+    return replace(found, config=config, weights={**found.weights, "autoencoder": weights})

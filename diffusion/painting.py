@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def paint_files(artist: Artist, settings: PictureSettings, output: Path, single:
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
     paths = [output / name for name in names]
     keep_sources(settings, paths)
+    if single and settings.index is None:
+        tell_of_others(output, paths)
     picture_files.check_writable(output if single else output.parent)
     images = paint(artist, settings, image_and_mask)
     for path, index in zip(paths, indices, strict=True):
@@ -55,6 +58,17 @@ def keep_sources(settings: PictureSettings, paths: Sequence[Path]) -> None:
                 f"{needed} would be replaced, and the new picture begins with it; name another "
                 "--output"
             )
+
+
+def tell_of_others(output: Path, paths: Sequence[Path]) -> None:
+    """Warns of pictures of an earlier, longer series that stay in the folder."""
+    others = {path for path in output.glob("[0-9][0-9][0-9][0-9].png") if path not in paths}
+    if others:
+        warnings.warn(
+            f"{output} holds {len(others)} other pictures ({min(others).name} to "
+            f"{max(others).name}), which stay beside the new ones",
+            stacklevel=2,
+        )
 
 
 def given(artist: Artist, settings: PictureSettings) -> Given:

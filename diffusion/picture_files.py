@@ -35,7 +35,9 @@ def digest(settings: PictureSettings) -> str | None:
 
     Raises ValueError that names a file that cannot be read.
     """
-    paths = [settings.source, settings.mask, *sorted(settings.loras)]
+    paths = [settings.source, settings.mask, *sorted(settings.loras), *sorted(settings.embeddings)]
+    if settings.vae is not None and not Path(settings.vae).is_dir():
+        paths.append(settings.vae)
     found = hashlib.sha256()
     for path in filter(None, paths):
         try:

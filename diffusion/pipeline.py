@@ -12,22 +12,23 @@ architecture fills either slot.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Integer, Key, Real, UInt8
+from jaxtyping import Array, Float, Integer, Key, Real, Shaped, UInt8
 
-from diffusion.conditioning import Conditioning, condition
+from diffusion.conditioning import Conditioning, condition, words_for
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8, to_uint8
 from diffusion.process import Process, process
-from diffusion.process.samplers import SamplerTable, guide, table
+from diffusion.process.samplers import Table, guide, table
 from diffusion.process.sampling import Step, one_step, sample
 from diffusion.runtime.parameters import Params, cast
 from diffusion.runtime.programs import Network, Program
@@ -40,7 +41,12 @@ from diffusion.weights.folder import save_model
 
 BATCH = 8  # pictures painted side by side; a longer series is painted in turns, in bounded memory
 PIXELS = 512 * 512  # at most as many pixels side by side, or a single picture
-Latents: TypeAlias = Float[Array, "b h w z"]
+Latents: TypeAlias = Shaped[Array, "b h w z"]  # or the numbers of codes, with z = 1
+S = TypeVar("S", bound=Settings)
+
+
+class OverflowWarning(UserWarning):
+    """A stage was computed again, in more bits."""
 
 
 class Artist:
@@ -65,7 +71,7 @@ class Artist:
         self.autoencoder = autoencoder
         self.process = process(config.process)
         told = config.denoiser.guidance_width is not None
-        self._advance = Program(denoiser, partial(_advance, self.process, denoiser.structure, told))
+        self._advance = Program(denoiser, partial(advance, self.process, denoiser.structure, told))
         self._begin = jax.jit(_begin, static_argnums=2)
 
     def paint(
@@ -88,7 +94,7 @@ class Artist:
 
         Raises ValueError that names the setting that is out of range.
         """
-        asked, rows = self.resolve(_settings(prompt, settings), image, mask)
+        asked, rows = self.resolve(settings_of(Settings, prompt, settings), image, mask)
         given = self._condition(asked, image, mask)
         batch = self.side_by_side(asked.count, asked.height, asked.width)
         latents = []
@@ -96,6 +102,7 @@ class Artist:
             for step in self._sample(rows, given, first, batch):
                 if on_step is not None:
                     on_step(step)
+            check_finite(step.x_next, "the painted latent", self.denoiser)
             latents.append(step.x_next)
         pictures = np.concatenate([self.decode(part) for part in latents])[: asked.count]
         if mask is None or image is None:
@@ -115,51 +122,57 @@ class Artist:
         The last one's `x_next` is the finished latent. The settings are checked at once, the
         painting goes on as the steps are asked for. Arguments and errors are those of `paint`.
         """
-        asked, rows = self.resolve(_settings(settings, more), image, mask)
+        asked, rows = self.resolve(settings_of(Settings, settings, more), image, mask)
         given = self._condition(asked, image, mask)
         return self._sample(rows, given, asked.first, asked.count)
 
     def resolve(
         self, settings: Settings, image: Image | None = None, mask: Mask | None = None
-    ) -> tuple[Resolved, SamplerTable]:
+    ) -> tuple[Resolved, Table]:
         """The settings with every default filled, and the calls of the denoiser they lead to.
 
         Raises ValueError that names the setting that is out of range.
         """
         asked = settings.resolve(self.config, image, mask)
-        rows = table(
-            asked.sampler,
-            self.process,
-            asked.steps,
-            spacing=asked.spacing,
-            eta=asked.eta,
-            strength=asked.strength,
-        )
-        return asked, rows
+        return asked, table_of(asked, self.process)
 
     def _condition(self, asked: Resolved, image: Image | None, mask: Mask | None) -> Conditioning:
         texts = [asked.prompt, asked.negative]
         if asked.guidance == 1.0 or self.config.denoiser.guidance_width is not None:
             texts = texts[:1]  # one call a step: nothing to push away from
         context = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
-        return condition(self.config, self.autoencoder, context, asked, image, mask)
+        given = condition(self.config, self.process, self.autoencoder, context, asked, image, mask)
+        check_finite(given.context, "the text encoder's context", self.text_encoder)
+        check_finite(given.known, "the picture's latent", self.autoencoder)
+        check_finite(given.extra, "the picture's latent", self.autoencoder)
+        return given
 
-    def _sample(
-        self, rows: SamplerTable, given: Conditioning, first: int, count: int
-    ) -> Iterator[Step]:
-        """`count` pictures side by side, from pure noise to the last step."""
+    def _sample(self, rows: Table, given: Conditioning, first: int, count: int) -> Iterator[Step]:
+        """`count` pictures side by side, from where the process begins to the last step."""
         indices = first + np.arange(count, dtype=np.uint32)
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
-        x_t = noise
+        return self._from(self._advance, self.process, rows, given, keys, noise)
+
+    def _from(
+        self,
+        program: Program,
+        process: Process,
+        rows: Table,
+        given: Conditioning,
+        keys: Key[Array, " b"],
+        noise: Latents,
+    ) -> Iterator[Step]:
+        """From noise to the last step, by the program of a step."""
+        x_t = process.begin(noise, given.known, given.mask)
         if given.from_image:
             known = jnp.broadcast_to(given.known, noise.shape)
-            x_t = self.process.add_noise(known, noise, jnp.full(count, rows.timestep[0]))
+            x_t = process.add_noise(known, noise, jnp.full(len(noise), rows.timestep[0]))
         arrives = np.append(rows.timestep[1:], rows.timestep.dtype.type(-1))
 
-        def advance(x_t: Latents, memory: Latents, row: SamplerTable, call: np.uint32) -> Any:
-            return self._advance(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
+        def step(x_t: Latents, memory: Latents, row: Table, call: np.uint32) -> Any:
+            return program(x_t, memory, row, call, given[:-1], keys, noise, arrives[call])
 
-        return sample(advance, x_t, rows)
+        return sample(step, x_t, rows)
 
     def side_by_side(self, count: int, height: int, width: int) -> int:
         """How many of `count` pictures are painted in one batch."""
@@ -173,16 +186,33 @@ class Artist:
 
         The most plausible ones; painting from an image draws among the plausible.
         """
-        return self.autoencoder.encode(jnp.asarray(from_uint8(images)))
+        return self.process.encode(self.autoencoder, jnp.asarray(from_uint8(images)))
 
     def decode(self, latents: Latents) -> UInt8[np.ndarray, "b H W 3"]:
-        """Latents as pictures; large ones in tiles where memory is short."""
+        """Latents, or codes, as pictures; large ones in tiles where memory is short.
+
+        What overflows in float16 is decoded again in float32, with an `OverflowWarning`.
+
+        Raises FloatingPointError where that does not help.
+        """
         b, *sides, _ = latents.shape
         height, width = (side * self.config.autoencoder.downscale for side in sides)
         batch = self.side_by_side(b, height, width)
-        decode = decoder(self.config.autoencoder, self.autoencoder, batch, height, width)
+        decode = partial(self._decoded, self.autoencoder, height, width)
         turns = range(0, b, batch)
         return np.concatenate([to_uint8(decode(latents[i : i + batch])) for i in turns])
+
+    def _decoded(
+        self, autoencoder: Network, height: int, width: int, latents: Latents
+    ) -> Float[np.ndarray, "b H W 3"]:
+        decode = decoder(self.config.autoencoder, autoencoder, len(latents), height, width)
+        images = np.asarray(decode(latents))
+        if autoencoder.dtype != "float16" or np.isfinite(images).all():
+            check_finite(images, "the decoded picture", autoencoder)
+            return images
+        warnings.warn("the VAE overflowed in float16; decoded in float32", OverflowWarning, 2)
+        precise = Network(autoencoder.structure, lambda: cast(autoencoder.params, jnp.float32))
+        return self._decoded(precise, height, width, latents)
 
     def save(self, place: str | Path, dtype: str | None = None) -> None:
         """Write the whole model as a folder that `load` and the PyTorch reference read.
@@ -196,12 +226,38 @@ class Artist:
         Raises ValueError where the folder is not empty, OSError where it cannot be written.
         """
         params = {slot: partial(getattr, getattr(self, slot), "params") for slot in SLOTS}
-        save_model(Path(place), self.config, self.tokenizer, params, dtype)
+        save_model(Path(place), self.config, self.tokenizer, params, dtype, self._save_more)
+
+    def _save_more(self, place: Path, dtype: str | None) -> None:
+        """What else belongs to the model."""
 
 
-def _settings(prompt: str | Settings, more: dict[str, Any]) -> Settings:
-    if not isinstance(prompt, Settings):
-        return Settings(prompt, **more)
+def check_finite(numbers: Any, what: str, network: Network) -> None:
+    """Raises FloatingPointError where something that a network gave is infinite or no number."""
+    if not np.isfinite(np.asarray(numbers)).all():
+        others = " or ".join(name for name in ("float32", "bfloat16") if name != network.dtype)
+        raise FloatingPointError(
+            f"{what} is not finite in {network.dtype}; try --dtype {others}, or check the weights"
+        )
+
+
+def table_of(asked: Resolved, process: Process) -> Table:
+    """The calls of the denoiser that settings lead to."""
+    return table(
+        asked.sampler,
+        process,
+        asked.steps,
+        spacing=asked.spacing,
+        eta=asked.eta,
+        strength=asked.strength,
+    )
+
+
+def settings_of(kind: type[S], prompt: str | S, more: dict[str, Any]) -> S:
+    """A prompt and its settings as one. Raises TypeError where both are settings."""
+    if not isinstance(prompt, kind):
+        text: Any = prompt
+        return kind(text, **more)
     if more:
         raise TypeError(f"{', '.join(more)}: part of the settings, or beside a prompt, not both")
     return prompt
@@ -214,14 +270,14 @@ def _begin(
     return keys, initial_noise(keys, size)
 
 
-def _advance(
+def advance(
     process: Process,
     structure: nnx.GraphDef[Any],
     told: bool,
     params: Params,
     x_t: Latents,
     memory: Latents,
-    row: SamplerTable,
+    row: Table,
     call: Integer[Array, ""],
     given: Any,  # `Conditioning` without its last field
     keys: Key[Array, " b"],
@@ -242,8 +298,9 @@ def _advance(
     dtype = jax.tree.leaves(params)[0].dtype
 
     def predict(x_t: Latents, t: Array) -> Latents:
-        seen = jnp.concatenate([x_t, jnp.broadcast_to(extra, (b, *extra.shape[1:]))], axis=-1)
-        inputs = jnp.concatenate([seen] * branches), jnp.repeat(context, b, axis=0)
+        beside = jnp.broadcast_to(extra, (b, *extra.shape[1:])).astype(x_t.dtype)
+        seen = jnp.concatenate([x_t, beside], axis=-1)
+        inputs = jnp.concatenate([seen] * branches), words_for(context, b)
         scales = (jnp.full(b, guidance),) if told else ()
         canvases, words = cast(inputs, dtype)
         denoiser = nnx.merge(structure, params)
@@ -252,9 +309,5 @@ def _advance(
         return said if branches == 1 else guide(said[b:], said[:b], guidance)
 
     prediction, x0, x_next, memory = one_step(process, predict, x_t, memory, row, call, keys)
-    # Where nothing is to be painted: what is known, as noisy as the canvas is by now.
-    t = jnp.full(b, jnp.maximum(arrives, 0))
-    alpha = jnp.where(arrives < 0, 1.0, process.alpha(t))[:, None, None, None]
-    sigma = jnp.where(arrives < 0, 0.0, process.sigma(t))[:, None, None, None]
-    stays = alpha * jnp.broadcast_to(known, x_t.shape) + sigma * first_noise
+    stays = process.kept(known, first_noise, arrives)  # where nothing is to be painted
     return prediction, x0, jnp.where(mask, x_next, stays), memory

@@ -76,7 +76,7 @@ class Settings:
     # With few steps, or with more than half of all, "leading" begins far from the last timestep:
     # the denoiser is told that a picture is in what is pure noise.
     spacing: str | None = option(
-        None, f"of the timesteps: {' or '.join(SPACINGS)} (the model's own: leading)", "NAME"
+        None, f"of the timesteps: {', '.join(SPACINGS)} (the model's own: leading)", "NAME"
     )
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as in ddpm")
     # Pixels, multiples of the model's `unit`.
@@ -218,7 +218,12 @@ class PictureSettings(Settings):
     Raises ValueError where the zoom or the index is out of range.
     """
 
-    model: str = option("garden", "a model that ships, or a folder (garden)", "MODEL")
+    model: str = option(
+        "garden",
+        "a model that ships, a folder, a single file, or a repository in the local cache of "
+        "Hugging Face (garden)",
+        "MODEL",
+    )
     # A picture file to begin with.
     source: str | None = option(
         None,
@@ -234,12 +239,22 @@ class PictureSettings(Settings):
         {}, "merge a LoRA file (safetensors) into the weights, with strength S (1)",
         "FILE[=S]", "lora",
     )  # fmt: skip
+    vae: str | None = option(None, "a file or a folder with another VAE", "PATH")
+    tokenizer: str | None = option(
+        None, "the folder of the tokenizer, which a single file comes without", "FOLDER"
+    )
+    # Files, each with its token in prompts; "": the one that the file says.
+    embeddings: dict[str, str] = option(  # noqa: RUF009
+        {}, "a word that the model does not know, of textual inversion (safetensors); TOKEN is "
+        "what it is called in prompts (as the file says)",
+        "FILE[=TOKEN]", "embedding",
+    )  # fmt: skip
     dtype: str | None = option(
         None,
         "precision of the weights: float32, bfloat16 or float16 (what suits the device)",
         "NAME",
     )
-    digest: str | None = None  # SHA-256 of source, mask and LoRA files, to know them again
+    digest: str | None = None  # SHA-256 of source, mask and other files, to know them again
     # Pixels of the file along the side of a painted pixel.
     zoom: int | None = option(None, "enlarge each pixel N times (to 256 pixels; 1 if larger)", "N")
     strip: bool = option(

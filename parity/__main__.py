@@ -1,9 +1,9 @@
 """`python -m parity`: ours against the PyTorch reference, everything that both can do.
 
 Tiny networks, samplers, tokenizer, LoRA and finished pictures, in three minutes; with `--full` the
-architectures of SD 1.5, SD 2.1, PixArt and DiT in their true size (fifteen minutes, 10 GiB of
-memory, 5 GiB of disk). Prints a table a section, then the worst row; the exit code is 1 where a
-bound is breached.
+architectures of SD 1.5, SD 2.1, PixArt, DiT and AnimateDiff in their true size (twenty minutes, 10
+GiB of memory, 6 GiB of disk). Prints a table a section, then the worst row; the exit code is 1
+where a bound is breached.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
 from parity import (
     blocks,
+    embeddings,
     flow,
     full_size,
     keras,
     lora,
+    masked,
+    motion,
+    odd,
     pipeline,
     reference,
     samplers,
+    single_file,
     tokenizer,
     transformers,
     vq,
@@ -67,15 +72,21 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
     if full:
         yield from networks(reference.FULL, seed, tiny=False)
         yield from transformers.sections(seed, tiny=False)
+        yield from motion.sections(seed, tiny=False)
         return
     yield from networks(reference.TINY, seed, tiny=True)
     yield from transformers.sections(seed, tiny=True)
+    yield from motion.sections(seed, tiny=True)
     yield "discrete autoencoders, tiny", vq.rows(seed)
+    yield "the painter of codes, tiny", masked.rows(seed)
     yield "the Keras sample", keras.rows(seed)
+    yield "odd maps", odd.rows(seed)
     yield "samplers", samplers.rows(seed)
     yield "rectified flow", flow.rows(seed)
     yield "tokenizer", tokenizer.rows(seed)
     yield "LoRA", lora.rows(seed)
+    yield "textual inversion", embeddings.rows(seed)
+    yield "single files with the original names", single_file.rows(seed)
     yield from pipeline.sections(seed)
 
 

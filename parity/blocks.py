@@ -29,8 +29,9 @@ from diffusion.stages.autoencoder_blocks import ImageAttention
 from diffusion.stages.text_encoder import TextEncoder, TextLayer
 from diffusion.stages.vae import VAE
 from diffusion.weights.architectures import Architecture, dvae, structure, text_encoder, unet, vae
-from diffusion.weights.files import Weights, find, read_json
+from diffusion.weights.files import Weights
 from diffusion.weights.names import NameMap, theirs
+from diffusion.weights.places import find, read_json
 from parity.rows import Row, compare
 
 BLOCK_BOUND = 1e-5  # of the error relative to the largest output: of a block,

@@ -13,7 +13,7 @@ from safetensors import safe_open
 import diffusion
 from diffusion.process.samplers import SAMPLERS
 from diffusion.text.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
-from diffusion.weights import files, folder
+from diffusion.weights import folder, places
 from diffusion.weights.architectures import Architecture
 from parity.blocks import PARTS
 from parity.rows import Row
@@ -57,7 +57,7 @@ def changed(part: str, architecture: Architecture, model: Path, saved: Path) -> 
 
 def _tensors(model: Path, architecture: Architecture) -> dict[str, tuple[Path, str]]:
     found = {}
-    for path in files.find(model, architecture.folder, architecture.stem):
+    for path in places.find(model, architecture.folder, architecture.stem):
         with safe_open(path, "numpy") as file:
             found |= {key: (path, key) for key in file.keys()}  # noqa: SIM118
     return found

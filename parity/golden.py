@@ -3,8 +3,13 @@
 tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
 tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
 tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
+tests/golden/{sd1,sd2}/odd.safetensors      what the U-Net says of maps with odd sides
 tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
+tests/golden/{amused,amused512}/           a painter of codes: model/, record, painted codes
+tests/golden/motion/                       a tiny motion adapter for sd1's U-Net, and its record
 tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
+tests/golden/embeddings/                    two embeddings, and what the reference makes of prompts
+tests/golden/single_file/{sd1,sd2}.json     the original name of every official one
 tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
 
@@ -19,7 +24,21 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
-from parity import flow, keras, pipeline, reference, samplers, tokenizer, transformers, vq
+from parity import (
+    embeddings,
+    flow,
+    keras,
+    masked,
+    motion,
+    odd,
+    pipeline,
+    reference,
+    samplers,
+    single_file,
+    tokenizer,
+    transformers,
+    vq,
+)
 from parity.blocks import PARTS, save_record
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -45,13 +64,18 @@ def write(place: Path) -> None:
         for sampler in pipeline.EXACT:
             arrays[sampler] = pipeline.paint(artist, loaded, sampler, SEED).numpy()
         save_file(arrays, root / "painted.safetensors")
+        save_file(odd.record(loaded.unet, odd.SMALL, SEED), root / odd.GOLDEN)
     for family in ("pixart", "dit"):
         _write_transformer(place / family, transformers.TINY[family])
+    motion.write_golden(place)
     vq.write_golden(place)
+    masked.write_golden(place)
     keras.write_golden(place)
     samplers.write_golden(place)
     flow.write_golden(place)
     tokenizer.write_golden(place)
+    single_file.write_golden(place)
+    embeddings.write_golden(place)
 
 
 def _write_transformer(root: Path, model: transformers.Model) -> None:

@@ -6,8 +6,10 @@ trained ones. Parameters that begin as zeros or ones are random too, for nothing
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,16 +79,39 @@ class Model:
     batch: int
 
 
-def _vae(*widths: int, **options: Any) -> dict[str, Any]:
+def autoencoder(*widths: int, **options: Any) -> dict[str, Any]:
+    """Options of an autoencoder by levels, whichever it is."""
     levels = len(widths)
     return {
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": 2,
-        "scaling_factor": 0.18215,
         **options,
     }
+
+
+def _vae(*widths: int, **options: Any) -> dict[str, Any]:
+    return autoencoder(*widths, layers_per_block=2, scaling_factor=0.18215, **options)
+
+
+@contextmanager
+def kept(
+    build: Callable[..., Any],
+    save: Callable[..., None],
+    record: Callable[..., Any],
+    model: Any,
+    seed: int,
+    *,
+    tiny: bool,
+) -> Iterator[tuple[Path, Any]]:
+    """The files and the record of a network that is built, saved, recorded and let go of."""
+    with tempfile.TemporaryDirectory() as place:
+        theirs = build(model, seed, tiny=tiny)
+        save(theirs, model, Path(place))
+        found = record(theirs, model, seed)
+        del theirs
+        gc.collect()
+        yield Path(place), found
 
 
 TINY_UNET = {"sample_size": 16, "block_out_channels": (4, 8, 12, 12), "norm_num_groups": 2}

@@ -31,6 +31,17 @@ NAMES = {  # theirs -> ours
     "proj_out": "exit",
     "proj_out_2": "exit",
     "transformer_blocks.*": "blocks.*",
+    "embed": "codes",
+    "encoder_proj_layer_norm": "words_norm",
+    "cond_embed": "condition",
+    "down_block.downsample": "halve",
+    "down_block.res_blocks.*": "down.maps.*",
+    "down_block.attention_blocks.*": "down.attentions.*",
+    "transformer_layers.*": "blocks.*",
+    "up_block.res_blocks.*": "up.maps.*",
+    "up_block.attention_blocks.*": "up.attentions.*",
+    "up_block.upsample": "double",
+    "mlm_layer": "exit",
 }
 
 

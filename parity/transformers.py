@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import tempfile
@@ -21,7 +20,7 @@ from diffusion.weights.architectures import dit
 from parity import transformer_blocks
 from parity.blocks import Call, Record
 from parity.full_size import changed
-from parity.reference import randomise
+from parity.reference import kept, randomise
 from parity.rows import Row
 
 GAINS = tuple(  # see `reference.GAINS`
@@ -195,13 +194,8 @@ def _call(inputs: Iterable[torch.Tensor], output: torch.Tensor) -> Call:
 def sections(seed: int, *, tiny: bool) -> Iterator[tuple[str, Iterable[Row]]]:
     """Each network block by block, and whether saving changes a tensor."""
     for family, model in (TINY if tiny else FULL).items():
-        with tempfile.TemporaryDirectory() as place:
-            theirs: Any = build(model, seed, tiny=tiny)
-            save(theirs, model, Path(place))
-            found = record(theirs, model, seed)
-            del theirs
-            gc.collect()
-            yield f"{family}, {'tiny' if tiny else 'full size'}", _rows(Path(place), found)
+        with kept(build, save, record, model, seed, tiny=tiny) as (place, found):
+            yield f"{family}, {'tiny' if tiny else 'full size'}", _rows(place, found)
 
 
 def _rows(root: Path, found: Record) -> Iterator[Row]:

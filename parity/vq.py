@@ -24,22 +24,13 @@ PART = dvae.ARCHITECTURE.folder
 SEED = 1  # of the weights and inputs that are recorded
 
 
-def _options(*widths: int, **more: Any) -> dict[str, Any]:
-    levels = len(widths)
-    return {
-        "block_out_channels": widths,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "norm_num_groups": 2,
-        **more,
-    }
-
-
 TINY: Mapping[str, dict[str, Any]] = {
-    "celebahq": _options(4, 8, 12, layers_per_block=2, num_vq_embeddings=32, scaling_factor=1.0),
-    "amused": _options(
-        4, 8, latent_channels=6, vq_embed_dim=5, num_vq_embeddings=24, lookup_from_codebook=True,
-        mid_block_add_attention=False, scaling_factor=0.18215,
+    "celebahq": reference.autoencoder(
+        4, 8, 12, layers_per_block=2, norm_num_groups=2, num_vq_embeddings=32, scaling_factor=1.0
+    ),
+    "amused": reference.autoencoder(
+        4, 8, norm_num_groups=2, latent_channels=6, vq_embed_dim=5, num_vq_embeddings=24,
+        lookup_from_codebook=True, mid_block_add_attention=False, scaling_factor=0.18215,
     ),
 }  # fmt: skip
 
@@ -64,14 +55,19 @@ def record(model: VQModel, seed: int) -> Record:
     latents = torch.randn(2, model.config.vq_embed_dim or 3, 4, 2, generator=draw)
     codes = torch.randint(model.config.num_vq_embeddings, (2, 4, 2), generator=draw)
 
+    # Where codes alone are meant, pixel values are in [0, 1]; ours are in [-1, 1] everywhere.
+    from_zero = model.config.lookup_from_codebook
+    pixels = (images + 1) / 2 if from_zero else images
     with reference.watching(model) as found:
-        encoded, decoded = model.encode(images).latents, model.decode(latents).sample
+        encoded, decoded = model.encode(pixels).latents, model.decode(latents).sample
     if (gap := nearest_gap(model, encoded)) < 1e-3 or nearest_gap(model, latents) < 1e-3:
         raise ValueError(f"two codes are about equally near ({gap}); take another seed")
     _, _, (_, _, numbers) = model.quantize(encoded)
     vectors = model.quantize.embedding(codes).permute(0, 3, 1, 2)
     shown = model.decode(vectors).sample  # a code is the nearest to itself
     call = reference.call
+    if from_zero:
+        decoded, shown = 2 * decoded - 1, 2 * shown - 1
     return found | {
         "encode": call((images,), encoded),
         "decode": call((latents,), decoded),

@@ -187,6 +187,19 @@ def tiny_folder(
 
 
 @pytest.fixture(scope="session")
+def shallow_folder(
+    tiny: ModelConfig, write_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model with few layers, for what compiles often. Copy it before you change it."""
+    unet = UNetConfig(
+        block_out_channels=(4, 8), layers_per_block=1, attention=(True, False), heads=(2, 2),
+        context_width=8, norm_groups=2,
+    )  # fmt: skip
+    config = dataclasses.replace(tiny, name="shallow", denoiser=unet)
+    return write_model(tmp_path_factory.mktemp("models") / "shallow", config)
+
+
+@pytest.fixture(scope="session")
 def artist(tiny_folder: Path) -> Artist:
     """The tiny model, loaded from its folder."""
     return load(tiny_folder)

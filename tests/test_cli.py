@@ -19,12 +19,13 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import load_file, save_file
 
 import diffusion
-from diffusion import cli, painting
-from diffusion.config import garden
+from diffusion import cli, cli_settings, painting
 from diffusion.config_text import override
+from diffusion.film_settings import FilmFileSettings
 from diffusion.picture_files import KEY, save
 from diffusion.picture_reading import read_settings
 from diffusion.pipeline import Artist
+from diffusion.presets import garden
 from diffusion.runtime import compilation_cache, progress
 from diffusion.settings import PictureSettings
 from diffusion.weights.architectures import SLOTS
@@ -44,9 +45,11 @@ def loaded(tiny_folder: Path, artist: Artist) -> Callable[..., Artist]:
     load = diffusion.load
     artists = {(None, ()): artist, ("float32", ()): artist}
 
-    def loaded(model: str, *, dtype: str | None, loras: dict[str, float]) -> Artist:
-        if model != str(tiny_folder):
-            return load(model, dtype=dtype, loras=loras)
+    def loaded(
+        model: str, *, dtype: str | None, loras: dict[str, float], **others: object
+    ) -> Artist:
+        if model != str(tiny_folder) or any(others.values()):
+            return load(model, dtype=dtype, loras=loras, **others)
         key = dtype, tuple(loras.items())
         if key not in artists:
             artists[key] = load(model, dtype=dtype, loras=loras)
@@ -131,6 +134,21 @@ def test_a_folder_of_single_files(paint, artist):
     for i, name in enumerate(files()):
         np.testing.assert_array_equal(pixels(name), expected[i])
         assert read_settings(Path(name)).index == i
+
+
+@pytest.mark.filterwarnings("default:.*stay beside the new ones")
+def test_a_shorter_series_says_what_stays_in_its_folder(paint, capsys):
+    assert paint("a red house", "--output", "folder") == 0
+    assert paint("a red house", "--output", "folder") == 0
+    assert "stay beside" not in capsys.readouterr().err
+    assert paint("a red house", "--count", 1, "--output", "folder") == 0
+    said = "note: folder holds 2 other pictures (0001.png to 0002.png), which stay beside the new"
+    assert said in capsys.readouterr().err
+
+
+def test_control_characters_of_strangers_do_not_reach_the_terminal(capsys):
+    cli.say("tensor \x1b[31mred\x07\u202e of\na file: ağaç")
+    assert capsys.readouterr().err == "tensor \\x1b[31mred\\x07\\u202e of\na file: ağaç\n"
 
 
 def test_a_strip_ends_with_the_finished_picture(paint, artist):
@@ -229,7 +247,7 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
         (["--output", "/proc/none/picture.png"], "/proc/none"),
         (["--output", "/proc/picture.png"], "/proc"),
         (["--again", "picture.png"], "--again"),
-        (["--width", 20], "width is 20"),
+        (["--width", 21], "width is 21"),
         (["--height", 0], "height is 0"),
         (["--width", 10**9], "width is 1000000000"),
         (["--strength", "0.5"], "strength"),
@@ -347,7 +365,7 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
     assert (settings.loras, settings.dtype) == ({"a=b.safetensors": 0.5}, "bfloat16")
     assert cli.main(["paint", "--again", "one.png", "--output", "two.png"]) == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert cli.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
+    assert cli_settings.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +374,7 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
      ("0.7", "0.7", 1.0), ("=0.7", "=0.7", 1.0)],
 )  # fmt: skip
 def test_a_lora_and_its_strength(text, file, strength):
-    assert cli.lora(text) == (file, strength)
+    assert cli_settings.lora(text) == (file, strength)
 
 
 def test_a_prompt_is_needed(paint, capsys):
@@ -492,7 +510,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction))
 
 
-@pytest.mark.parametrize("command", ["paint", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["paint", "film", "train", "evaluate"])
 def test_help_explains_each_option(command):
     text = commands()[command].format_help()
     for action in commands()[command]._actions:
@@ -503,7 +521,7 @@ def test_help_explains_each_option(command):
 
 EXAMPLES = [
     line.strip()
-    for text in (cli.PAINT_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
+    for text in (cli.PAINT_HELP, cli.FILM_HELP, cli.TRAIN_HELP, cli.EVALUATE_HELP)
     for line in text.splitlines()
     if line.startswith("  diffusion")
 ]
@@ -512,8 +530,9 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_help_can_be_typed(example):
     options = cli.build_parser().parse_args(shlex.split(example)[1:])
-    if options.run is cli.run_paint and options.again is None:
-        assert cli.settings_of(options).prompt == options.prompt
+    kinds = {cli.run_paint: PictureSettings, cli.run_film: FilmFileSettings}
+    if options.run in kinds and options.again is None:
+        assert cli_settings.settings_of(options, kinds[options.run]).prompt == options.prompt
     for setting in getattr(options, "set", []):
         if setting.startswith("model."):
             override(garden(), [setting.removeprefix("model.")])
@@ -527,7 +546,7 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
     options = options_of_paint()
     fields = {entry.name: entry for entry in dataclasses.fields(PictureSettings)}
     assert set(options) == set(fields) - {"first", "digest", "index"} | {"output", "again", "help"}
-    renamed = {"source": "from", "loras": "lora"}
+    renamed = {"source": "from", "loras": "lora", "embeddings": "embedding"}
     for name in set(options) & set(fields) - {"prompt"}:
         assert options[name].option_strings == [f"--{renamed.get(name, name)}"]
         assert options[name].help == fields[name].metadata["help"]
@@ -539,21 +558,33 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
     }
 
 
+def test_the_options_of_film_are_the_fields_of_its_settings():
+    options = {action.dest: action for action in commands()["film"]._actions}
+    fields = {entry.name for entry in dataclasses.fields(FilmFileSettings)}
+    unsaid = {"first", "digest", "index", "count", "mask"}
+    assert set(options) == fields - unsaid | {"output", "again", "help"}
+    assert options["to_seed"].option_strings == ["--to-seed"]
+    assert all(options[name].default is None for name in fields - unsaid)
+
+
 def test_every_option_reaches_its_field():
     said = {
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
         "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25,
         "model": "runs/my model", "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
+        "vae": "vae.safetensors", "tokenizer": "clip",
     }  # fmt: skip
     options = options_of_paint()
     arguments = [
         x for name, value in said.items() for x in (options[name].option_strings[0], value)
     ]
     arguments += ["--strip", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
+    arguments += ["--embedding", "cat.safetensors=<cat>", "--embedding", "hat.safetensors"]
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
-    expected = PictureSettings("a house", **said, strip=True, loras=loras)
-    assert cli.settings_of(parsed) == expected
+    embeddings = {"cat.safetensors": "<cat>", "hat.safetensors": ""}
+    expected = PictureSettings("a house", **said, strip=True, loras=loras, embeddings=embeddings)
+    assert cli_settings.settings_of(parsed, PictureSettings) == expected
     unsaid = {"first", "digest", "index"}
     defaults = dataclasses.asdict(PictureSettings("a house"))
     for name, value in dataclasses.asdict(expected).items():
@@ -562,7 +593,7 @@ def test_every_option_reaches_its_field():
 
 def test_what_is_left_out_is_left_to_the_settings():
     parsed = cli.build_parser().parse_args(["paint", ""])
-    assert cli.settings_of(parsed) == PictureSettings("")
+    assert cli_settings.settings_of(parsed, PictureSettings) == PictureSettings("")
 
 
 def test_module_runs_as_a_program():

@@ -13,13 +13,9 @@ from diffusion.config import (
     RectifiedFlowConfig,
     UNetConfig,
     VariancePreservingConfig,
-    garden,
-    garden64,
-    sd_v1,
-    sd_v2,
-    sd_v2_base,
 )
 from diffusion.config_text import from_dict, names, override
+from diffusion.presets import garden, garden64, sd_v1, sd_v2, sd_v2_base
 from diffusion.weights.architectures import structure
 
 
@@ -178,4 +174,4 @@ def test_override_refuses(setting, message):
 def test_names_lists_every_entry_with_dots():
     listed = names(sd_v1()).split(", ")
     assert {"name", "denoiser.heads", "autoencoder.scaling_factor", "process.beta_end"} <= {*listed}
-    assert len(listed) == len({*listed}) == 3 + 8 + 10 + 6 + 6 + 3
+    assert len(listed) == len({*listed}) == 3 + 9 + 10 + 6 + 6 + 3

@@ -60,8 +60,8 @@ def test_height_and_width_decide_the_noise(artist, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"height": 20}, "height is 20; give a multiple of 8 up to 8192, such as 16 or 24"),
-        ({"width": 3}, "width is 3; give a multiple of 8 up to 8192, such as 8 or 16"),
+        ({"height": 21}, "height is 21; give a multiple of 2 up to 8192, such as 20 or 22"),
+        ({"width": 1}, "width is 1; give a multiple of 2 up to 8192, such as 2 or 4"),
         ({"width": 0}, "width is 0"),
         ({"height": -8}, "height is -8"),
         ({"width": 10**9}, "width is 1000000000; .* such as 8192 or 8192"),

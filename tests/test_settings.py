@@ -6,7 +6,8 @@ import numpy as np
 import psutil
 import pytest
 
-from diffusion.config import SamplingConfig, garden, garden64, sd_v1
+from diffusion.config import SamplingConfig
+from diffusion.presets import garden, garden64, sd_v1
 from diffusion.settings import PictureSettings, Resolved, Settings
 
 IMAGE = np.zeros((16, 24, 3), np.uint8)
@@ -179,3 +180,11 @@ def test_small_pictures_come_in_fours_and_enlarged(model, some, zoom, guidance, 
 def test_what_makes_no_sense_in_a_picture_file(field, value, message):
     with pytest.raises(ValueError, match=message):
         PictureSettings("", **{"count": 4, field: value})
+
+
+@pytest.mark.parametrize(("width", "height"), [(104, 72), (1920, 1080), (8, 8), (8192, 8)])
+def test_sides_are_multiples_of_the_autoencoder_s_factor_alone(width, height):
+    assert Settings("", height=height, width=width).size(sd_v1()) == (height, width)
+    assert Settings("", height=20, width=36).size(garden()) == (20, 36)
+    with pytest.raises(ValueError, match="width is 1084; give a multiple of 8"):
+        Settings("", height=height, width=1084).size(sd_v1())

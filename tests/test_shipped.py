@@ -7,8 +7,8 @@ import pytest
 
 import diffusion
 from diffusion.pipeline import Artist
-from diffusion.weights.files import read_json
 from diffusion.weights.folder import find
+from diffusion.weights.places import read_json
 
 
 @pytest.fixture(scope="module")

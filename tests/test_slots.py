@@ -14,12 +14,14 @@ from flax import nnx
 
 import diffusion
 from diffusion.config import RectifiedFlowConfig, SamplingConfig
+from diffusion.config_codes import MaskingConfig
 from diffusion.images import from_uint8
 from diffusion.inspection.trace import trace
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.autoencoder import AutoencoderTask
 from diffusion.training.denoiser import DenoiserTask
-from diffusion.training.loop import TrainConfig, train
+from diffusion.training.loop import train
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights import folder
 from diffusion.weights.architectures import ARCHITECTURES, Architecture, create
 
@@ -81,6 +83,50 @@ class ToyAutoencoder(nnx.Module):
 
     def draw(self, images, key):
         return self.encode(images) * self.scale[...].mean(), {}
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyPainterConfig:
+    codes: int = 4
+    vocabulary: int = 5
+    latent_channels: int = 1
+    in_channels: int = 1
+    context_width: int = 8
+    guidance_width: int | None = None
+    multiple: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyShadesConfig:
+    codes: int = 4
+    latent_channels: int = 3
+    downscale: int = 2
+
+
+class ToyPainter(nnx.Module):
+    """How likely each shade is: what is there, and a word."""
+
+    def __init__(self, config, *, rngs):
+        self.mixer = Mixer(config.vocabulary, config.context_width, rngs=rngs)
+
+    def __call__(self, x_t, t, context):
+        return self.mixer(jax.nn.one_hot(x_t[..., 0], 5), 0.0 * t, context)[..., :4]
+
+
+class ToyShades(nnx.Module):
+    """Two by two pixels are one of four greys."""
+
+    def __init__(self, config, *, rngs):
+        self.shades = nnx.Param(jnp.linspace(-1.0, 1.0, config.codes))
+
+    def codes(self, images):
+        b, h, w, c = images.shape
+        mean = images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4, 5))
+        return jnp.clip(jnp.round(1.5 * (mean + 1.0)), 0, 3).astype(jnp.int32)
+
+    def decode(self, codes):
+        shown = self.shades[...][jnp.minimum(codes, 3)]
+        return jnp.repeat(jnp.repeat(jnp.repeat(shown, 2, 1), 2, 2), 3, 3)
 
 
 def toy(slot, config, module, names):
@@ -198,6 +244,47 @@ def test_a_flow_begins_with_a_picture_and_leaves_what_is_not_masked(flow):
     painted = flow.paint(PROMPT, mask=mask, **settings)[0]
     np.testing.assert_array_equal(painted[~mask], image[~mask])
     assert (painted[mask] != image[mask]).mean() > 0.5
+
+
+@pytest.fixture
+def masks(tiny, monkeypatch, write_model, tmp_path):
+    """Toys that speak of codes, behind masks."""
+    names = {"mixer.mix": "mix", "mixer.listen": "listen"}
+    for one in (
+        toy("denoiser", ToyPainterConfig, ToyPainter, names),
+        toy("autoencoder", ToyShadesConfig, ToyShades, {"shades": "shades"}),
+    ):
+        monkeypatch.setitem(ARCHITECTURES, one.config, one)
+    config = dataclasses.replace(
+        tiny,
+        denoiser=ToyPainterConfig(),
+        autoencoder=ToyShadesConfig(),
+        process=MaskingConfig(mask=4),
+        sampling=SamplingConfig("maskgit", 4),
+    )
+    return write_model(tmp_path / "masks", config)
+
+
+@pytest.mark.filterwarnings("ignore:the prompt has more")  # the tiny model's is a short one
+def test_masks_paint_and_learn_and_are_traced(masks, tmp_path):
+    artist = diffusion.load(masks)
+    steps = list(artist.sample(PROMPT, count=2, seed=3))
+    assert (np.asarray(steps[0].x_t) == 4).all()
+    assert (np.asarray(steps[-1].x_next) < 4).all()
+    pictures = artist.paint(PROMPT, count=2, seed=3)
+    np.testing.assert_array_equal(pictures, artist.decode(steps[-1].x_next))
+    codes = artist.encode(pictures)
+    assert (codes.shape, codes.dtype) == ((2, 8, 8, 1), np.int32)
+    inside = trace(artist, PROMPT, seed=3).activations(1)
+    np.testing.assert_allclose(inside.tensors["mixer"][:1, ..., :4], inside.conditional, atol=1e-6)
+
+    config = artist.config
+    parts = (folder.load_part(masks, config, name)[1] for name in ("text_encoder", "autoencoder"))
+    task = DenoiserTask(config, artist.tokenizer, *parts)
+    settings = TrainConfig(steps=3, batch_size=8, learning_rate=0.01, warmup=1, log_every=1)
+    before = nnx.to_pure_dict(nnx.state(create(config.denoiser, nnx.Rngs(0))))
+    after = train(task, settings, tmp_path / "run")
+    assert np.abs(after["mixer"]["mix"]["kernel"] - before["mixer"]["mix"]["kernel"]).max() > 0
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "euler_a", "dpm++2m", "lcm"])

@@ -6,6 +6,8 @@ ones that are known, and if it does the same as one of them, that one's hint is 
 is also a test: tests/course hands every mistake in and expects to be caught by its own name.
 """
 
+import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,22 +64,67 @@ def _tried(name: str, exercise: Exercise, answer: Any, words: Words) -> Report:
         wanted = exercise.right(*inputs)
         try:
             found = function(*_own(inputs))
-            unsolved = found is None or any(part is ... for part in jax.tree.leaves(found))
         except NotImplementedError:
             return Report(False, words("unsolved", name=name))
         except Exception as error:  # whatever a student's function may raise
-            said = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error}{_line(error, function, words)}"
             return Report(False, words("raised", name=name, case=number, error=said))
-        if unsolved:
-            return Report(False, words("unsolved", name=name))
+        empty: set[Any] = set()
+        if _open(found):
+            if isinstance(found, dict) and isinstance(wanted, Mapping):
+                empty = {key for key, value in found.items() if _open(value)}
+            if not empty or empty == found.keys():
+                return Report(False, words("unsolved", name=name))
+            found, wanted = (
+                {k: v for k, v in x.items() if k not in empty} for x in (found, wanted)
+            )
         difference = compare(found, wanted, exercise.tolerance, words)
         if isinstance(difference, str):
-            lines = [words("wrong", name=name, case=number, cases=len(cases)), difference]
-            if hint := recognised(exercise, inputs, found, words):
-                lines.append(words("hint", hint=words(f"hint.{name}.{hint}")))
+            first = words("wrong", name=name, place=_place(number, len(cases), inputs, words))
+            # A value that is looked for is not told: the next try would be right.
+            lines = [first, difference if inputs else _untold(found, wanted, words)]
+            if hint := recognised(name, exercise, inputs, found, words):
+                lines.append(words("hint", hint=hint))
             return Report(False, "\n".join(lines))
+        if empty:
+            counts = {"right": len(wanted), "all": len(wanted) + len(empty)}
+            return Report(False, words("partly", name=name, **counts))
         worst = max(worst, difference)
-    return Report(True, words("solved", name=name, cases=len(cases), difference=f"{worst:.1e}"))
+    more = words("cases", cases=len(cases)) if cases[0] else ""
+    more += words("difference", difference=f"{worst:.1e}") if worst else ""
+    return Report(True, words("solved", name=name, more=more))
+
+
+def _open(found: Any, depth: int = 4) -> bool:
+    """Is a place not filled in yet? To a depth only, since a list may hold itself."""
+    if isinstance(found, dict | list | tuple) and depth:
+        parts = found.values() if isinstance(found, dict) else found
+        return any(_open(part, depth - 1) for part in parts)
+    return found is None or found is ...
+
+
+def _line(error: Exception, function: Function, words: Words) -> str:
+    """The last line of the student's own that an error passed, if it has one."""
+    code = inspect.unwrap(function).__code__ if inspect.isfunction(function) else None
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [line for line in lines if code and line.filename == code.co_filename]
+    return words("line", number=own[-1].lineno, code=own[-1].line) if own else ""
+
+
+def _place(number: int, cases: int, inputs: tuple[Any, ...], words: Words) -> str:
+    return words("case", case=number, cases=cases) if inputs else ""
+
+
+def _untold(found: Any, wanted: Any, words: Words) -> str:
+    """Where a value is wrong, without the right one."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping) and found.keys() == wanted.keys():
+        wrong = [
+            key for key in wanted if isinstance(compare(found[key], wanted[key], 0, words), str)
+        ]
+        return words("untold", found=", ".join(f"{key}: {found[key]!r}" for key in wrong))
+    if isinstance(wanted, Mapping):
+        return str(compare(found, wanted, 0, words))
+    return words("untold", found=repr(found))
 
 
 def _own(inputs: Any) -> Any:
@@ -104,8 +151,7 @@ def compare(found: Any, wanted: Any, tolerance: float, words: Words) -> float | 
         pairs = enumerate(zip(found, wanted, strict=True))
         return _worst([(i, a, b) for i, (a, b) in pairs], tolerance, words)
     if isinstance(wanted, str | tuple | list | bool):
-        same = _listed(found) == _listed(wanted)
-        return 0.0 if same else words("text", wanted=repr(wanted), found=repr(found))
+        return _exactly(found, wanted, words)
     return _numbers(found, wanted, tolerance, words)
 
 
@@ -122,6 +168,28 @@ def _worst(parts: Sequence[tuple[Any, Any, Any]], tolerance: float, words: Words
 def _plain(values: Sequence[Any]) -> bool:
     """A row of numbers, such as a shape, or of texts: as a whole right or wrong."""
     return all(isinstance(value, int | float | str) for value in values)
+
+
+def _exactly(found: Any, wanted: Any, words: Words) -> float | str:
+    """A text or a row is right or wrong as a whole. Of a long row, the first place is told."""
+    found_, wanted_ = _listed(found), _listed(wanted)
+    if _equal(found_, wanted_):
+        return 0.0
+    if not isinstance(wanted, list) or not isinstance(found_, list):
+        return words("text", wanted=repr(wanted), found=repr(found))
+    if len(found_) != len(wanted_):
+        return words("parts", wanted=len(wanted_), found=len(found_))
+    pairs = enumerate(zip(found_, wanted_, strict=True))
+    place, (a, b) = next((place, pair) for place, pair in pairs if not _equal(*pair))
+    said = words("text", wanted=repr(b), found=repr(a)).removeprefix(" ")
+    return words("inside", where=place, said=said)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except ValueError:  # of a whole array in place of one value
+        return False
 
 
 def _listed(value: Any) -> Any:
@@ -157,9 +225,47 @@ def _numbers(found: Any, wanted: Any, tolerance: float, words: Words) -> float |
     )
 
 
-def recognised(exercise: Exercise, inputs: tuple[Any, ...], found: Any, words: Words) -> str | None:
-    """The name of the mistake that does the same on these inputs, if there is one."""
-    for name, mistake in exercise.mistakes.items():
-        if isinstance(compare(found, mistake(*inputs), 10 * exercise.tolerance, words), float):
-            return name
-    return None
+def recognised(
+    name: str, exercise: Exercise, inputs: tuple[Any, ...], found: Any, words: Words
+) -> str | None:
+    """The hint of the mistake that does the same on these inputs, if there is one.
+
+    In a dictionary each entry may have a mistake of its own; the first that is known is told.
+    Without a known mistake, a constant factor is noticed, too.
+    """
+    wanted, tolerance = exercise.right(*inputs), 10 * exercise.tolerance
+
+    def same(a: Any, b: Any) -> bool:
+        return isinstance(compare(_finite(a), _finite(b), tolerance, words), float)
+
+    for mistake, function in exercise.mistakes.items():
+        theirs = function(*inputs)
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            known = any(
+                same(found[key], theirs[key]) and not same(found[key], wanted[key])
+                for key in found.keys() & wanted.keys()
+            )
+        else:
+            known = same(found, theirs)
+        if known:
+            return words(f"hint.{name}.{mistake}")
+    return _factor(found, wanted, same, words)
+
+
+def _finite(value: Any) -> Any:
+    """With 0 for what is no number, or infinite: a known mistake may have such, too."""
+    arrays = isinstance(value, np.ndarray | jax.Array)
+    return np.nan_to_num(np.asarray(value), posinf=0.0, neginf=0.0) if arrays else value
+
+
+def _factor(found: Any, wanted: Any, same: Callable[[Any, Any], bool], words: Words) -> str | None:
+    """Is all of it too large by one factor?"""
+    if not all(isinstance(x, np.ndarray | jax.Array | float) for x in (found, wanted)):
+        return None
+    a, b = (np.asarray(x, np.float64) for x in (found, wanted))
+    if a.shape != b.shape or not a.any() or not np.isfinite(a).all():
+        return None
+    factor = float((a * b).sum() / (b * b).sum())
+    if not factor or not same(a / factor, b):
+        return None
+    return words("sign") if round(factor, 4) == -1 else words("factor", factor=f"{factor:.3g}")

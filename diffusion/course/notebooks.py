@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from tqdm import tqdm
 
 from diffusion.atomic_write import atomic_write
@@ -20,6 +21,7 @@ from diffusion.course.execution import SECONDS, Produced, produce
 from diffusion.course.lesson import FACTS
 from diffusion.course.source import LESSONS, Source, drifted, sources, stored
 from diffusion.course.storage import bare, light, write
+from diffusion.course.words import Words
 
 README, SETTINGS = Path("README.md"), LESSONS / "settings.toml"
 BEGIN, END = "<!-- course: begin -->", "<!-- course: end -->"
@@ -37,6 +39,14 @@ def index(found: list[Source]) -> str:
             f"| {s.number} | **{s.title}**: {links} | {s.question} | {s.figure} | {s.minutes} |"
         )
     return "\n".join(lines)
+
+
+def headed(made: nbformat.NotebookNode, measured: str) -> None:
+    """Let the head of an executed notebook say what this run took, not what the last one did."""
+    first = next(cell for cell in made.cells if "= Lesson(" in cell.source)
+    for output in first.outputs:
+        if output.output_type == "stream":
+            output.text = f"{output.text.splitlines()[0]}\n{measured}\n"
 
 
 def main() -> int:
@@ -91,9 +101,10 @@ def _renew(chosen: list[Source], found: list[Source], repository: str, jobs: int
         if made.seconds > SECONDS:
             failed = 1
             tqdm.write(f"{source.path} takes more than {SECONDS} s")
+        measured = {"seconds": round(made.seconds), "memory": round(made.memory, 1)}
+        headed(made.solved, Words(source.language)("measured", **measured))
         write(stored(source, False), bare(made.student))
         write(stored(source, True), light(made.solved))
-        measured = {"seconds": round(made.seconds), "memory": round(made.memory, 1)}
         facts[source.language][str(source.number)] |= measured
         _write_facts(facts)
     README.write_text(_indexed(README.read_text("utf-8"), found), "utf-8")

@@ -9,9 +9,15 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "begin": "Lesson {number}, {title}. JAX finds {device}.",
         "measured": "On two cores it takes about {seconds} s and {memory} GiB.",
         "unsolved": "{name}: not solved yet.",
-        "solved": "{name}: right, in {cases} of {cases} cases; largest difference {difference}.",
-        "wrong": "{name}: not right yet (case {case} of {cases}).",
+        "partly": "{name}: {right} of {all} are right so far.",
+        "solved": "{name}: right{more}.",
+        "cases": ", in {cases} of {cases} cases",
+        "difference": "; largest difference {difference}",
+        "wrong": "{name}: not right yet{place}.",
+        "case": " (case {case} of {cases})",
         "raised": "{name}: your function raises an error in case {case}: {error}",
+        "line": "\n  It is in line {number} of your cell: {code}",
+        "untold": "  This is not right: {found}.",
         "parts": "  There should be {wanted} parts, yours are {found}.",
         "entries": "  There should be the entries {wanted}; yours are {found}.",
         "text": "  It should be {wanted}, yours is {found}.",
@@ -21,6 +27,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "value": "  The shape {shape} is right. The largest difference is {difference}, at "
         "{place}: it should be {wanted}, yours is {found}.",
         "hint": "  Hint: {hint}",
+        "sign": "all of it has the other sign.",
+        "factor": "all of it is {factor} times what it should be.",
         "hint.ledger.pixels": "the canvas is a latent: 16x16 positions of 4 numbers, no pixels.",
         "hint.ledger.prediction": "the U-Net answers for every number of the canvas; pixels come "
         "once, at the end.",
@@ -50,9 +58,18 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.perfect_eye.always": "the more noise there is, the less a distance means: divide by "
         "2 (1 - alpha_bar).",
         "hint.perfect_eye.signal": "the variance of the noise is 1 - alpha_bar.",
+        "hint.perfect_eye.away": "a large distance makes a picture improbable: a minus is missing.",
+        "hint.perfect_eye.two": "the exponent is the squared distance divided by 2 (1 - "
+        "alpha_bar): the 2 is missing.",
+        "hint.perfect_eye.mean_distance": "the squared distance is a sum over height, width and "
+        "channels, not a mean.",
+        "hint.perfect_eye.axis": "the shares of one canvas sum to 1 over the pictures: softmax "
+        "along axis 1.",
+        "hint.perfect_eye.unsquared": "the distance is squared in the exponent of a Gaussian.",
         "hint.noise_of_v.picture": "that is the picture, x0; the noise is wanted.",
         "hint.noise_of_v.minus": "both terms are added: put the equations of z and v into it and "
         "see.",
+        "hint.noise_of_v.sign": "both terms come with a plus.",
         "hint.noise_of_v.only_v": "v holds only a part of the noise; the rest is in z.",
         "hint.listen.one_head": "cut queries, keys and values into heads: each has softmax and "
         "width of its own.",
@@ -60,9 +77,16 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.listen.keys": "mix the values, not the keys.",
         "hint.listen.whole_width": "divide by the square root of a head's width, not of all heads "
         "together.",
+        "hint.listen.unscaled": "divide the products by the square root of a head's width.",
+        "hint.listen.positions": "each position shares out its attention over the tokens: the "
+        "softmax goes along their axis.",
+        "hint.listen.interleaved": "a head is a block of neighbouring columns: reshape to "
+        "(n, heads, width), not to (n, width, heads).",
         "hint.heat.mean_of_tokens": "a word of three tokens is looked at through all three: add "
         "them up.",
         "hint.heat.one_head": "take the mean over heads.",
+        "hint.heat.sum_of_heads": "over heads the mean is taken, not the sum: a map should not "
+        "grow with their number.",
         "hint.heat.first_token": "a word may have several tokens; all of its places count.",
         "hint.changes.everything": "queries come from the picture, and nobody has painted yet.",
         "hint.changes.keys_only": "values are made from the words, too.",
@@ -75,15 +99,22 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.ddim.unscaled": "z less its picture is noise times sqrt(1 - now): divide by that.",
         "hint.ddim.bright": "in z the picture is fainter: it has sqrt(now) in front.",
         "hint.ddim.finished": "that jumps to the end; only one step is taken.",
+        "hint.ddim.exchanged": "the noise is taken out at `now`, and both are mixed at `after`.",
         "hint.timesteps.no_offset": "Stable Diffusion's grid begins at 1, not at 0.",
         "hint.timesteps.ascending": "painting goes from noisy to clean.",
         "hint.timesteps.to_the_end": "the spacing is the whole number 1000 // steps, counted from "
         "the clean end.",
+        "hint.timesteps.one_more": "that is one timestep too many.",
+        "hint.timesteps.up_to_1000": "there are `steps` of them, also where 1000 is no multiple: "
+        "count them, and do not fill the range.",
         "hint.loss.epsilon": "this model is asked for the velocity, not for the noise.",
         "hint.loss.picture": "this model is asked for the velocity, not for the picture.",
         "hint.loss.canvas": "that is the canvas, z; the velocity has a minus and the weights "
         "exchanged.",
         "hint.loss.sign": "the noise comes with a plus, the picture with a minus.",
+        "hint.loss.plus": "the picture comes with a minus in v.",
+        "hint.loss.sum": "the mean of all squares, so that the loss does not depend on the size "
+        "of the batch.",
         "hint.dropout.reversed": "a draw below the share drops the words; others keep them.",
         "hint.dropout.shorter": "the picture stays in the batch; only its words are dropped.",
         "hint.dropout.half": "the share says how many lose their words.",
@@ -93,6 +124,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.weight.epsilon": "that is for the noise; the squared error of v is SNR + 1 times "
         "that of the picture.",
         "hint.weight.unclipped": "the ratio is kept between 1 and 5 first.",
+        "hint.weight.clipped_above": "at least 1, too: `jnp.clip` has two bounds.",
+        "hint.weight.clipped_below": "at most 5, too: `jnp.clip` has two bounds.",
         "hint.weight.not_divided": "that is the weight of an error of the picture; the error of v "
         "is SNR + 1 times as large.",
         "hint.axes.reversed": "height and width would be exchanged: they stay in this order.",
@@ -101,6 +134,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.axes.reshaped": "reshape only counts anew; axes have to be transposed.",
         "hint.names.leaf": "PyTorch calls a kernel and a scale `weight`.",
         "hint.names.from_one": "their numbers begin at 0.",
+        "hint.names.self_attention": "`attn1` is the self-attention; the cross-attention is the "
+        "second.",
         "hint.attend.unscaled": "divide the products by the square root of the width, or the "
         "softmax sees numbers that are too large.",
         "hint.attend.width": "by the square root of the width, not by the width.",
@@ -114,6 +149,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.causal.afterwards": "rows must sum to 1 again: take away before the softmax, not "
         "after it.",
         "hint.causal.everything": "nothing is hidden yet.",
+        "hint.causal.axis": "rows must sum to 1: the softmax goes along the last axis.",
+        "hint.causal.strict": "a token may look at itself, or the first has nothing to look at.",
         "hint.cosine.product": "the product depends on how long the vectors are; divide by both "
         "lengths.",
         "hint.cosine.squares": "a length is the square root of the sum of squares.",
@@ -123,10 +160,21 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.residual.late_time": "time belongs between the two convolutions, before the second "
         "normalisation.",
         "hint.residual.raw_time": "the time vector passes a silu before its linear layer.",
+        "hint.residual.one_norm": "there are two normalisations, `norm1` and `norm2`, each with "
+        "numbers of its own.",
+        "hint.residual.norms": "norm1 stands before conv1, and norm2 before conv2.",
+        "hint.residual.activation_first": "normalise first, then the silu.",
+        "hint.residual.convolution_first": "normalisation and silu come before each convolution, "
+        "not after it.",
+        "hint.residual.no_activation": "a silu stands between each normalisation and its "
+        "convolution.",
         "hint.sinusoids.sine_first": "Stable Diffusion puts the cosines first.",
         "hint.sinusoids.last_frequency": "the exponents are i / half, not i / (half - 1): the last "
         "frequency is not quite 1/10000.",
         "hint.sinusoids.upside_down": "frequencies fall, from 1 to nearly 1/10000; yours rise.",
+        "hint.sinusoids.interleaved": "first all cosines, then all sines; yours take turns.",
+        "hint.sinusoids.whole_width": "the exponents are i / half: with i / width, the "
+        "frequencies end at 1/100.",
         "hint.reach.strides": "after a stride of 2, a step of one position is two positions of the "
         "map before.",
         "hint.reach.sizes": "a convolution of 3 adds 2 to what was known, one on each side.",
@@ -160,6 +208,7 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.kl.sign": "the logarithm is taken away: a narrow Gaussian is far from the normal.",
         "hint.kl.half": "one half of the sum.",
         "hint.kl.mean": "the sum over all numbers of a latent, not their mean.",
+        "hint.kl.batch": "one number for each picture: the first axis stays.",
         "hint.kl.one": "the standard normal itself must be at distance 0: a 1 is missing.",
         "hint.scale.upside_down": "latents are multiplied by the scale: it has to be small where "
         "they are large.",
@@ -172,11 +221,36 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.add_noise.amount": "the two weights need not sum to 1, their squares do.",
         "hint.add_noise.signal": "the picture has to become fainter, too: it has a weight of its "
         "own.",
+        "hint.add_noise.minus": "noise is added: its weight is positive.",
         "hint.snr.upside_down": "that is noise to signal: it should fall with the timestep.",
         "hint.snr.standard_deviation": "the ratio is one of variances, not of standard deviations.",
         "hint.many_steps.sums": "the shares that are left multiply: what is left of what was left.",
         "hint.many_steps.betas": "beta is what one step takes away; 1 - beta is what it leaves.",
         "hint.many_steps.late": "after step t, its own beta has been taken away, too.",
+        "hint.many_steps.roots": "the share of the variance is asked for; roots of it belong to "
+        "the values.",
+        "hint.many_steps.single": "that is what step t alone leaves; all the steps before it took "
+        "something, too.",
+        "hint.learn.once": "a word that was seen ten times counts ten times.",
+        "hint.learn.counted_once": "after each merge the words are made of other pieces: count "
+        "their pairs anew.",
+        "hint.learn.ties": "of equally frequent pairs the first in alphabetical order wins.",
+        "hint.convolve.flipped": "the window is not turned around: kernel[0, 0] meets the position "
+        "above and to the left.",
+        "hint.convolve.turned": "the kernel's first axis goes down, its second to the right.",
+        "hint.convolve.no_edge": "there is a frame of zeros, so that the window can stand at the "
+        "edge.",
+        "hint.convolve.no_stride": "with a stride of 2 the window stops at every second position.",
+        "hint.convolve.late": "the first stop is position 0.",
+        "hint.second_order.forgets": "that believes x0 for the whole step; the belief before is "
+        "not used.",
+        "hint.second_order.backwards": "the line goes on: away from the belief before, not back "
+        "to it.",
+        "hint.second_order.upside_down": "a long step goes further along the line: h is above, the "
+        "step before below.",
+        "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
+        "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
+        "of the shares.",
     },
 }
 

@@ -87,8 +87,9 @@ def painted(
             texts = [question.text for question in asked[start : start + KEPT]]
             told = json.dumps([*painter, start, texts])
             file = kept and kept / f"{hashlib.sha256(told.encode()).hexdigest()}.npy"
-            if file and file.exists():
-                found.append(np.load(file, allow_pickle=False))
+            before = _read(file, len(texts), count) if file else None
+            if before is not None:
+                found.append(before)
                 progress.update(len(texts))
                 continue
             some = []
@@ -101,6 +102,16 @@ def painted(
                 with atomic_write(file) as draft:
                     np.save(draft, found[-1])
     return np.concatenate(found)
+
+
+def _read(file: Path, captions: int, count: int) -> Pictures | None:
+    """The pictures that a file keeps; None where it is missing or damaged."""
+    try:
+        pictures = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = pictures.dtype == np.uint8 and pictures.ndim == 5
+    return pictures if whole and pictures.shape[:2] == (captions, count) else None
 
 
 def forget(kept: Path) -> None:

@@ -22,9 +22,10 @@ from diffusion.layers.convolution import Conv2d, Downsample
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.runtime.parameters import Params, SameKey, shapes
-from diffusion.weights.files import Weights, regular, save_params
+from diffusion.weights.files import Weights, save_params
 from diffusion.weights.folder import shipped
 from diffusion.weights.names import RESIDUAL, NameMap, under
+from diffusion.weights.places import regular
 
 SIZE = 64  # pixels along the side of what the judge looks at
 WIDTHS = (32, 64, 128, 192)  # channels at 32x32, 16x16, 8x8 and 4x4

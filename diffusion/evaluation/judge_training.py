@@ -23,8 +23,9 @@ from diffusion.evaluation.judge import SIZE, Judge, save
 from diffusion.images import sheet, to_uint8
 from diffusion.runtime.parameters import Params, precision, shapes, split
 from diffusion.training.card import Order
-from diffusion.training.loop import Metrics, TrainConfig, Watch
+from diffusion.training.log import Metrics, Watch
 from diffusion.training.recipe import DTYPE, run_task
+from diffusion.training.train_config import TrainConfig
 
 HELD_OUT_SHARE = 0.1
 WORN_SHARE = 0.5

@@ -62,6 +62,7 @@ class Attention(nnx.Module):
         *,
         context_width: int | None = None,
         qkv_bias: bool,  # the U-Net's have none; the text encoder's and the VAE's do
+        out_bias: bool = True,
         rngs: nnx.Rngs,
     ):
         if width % heads:
@@ -70,7 +71,7 @@ class Attention(nnx.Module):
         self.query = nnx.Linear(width, width, use_bias=qkv_bias, rngs=rngs)
         self.key = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
         self.value = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, use_bias=out_bias, rngs=rngs)
         self.heads = heads
 
     def __call__(
@@ -95,16 +96,23 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """GEGLU (Shazeer 2020): Linear c -> 8c, value times exact (erf) gelu of gate, Linear to c."""
+    """GEGLU (Shazeer 2020): Linear c -> 2d, value times exact (erf) gelu of gate, Linear d -> c.
+
+    Args:
+        inner: d; None: 4c.
+    """
 
     traced = True
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.linear1 = nnx.Linear(width, 8 * width, rngs=rngs)
-        self.linear2 = nnx.Linear(4 * width, width, rngs=rngs)
+    def __init__(
+        self, width: int, inner: int | None = None, *, use_bias: bool = True, rngs: nnx.Rngs
+    ):
+        inner = inner or 4 * width
+        self.linear1 = nnx.Linear(width, 2 * inner, use_bias=use_bias, rngs=rngs)
+        self.linear2 = nnx.Linear(inner, width, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        return in_parts(self.geglu, x, width=8 * x.shape[2])
+        return in_parts(self.geglu, x, width=self.linear1.out_features)
 
     def geglu(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         value, gate = jnp.split(self.linear1(x), 2, axis=-1)

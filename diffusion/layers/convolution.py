@@ -51,8 +51,42 @@ class Conv2d(nnx.Module):
         return convolve_strided(x, kernel, self.stride, self.padding) + bias
 
 
+class PointwiseConv(nnx.Module):
+    """A 1x1 convolution without bias: a Linear of each place."""
+
+    traced = True
+
+    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+        start = lecun_normal(in_axis=(0, 1, 2))
+        shape = (1, 1, in_channels, out_channels)
+        self.kernel = nnx.Param(start(rngs.params(), shape, jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        return x @ self.kernel[0, 0]
+
+
+class DepthwiseConv(nnx.Module):
+    """A 3x3 window for each channel by itself, without bias: nine shifted maps, weighted."""
+
+    traced = True
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        start = lecun_normal(in_axis=(0, 1, 2))
+        self.kernel = nnx.Param(start(rngs.params(), (3, 3, 1, channels), jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        _, h, w, _ = x.shape
+        around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = (
+            around[:, i : i + h, j : j + w] * self.kernel[i, j][None, None]
+            for i in range(3)
+            for j in range(3)
+        )
+        return sum(shifted, jnp.zeros_like(x))
+
+
 class Downsample(nnx.Module):
-    """Half the resolution by a 3x3 convolution of stride 2.
+    """Half the resolution by a 3x3 convolution of stride 2; of an odd map, the larger half.
 
     The U-Net pads on all four sides. The VAE's encoder pads at bottom and right alone, as "SAME"
     does in JAX and TensorFlow where the sides are even.
@@ -68,12 +102,19 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Twice the resolution: each position four times (nearest), then a 3x3 convolution."""
+    """Twice the resolution: each position four times (nearest), then a 3x3 convolution.
+
+    An odd map was halved to one more than its half. So to come back to it, one less than twice the
+    side can be asked for as `size`.
+    """
 
     traced = True
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.conv = Conv2d(channels, channels, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return convolve_upsampled(x, self.conv.kernel[...]) + self.conv.bias[None, None, None]
+    def __call__(
+        self, x: Float[Array, "b h w c"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "b h2 w2 c"]:
+        bias = self.conv.bias[None, None, None]
+        return convolve_upsampled(x, self.conv.kernel[...], size) + bias

@@ -17,11 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from diffusion.config import RectifiedFlowConfig
+from diffusion.process.mixing import Mixing
 from diffusion.process.schedule import check_steps, evenly_drawn
 
 Latents = Float[Array, "b h w c"]
 Level = Float[Array, " b"]
 Timesteps = Real[Array, " b"]
+KNOWN = ("leading", "trailing")  # spacings; "leading" goes evenly from end to end here
 S = TypeVar("S", float, Array, np.ndarray)
 
 
@@ -34,7 +36,7 @@ def shifted(s: S, shift: float) -> S:
     return shift * s / (1.0 + (shift - 1.0) * s)
 
 
-class RectifiedFlow:
+class RectifiedFlow(Mixing):
     """x_t = alpha(t) x0 + sigma(t) noise; sigma is t / T, alpha the rest.
 
     Args:
@@ -76,9 +78,9 @@ class RectifiedFlow:
         timestep of all, 1, as the reference does, which shifts that one twice: where the spacing is
         even and again with all the others. With few steps that leaves the last one nothing to do.
 
-        Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown.
+        Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown or "karras".
         """
-        check_steps(self.train_steps, steps, spacing)
+        check_steps(self.train_steps, steps, spacing, KNOWN)
         cleanest = shifted(1.0 / self.train_steps, self.config.shift)
         end = 1.0 / steps if spacing == "trailing" else cleanest
         s = shifted(np.linspace(1.0, end, steps), self.config.shift)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-from diffusion.process import Process
+from diffusion.process import Mixing
 
 Latents = Float[Array, "b h w c"]
 
@@ -44,7 +44,7 @@ def posterior_mean(
 
 
 def ideal_denoiser(
-    process: Process, pictures: Float[Array, "n h w c"]
+    process: Mixing, pictures: Float[Array, "n h w c"]
 ) -> Callable[[Latents, Real[Array, " b"]], Latents]:
     """A "network" that predicts as well as can be, for `diffusion.process.sampling.stepper`.
 

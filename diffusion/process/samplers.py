@@ -9,12 +9,14 @@ their sigma is sigma / alpha here. `next_` marks where a step arrives.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from diffusion.process import Process
+from diffusion.process import Mixing, Process
 from diffusion.process.tables import (
     SamplerTable,
+    Table,
     along_slope,
     alternate,
     guide,
@@ -26,14 +28,14 @@ from diffusion.process.tables import (
 )
 
 __all__ = [
-    "SAMPLERS", "SamplerTable", "ddim", "ddpm", "dpm_solver_2m", "euler", "euler_ancestral",
-    "guide", "heun", "lcm", "noise_at", "table", "update",
+    "SAMPLERS", "SamplerTable", "Table", "ddim", "ddpm", "dpm_solver_2m", "euler",
+    "euler_ancestral", "guide", "heun", "lcm", "noise_at", "table", "update",
 ]  # fmt: skip
 
 LCM_GRID = 50  # timesteps that latent consistency models are distilled on
 
 
-def ddpm(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def ddpm(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """Ancestral sampling: draw from q(x_{t-1} | x_t, x0) (Ho et al. 2020, eq. 6 and 7).
 
     With timesteps left out, beta = 1 - alpha_bar_t / alpha_bar_{t-1} (Nichol & Dhariwal 2021, eq.
@@ -51,11 +53,12 @@ def ddpm(process: Process, steps: int, spacing: str = "leading") -> SamplerTable
     )
 
 
-def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.0) -> SamplerTable:
+def ddim(process: Mixing, steps: int, spacing: str = "leading", eta: float = 0.0) -> SamplerTable:
     """DDIM: no noise at eta = 0, that of DDPM at eta = 1 (Song et al. 2021, eq. 12 and 16).
 
     As Stable Diffusion configures it, the last step stops at the first timestep, a trace of noise
     short of x0, and draws noise at eta > 0. Other processes arrive at x0 (`Process.last_levels`).
+    With "linspace" a step goes T // steps timesteps on, as in the reference: not quite to the next.
 
     Raises ValueError if `steps` is not between 1 and T, or `eta` not between 0 and 1.
     """
@@ -63,7 +66,15 @@ def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.
         raise ValueError(f"eta must be between 0 (no noise) and 1 (as much as ddpm), got {eta}")
     t = process.timesteps(steps, spacing)
     alpha, sigma, next_alpha, next_sigma = levels_of_steps(process, t, process.last_levels())
-    fresh = eta * (next_sigma / sigma) * np.sqrt(sigma**2 - (alpha / next_alpha * next_sigma) ** 2)
+    if spacing == "linspace":
+        lands = t - process.train_steps // steps
+        there = process.levels(np.maximum(lands, 0))
+        next_alpha, next_sigma = (
+            np.where(lands < 0, last, level)
+            for last, level in zip(process.last_levels(), there, strict=True)
+        )
+    added = np.maximum(sigma**2 - (alpha / next_alpha * next_sigma) ** 2, 0.0)  # 0 may round below
+    fresh = eta * (next_sigma / sigma) * np.sqrt(added)
     # The weight of the paper's epsilon, which is (x_t - alpha x0) / sigma.
     direction = np.sqrt(next_sigma**2 - fresh**2) / sigma
     return make(
@@ -74,7 +85,7 @@ def ddim(process: Process, steps: int, spacing: str = "leading", eta: float = 0.
     )
 
 
-def euler(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def euler(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """Euler's method on dx/dsigma = d = (x - x0) / sigma (Karras et al. 2022, alg. 1, line 5).
 
     This is DDIM at eta = 0, but for its last step, which goes all the way to sigma = 0. On a
@@ -86,7 +97,7 @@ def euler(process: Process, steps: int, spacing: str = "leading") -> SamplerTabl
     return make(t, z_from_z=from_z, z_from_x0=from_x0)
 
 
-def euler_ancestral(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def euler_ancestral(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """Euler steps that fall below the next sigma and climb back with fresh noise.
 
     Made popular by Crowson's k-diffusion. Its split, sigma_down^2 + sigma_up^2 = next_sigma^2, is
@@ -107,7 +118,7 @@ def euler_ancestral(process: Process, steps: int, spacing: str = "leading") -> S
     )
 
 
-def heun(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def heun(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """Heun's second-order method (Karras et al. 2022, alg. 1): 2 steps - 1 calls.
 
     A step is two calls. The first is Euler's, and remembers x + (dt / 2) d, half the way along the
@@ -144,7 +155,7 @@ def heun(process: Process, steps: int, spacing: str = "leading") -> SamplerTable
     return SamplerTable(*map(alternate, predictor, corrector))
 
 
-def dpm_solver_2m(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def dpm_solver_2m(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """DPM-Solver++(2M), second order from one call a step (Lu et al. 2022, arXiv 2211.01095).
 
     Algorithm 2. With lambda = log(alpha / sigma) and h the step in it, e^{-h} is the ratio of
@@ -171,7 +182,7 @@ def dpm_solver_2m(process: Process, steps: int, spacing: str = "leading") -> Sam
     )
 
 
-def lcm(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
+def lcm(process: Mixing, steps: int, spacing: str = "leading") -> SamplerTable:
     """Latent consistency: jump to x0, take fresh noise, jump again (Luo et al. 2023, alg. 3).
 
     For denoisers that were distilled to see x0 at once. The jump is c_out x0 + c_skip x_t, with
@@ -196,7 +207,7 @@ def lcm(process: Process, steps: int, spacing: str = "leading") -> SamplerTable:
     )
 
 
-SAMPLERS: Mapping[str, Callable[[Process, int, str], SamplerTable]] = MappingProxyType(
+SAMPLERS: Mapping[str, Callable[[Mixing, int, str], SamplerTable]] = MappingProxyType(
     {
         "ddpm": ddpm,
         "ddim": ddim,
@@ -217,11 +228,11 @@ def table(
     spacing: str = "leading",
     eta: float = 0.0,
     strength: float = 1.0,
-) -> SamplerTable:
-    """The table of a sampler, by its name in `SAMPLERS`, for `steps` steps.
+) -> Table:
+    """The table of a sampler, by its name in `SAMPLERS` or of the process, for `steps` steps.
 
     Args:
-        spacing: of the timesteps, "leading" or "trailing"; see `Process.timesteps`.
+        spacing: of the timesteps, one of `SPACINGS`; see `Process.timesteps`.
         eta: how much noise "ddim" draws; see there.
         strength: how much of the way is gone. Image to image enters late: at 0.4, only the last
             40 % of the steps are taken, from a picture with the noise of the first row (Meng et al.
@@ -232,10 +243,12 @@ def table(
             not between 0 and 1, or `eta` is given to a sampler other than "ddim"; if `strength` is
             not above 0 and at most 1, or leaves no step to take.
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
+    own: Any = process
+    known: Mapping[str, Callable[[Any, int, str], Any]] = process.samplers or SAMPLERS
+    if name not in known:
+        raise ValueError(f"unknown sampler {name!r}; choose one of {', '.join(known)}")
     if name == "ddim":
-        return last_part(ddim(process, steps, spacing, eta), steps, strength)
+        return last_part(ddim(own, steps, spacing, eta), steps, strength)
     if eta != 0.0:
         raise ValueError(f'eta belongs to the sampler "ddim"; leave it out with {name!r}')
-    return last_part(SAMPLERS[name](process, steps, spacing), steps, strength)
+    return last_part(known[name](process, steps, spacing), steps, strength)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Key, Real
+from jaxtyping import Array, Float, Integer, Key, Real, Shaped
 
 from diffusion.process import Process
-from diffusion.process.samplers import SamplerTable, noise_at, update
+from diffusion.process.samplers import Table
 
-Latents = Float[Array, "b h w c"]
-Predict = Callable[[Latents, Real[Array, " b"]], Latents]
+Latents = Shaped[Array, "b h w c"]  # or the numbers of codes, c = 1
+Prediction = Float[Array, "b h w k"]
+Predict = Callable[[Latents, Real[Array, " b"]], Prediction]
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,23 @@ class Step:
     index: int  # which of the steps, from 0 (Heun's method calls twice in a step)
     t: int | float  # the timestep: how noisy the denoiser was told that x_t is
     x_t: Latents  # what the denoiser saw
-    prediction: Latents  # what it said, after guidance: the noise, the velocity
+    prediction: Prediction  # what it said, after guidance: the noise, the velocity, logits
     x0: Latents  # the finished latent as it imagines it now
     x_next: Latents  # what it will see next; after the last step, the finished latent
 
 
 # x_t, memory, a row of the table, the number of the call -> prediction, x0, next x_t, next memory
 Advance = Callable[
-    [Latents, Latents, SamplerTable, np.uint32], tuple[Latents, Latents, Latents, Latents]
+    [Latents, Latents, Table, np.uint32], tuple[Prediction, Latents, Latents, Latents]
 ]
 
 
-def sample(advance: Advance, x_t: Latents, table: SamplerTable) -> Iterator[Step]:
+def sample(advance: Advance, x_t: Latents, table: Table) -> Iterator[Step]:
     """Every step from noise to latent, one as it is asked for.
 
     Args:
         advance: one call of the denoiser and one line of the table; `stepper` makes one.
-        x_t: standard normal noise to begin with, or a picture's latent under the first row's noise.
+        x_t: what to begin with: noise, or a picture's latent under the first row's noise.
         table: of a sampler.
     """
     memory = jnp.zeros_like(x_t)
@@ -54,10 +55,10 @@ def one_step(
     predict: Predict,
     x_t: Latents,
     memory: Latents,
-    row: SamplerTable,
+    row: Table,
     call: Integer[Array | np.generic, ""] | int,
     keys: Key[Array, " b"],
-) -> tuple[Latents, Latents, Latents, Latents]:
+) -> tuple[Prediction, Latents, Latents, Latents]:
     """Denoiser, process and sampler: prediction, x0, next x_t, next memory.
 
     Args:
@@ -66,9 +67,7 @@ def one_step(
     """
     t = jnp.full(len(x_t), row.timestep)
     prediction = predict(x_t, t)
-    x0 = process.to_x0(prediction, x_t, t)
-    noise = noise_at(keys, call, x_t.shape[1:])
-    x_next, memory = update(row, x_t, x0, memory, noise)
+    x0, x_next, memory = row.apply(process, prediction, x_t, memory, keys, call)
     return prediction, x0, x_next, memory
 
 

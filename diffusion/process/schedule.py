@@ -16,18 +16,20 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from diffusion.config import PREDICTIONS, VariancePreservingConfig
+from diffusion.process.mixing import Mixing
 
-SPACINGS = ("leading", "trailing")  # of the timesteps, see `timesteps`
+SPACINGS = ("leading", "trailing", "linspace", "karras")  # of the timesteps, see `timesteps`
+RHO = 7.0  # of "karras": how much closer the steps are where the noise is low
 OFFSET = 1  # of leading timesteps: the reference sets it, whatever a model's scheduler says
 GAMMA = 5.0  # in training, the largest weight of a squared error of x0
 TIMES = ((0.0, 0.15, 0.75, 1.0), (0.0, 0.3, 0.7, 1.0))  # share of the draws, of the schedule: half
 # as many again from the middle, where small things that words name, such as flowers, are decided
 Latents = Float[Array, "b h w c"]
 AlphaBar = Float[Array, " b"]
-Timesteps = Int[Array, " b"]
+Timesteps = Real[Array, " b"]  # whole numbers; between them with the spacing "karras"
 
 
 def betas(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
@@ -48,6 +50,12 @@ def alpha_bars(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
     samplers take of it stay exact.
     """
     return np.cumprod(1.0 - betas(config))
+
+
+def log_ratios(config: VariancePreservingConfig) -> Float[np.ndarray, " t"]:
+    """Return log(sigma / alpha) at each timestep, in float64; between them it is interpolated."""
+    alpha_bar = alpha_bars(config)
+    return 0.5 * np.log((1.0 - alpha_bar) / alpha_bar)
 
 
 def alpha_bar_table(config: VariancePreservingConfig) -> Float[Array, " t"]:
@@ -107,32 +115,45 @@ def to_epsilon(prediction: Latents, z: Latents, alpha_bar: AlphaBar, kind: str) 
     return signal * prediction + spread * z
 
 
-def check_steps(train_steps: int, steps: int, spacing: str) -> None:
+def check_steps(
+    train_steps: int, steps: int, spacing: str, known: tuple[str, ...] = SPACINGS
+) -> None:
     """Raise a ValueError unless `steps` is from 1 to `train_steps`, and the spacing is known."""
     if not 1 <= steps <= train_steps:
         raise ValueError(
             f"steps must be between 1 and {train_steps}, got {steps}; 25 is a good start"
         )
-    if spacing not in SPACINGS:
-        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    if spacing not in known:
+        raise ValueError(f"unknown spacing {spacing!r}; choose one of {', '.join(known)}")
 
 
 def timesteps(
     config: VariancePreservingConfig, steps: int, spacing: str = "leading"
-) -> Int[np.ndarray, " steps"]:
+) -> Real[np.ndarray, " steps"]:
     """Choose `steps` of the training timesteps, from noisy to clean, as int32.
 
-    Both spacings are those of Lin et al. 2024, table 2. "leading", i * (T // steps) + offset, is
+    The spacings are those of Lin et al. 2024, table 2. "leading", i * (T // steps) + offset, is
     Stable Diffusion's own: with few steps it begins far below T, where x_t should still show some
     of the picture. Where the offset would push the first timestep past T - 1 (1000 steps of 1000),
     the whole grid slides back just enough to fit, so the timesteps stay distinct. "trailing",
-    round(i T / steps) - 1, begins at T - 1, where there is next to nothing but noise.
+    round(i T / steps) - 1, begins at T - 1, where there is next to nothing but noise. "linspace"
+    goes evenly from T - 1 to 0; AnimateDiff's adapters are sampled like this.
+
+    "karras" goes from the noisiest timestep to the cleanest so that the seventh root of sigma /
+    alpha is evenly spaced (Karras et al. 2022, eq. 5): float32, between the timesteps of training.
 
     Raises:
         ValueError: if `steps` is not between 1 and T, or the spacing is unknown.
     """
     train_steps = config.train_steps
     check_steps(train_steps, steps, spacing)
+    if spacing == "linspace":
+        return np.linspace(0, train_steps - 1, steps).round()[::-1].astype(np.int32)
+    if spacing == "karras":
+        logs = log_ratios(config)
+        most, least = np.exp(logs[[-1, 0]] / RHO)
+        spaced = RHO * np.log(np.linspace(most, least, steps))
+        return np.interp(spaced, logs, np.arange(train_steps)).astype(np.float32)
     if spacing == "trailing":
         return (np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1).astype(
             np.int32
@@ -169,7 +190,7 @@ def evenly_drawn(key: Array, count: int) -> Float[Array, " count"]:
     return (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
 
 
-class VariancePreserving:
+class VariancePreserving(Mixing):
     """x_t = alpha(t) x0 + sigma(t) noise; alpha^2 is alpha_bar, sigma^2 the rest.
 
     Args:
@@ -186,9 +207,18 @@ class VariancePreserving:
         """In float64, for tables."""
         return alpha_bars(self.config)
 
+    @cached_property
+    def log_ratios(self) -> Float[np.ndarray, " t"]:
+        """See `log_ratios`."""
+        return log_ratios(self.config)
+
     def alpha_bar(self, t: Timesteps) -> AlphaBar:
         """At each timestep, in float32."""
-        return jnp.asarray(self.alpha_bars, jnp.float32)[t]
+        if jnp.issubdtype(t.dtype, jnp.integer):
+            return jnp.asarray(self.alpha_bars, jnp.float32)[t]
+        whole = jnp.arange(self.train_steps, dtype=jnp.float32)
+        logs = jnp.interp(t, whole, jnp.asarray(self.log_ratios, jnp.float32))
+        return jax.nn.sigmoid(-2.0 * logs)
 
     def alpha(self, t: Timesteps) -> AlphaBar:
         """The weight of the clean latent at each timestep."""
@@ -203,16 +233,20 @@ class VariancePreserving:
         return jnp.asarray(snr(self.alpha_bar(t)))
 
     def levels(
-        self, t: Int[np.ndarray, " n"]
+        self, t: Real[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """alpha and sigma in float64, for the tables of samplers."""
+        if not np.issubdtype(t.dtype, np.integer):
+            ratio = np.exp(np.interp(t, np.arange(self.train_steps), self.log_ratios))
+            alpha = 1.0 / np.sqrt(1.0 + ratio**2)
+            return alpha, ratio * alpha
         return np.sqrt(self.alpha_bars[t]), np.sqrt(1.0 - self.alpha_bars[t])
 
     def last_levels(self) -> tuple[Float[np.ndarray, "1"], Float[np.ndarray, "1"]]:
         """Where DDIM arrives: x0, or the first timestep."""
         return (np.ones(1), np.zeros(1)) if self.config.clean_end else self.levels(np.zeros(1, int))
 
-    def timesteps(self, steps: int, spacing: str = "leading") -> Int[np.ndarray, " steps"]:
+    def timesteps(self, steps: int, spacing: str = "leading") -> Real[np.ndarray, " steps"]:
         """From noisy to clean; see `timesteps`."""
         return timesteps(self.config, steps, spacing)
 

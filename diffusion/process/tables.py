@@ -9,19 +9,49 @@ out of the prediction and applies `update`:
 A table is data, not code: another sampler or another number of steps never recompiles the network.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Real
+from jaxtyping import Array, Float, Int, Integer, Key, Real, Shaped
 
-from diffusion.process import Process
+from diffusion.process import Mixing
 
 Latents = Float[Array, "b h w c"]
 Column = Float[Array | np.ndarray, "*calls"]
 Level = Float[np.ndarray, " n"]
 Single = Float[np.ndarray, "1"]
 ONE, ZERO = np.ones(1), np.zeros(1)
+
+
+@runtime_checkable
+class Table(Protocol):
+    """What the loop knows of a table, and the denoiser's program of a row: whatever the process."""
+
+    @property
+    def step(self) -> Int[Array | np.ndarray, "*calls"]:
+        """Which of the user's steps each call belongs to, from 0."""
+
+    @property
+    def timestep(self) -> Real[Array | np.ndarray, "*calls"]:
+        """What the denoiser is told."""
+
+    def row(self, call: int) -> "Table": ...
+
+    def last(self, keep: np.ndarray) -> "Table":
+        """The rows at the end that `keep` says, for a painting that begins with a picture."""
+
+    def apply(
+        self,
+        process: Any,  # that the table is for
+        prediction: Float[Array, "b h w k"],
+        x_t: Shaped[Array, "b h w c"],
+        memory: Shaped[Array, "b h w c"],
+        keys: Key[Array, " b"],
+        call: Integer[Array | np.generic, ""] | int,
+    ) -> tuple[Any, Any, Any]:
+        """A row's step: x0, the next x_t, and the next memory, which is zeros at first."""
 
 
 class SamplerTable(NamedTuple):
@@ -38,6 +68,23 @@ class SamplerTable(NamedTuple):
 
     def row(self, call: int) -> "SamplerTable":
         return SamplerTable(*(column[call] for column in self))
+
+    def last(self, keep: np.ndarray) -> "SamplerTable":
+        """Nothing is remembered at the start. The first x0 takes the place of the one before it,
+        which makes the first step of DPM-Solver++(2M) one of first order."""
+        table = SamplerTable(*(column[keep] for column in self))
+        table.z_from_x0[0] += table.z_from_memory[0]
+        table.z_from_memory[0] = 0.0
+        return table
+
+    def apply(
+        self, process: Mixing, prediction: Latents, x_t: Latents, memory: Latents,
+        keys: Key[Array, " b"], call: Any,
+    ) -> tuple[Latents, Latents, Latents]:  # fmt: skip
+        """See `Table.apply`."""
+        x0 = process.to_x0(prediction, x_t, jnp.full(len(x_t), self.timestep))
+        noise = noise_at(keys, call, x_t.shape[1:])
+        return x0, *update(self, x_t, x0, memory, noise)
 
 
 def update(
@@ -72,7 +119,7 @@ def guide(unconditional: Latents, conditional: Latents, scale: Float[Array, ""] 
     return unconditional + scale * (conditional - unconditional)
 
 
-def last_part(table: SamplerTable, steps: int, strength: float) -> SamplerTable:
+def last_part(table: Table, steps: int, strength: float) -> Any:
     """Keep the calls of the last int(steps * strength) steps."""
     if not 0.0 < strength <= 1.0:
         raise ValueError(
@@ -85,16 +132,11 @@ def last_part(table: SamplerTable, steps: int, strength: float) -> SamplerTable:
             f"strength {strength} of {steps} steps is less than one step; choose a strength of "
             f"{np.ceil(1000 / steps) / 1000} or more, or more steps"
         )
-    table = SamplerTable(*(column[table.step >= steps - kept] for column in table))
-    # Nothing is remembered at the start. The first x0 takes the place of the one before it, which
-    # makes the first step of DPM-Solver++(2M) one of first order.
-    table.z_from_x0[0] += table.z_from_memory[0]
-    table.z_from_memory[0] = 0.0
-    return table
+    return table.last(np.asarray(table.step) >= steps - kept)
 
 
 def levels_of_steps(
-    process: Process, t: Real[np.ndarray, " n"], final: tuple[Single, Single] = (ONE, ZERO)
+    process: Mixing, t: Real[np.ndarray, " n"], final: tuple[Single, Single] = (ONE, ZERO)
 ) -> tuple[Level, Level, Level, Level]:
     """alpha and sigma where each step begins, and where it ends; the last ends at `final`."""
     alpha, sigma = process.levels(t)

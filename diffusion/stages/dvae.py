@@ -39,30 +39,46 @@ class DVAE(nnx.Module):
         self.codebook = Codebook(config.codes, z, rngs=rngs)
         self.post_quant_conv = Conv2d(z, inner, 1, rngs=rngs)
         self.decoder = Decoder(config, inner, attends=attends, rngs=rngs)
-        self.scaling_factor = config.scaling_factor
+        self.scaling_factor, self.from_zero = config.scaling_factor, config.from_zero
 
     def encode(
         self, images: Float[Array, "b H W k"], key: Array | None = None
     ) -> Float[Array, "b h w z"]:
         """Images in [-1, 1] -> latents before they become codes. They are not drawn: no key."""
-        return self.quant_conv(self.encoder(images)) * self.scaling_factor
+        return self._seen(images) * self.scaling_factor
 
-    def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b H W k"]:
-        """The nearest codes of latents -> images, about [-1, 1], not clipped."""
-        snapped = self.codebook(latents / self.scaling_factor)
-        return self.decoder(self.post_quant_conv(snapped))
+    def decode(
+        self, latents: Float[Array, "b h w z"] | Int[Array, "b h w 1"]
+    ) -> Float[Array, "b H W k"]:
+        """The nearest codes of latents, or codes by their numbers -> images, about [-1, 1]."""
+        if jnp.issubdtype(latents.dtype, jnp.integer):
+            return self.from_codes(latents[..., 0])
+        return self._shown(self.codebook(latents / self.scaling_factor))
 
     def soft_decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b H W k"]:
         """Latents as they are, also between the codes -> images: what training learns from."""
-        return self.decoder(self.post_quant_conv(latents / self.scaling_factor))
+        return self._shown(latents / self.scaling_factor)
 
     def codes(self, images: Float[Array, "b H W k"]) -> Int[Array, "b h w"]:
         """Images in [-1, 1] -> the number of the code at each position."""
-        return self.codebook.nearest(self.quant_conv(self.encoder(images)))
+        return self.codebook.nearest(self._seen(images))
 
     def from_codes(self, codes: Int[Array, "b h w"]) -> Float[Array, "b H W k"]:
-        """The numbers of codes -> images, about [-1, 1], not clipped."""
-        return self.decoder(self.post_quant_conv(self.codebook.codes[codes]))
+        """The numbers of codes -> images, about [-1, 1], not clipped.
+
+        A number beyond the codebook, such as that of a mask, is shown as the mean of all codes.
+        """
+        known, vectors = codes < len(self.codebook.codes), self.codebook.codes
+        middle = vectors.mean(axis=0)[None, None, None]
+        return self._shown(jnp.where(known[..., None], vectors[jnp.where(known, codes, 0)], middle))
+
+    def _seen(self, images: Float[Array, "b H W k"]) -> Float[Array, "b h w z"]:
+        """What the encoder says, in its own unit."""
+        return self.quant_conv(self.encoder((images + 1) / 2 if self.from_zero else images))
+
+    def _shown(self, vectors: Float[Array, "b h w z"]) -> Float[Array, "b H W k"]:
+        images = self.decoder(self.post_quant_conv(vectors))
+        return 2 * images - 1 if self.from_zero else images
 
     def draw(
         self,
@@ -81,7 +97,7 @@ class DVAE(nnx.Module):
             temperature: of the mixtures.
             warmth: the share of its weight that the KL already has.
         """
-        x = self.quant_conv(self.encoder(images))
+        x = self._seen(images)
         logits = -squared_distances(x, self.codebook.codes)
         gumbel = jax.random.gumbel(key, logits.shape)
         mixture = jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
@@ -107,7 +123,7 @@ class DVAE(nnx.Module):
 
         Raises ValueError where the pictures have fewer positions than there are codes.
         """
-        x = self.quant_conv(self.encoder(images))
+        x = self._seen(images)
         codes = k_means(x.reshape(-1, x.shape[-1]), len(self.codebook.codes), key)
         apart = squared_distances(codes[None, None], codes)[0, 0]
         nearest = jnp.where(jnp.eye(len(codes), dtype=bool), jnp.inf, apart).min(axis=1)
@@ -122,7 +138,7 @@ class DVAE(nnx.Module):
 
         Restarts of Dhariwal et al. 2020 (section 3.1).
         """
-        x = self.quant_conv(self.encoder(images))
+        x = self._seen(images)
         codes = self.codebook.codes
         used = counts(self.codebook.nearest(x), len(codes)) > 0
         drawn = jax.random.choice(key, x.reshape(-1, x.shape[-1]), (len(codes),))

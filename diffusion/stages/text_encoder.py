@@ -49,6 +49,8 @@ class TokenEmbedding(nnx.Embed):
 class TextEncoder(nnx.Module):
     """tokens (b, 77) -> context (b, 77, d): the last layer's states after the final LayerNorm.
 
+    With a summary it is (b, 78, d): the states that the last layer hears, without a norm; and one
+    row more, the projected last state of the end mark, as CLIP compares it with pictures.
     The mask is causal and nothing else: Stable Diffusion lets the U-Net read the padding too.
     Raises ValueError for an unknown activation.
     """
@@ -63,11 +65,22 @@ class TextEncoder(nnx.Module):
         )
         self.layers = nnx.List(TextLayer(config, rngs=rngs) for _ in range(config.layers))
         self.final_norm = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
+        self.projection = (
+            nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
+            if config.summary
+            else None
+        )
 
-    def __call__(self, tokens: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+    def __call__(self, tokens: Int[Array, "b n"]) -> Float[Array, "b m d"]:
         n = tokens.shape[1]
         x = self.token_embedding(tokens) + self.position_embedding[:n][None]
         causal = jnp.tril(jnp.ones((n, n), dtype=bool))
+        before = x
         for layer in self.layers:
-            x = layer(x, causal)
-        return self.final_norm(x)
+            before, x = x, layer(x, causal)
+        states = self.final_norm(x)
+        if self.projection is None:
+            return states
+        end = tokens.argmax(axis=1)  # the end mark is the last token of the vocabulary
+        summary = self.projection(states[jnp.arange(len(tokens)), end])
+        return jnp.concatenate([before, summary[:, None]], axis=1)

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Real
 
 from diffusion.config import UNetConfig
 from diffusion.layers.time_embedding import TimeEmbedding
+from diffusion.stages.unet_blocks import Motion
 from diffusion.stages.unet_bottleneck import UNetBottleneck
 from diffusion.stages.unet_down import UNetDown
 from diffusion.stages.unet_up import UNetUp
@@ -27,8 +28,9 @@ class UNet(nnx.Module):
         timesteps: Real[Array, " b"],
         context: Float[Array, "b n d"],
         guidance: Float[Array, " b"] | None = None,  # for a network that is told the scale
+        motion: Motion | None = None,  # of a film, whose frames are a batch
     ) -> Float[Array, "b h w z"]:
         time = self.time_embedding(timesteps, guidance)
-        h, skips = self.down(latents, time, context)
-        h = self.bottleneck(h, time, context)
-        return self.up(h, skips, time, context)
+        h, skips = self.down(latents, time, context, motion)
+        h = self.bottleneck(h, time, context, motion)
+        return self.up(h, skips, time, context, motion)

@@ -1,5 +1,8 @@
 """What the three parts of the U are built of: residual blocks, and transformers that listen."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -10,6 +13,18 @@ from diffusion.layers.residual import ResidualBlock
 EPS = 1e-5  # of the normalisations in the U-Net's residual blocks
 
 Skips = tuple[Float[Array, "b _h _w _c"], ...]  # what the way up remembers of the way down
+Look = Callable[[Array], Array]  # of a map, (b, h, w, c) in and out
+
+
+class Motion(NamedTuple):
+    """What a film does after each residual block and its transformer, where a picture does nothing.
+
+    One entry a level, in the order in which the levels come.
+    """
+
+    down: tuple[tuple[Look, ...], ...]
+    middle: Look | None
+    up: tuple[tuple[Look, ...], ...]
 
 
 def residual(config: UNetConfig, level: int, in_channels: int, *, rngs: nnx.Rngs) -> ResidualBlock:

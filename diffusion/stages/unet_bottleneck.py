@@ -4,7 +4,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from diffusion.config import UNetConfig
-from diffusion.stages.unet_blocks import residual, transformer
+from diffusion.stages.unet_blocks import Motion, residual, transformer
 
 
 class UNetBottleneck(nnx.Module):
@@ -23,5 +23,9 @@ class UNetBottleneck(nnx.Module):
         h: Float[Array, "b h w c"],
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        motion: Motion | None = None,  # of a film
     ) -> Float[Array, "b h w c"]:
-        return self.residual2(self.transformer(self.residual1(h, time), context), time)
+        h = self.transformer(self.residual1(h, time), context)
+        if motion and motion.middle:
+            h = motion.middle(h)
+        return self.residual2(h, time)

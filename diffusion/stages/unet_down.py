@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from diffusion.config import UNetConfig
 from diffusion.layers.convolution import Conv2d, Downsample
-from diffusion.stages.unet_blocks import Skips, pairs
+from diffusion.stages.unet_blocks import Look, Motion, Skips, pairs
 
 
 class DownBlock(nnx.Module):
@@ -24,12 +24,17 @@ class DownBlock(nnx.Module):
         h: Float[Array, "b h w c"],
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        motion: tuple[Look, ...] = (),
     ) -> tuple[Float[Array, "b h2 w2 c2"], Skips]:
         skips: Skips = ()
-        for residual, transformer in zip(self.residuals, self.transformers, strict=True):
+        for i, (residual, transformer) in enumerate(
+            zip(self.residuals, self.transformers, strict=True)
+        ):
             h = residual(h, time)
             if transformer is not None:
                 h = transformer(h, context)
+            if motion:
+                h = motion[i](h)
             skips += (h,)
         if self.downsample is not None:
             h = self.downsample(h)
@@ -55,10 +60,11 @@ class UNetDown(nnx.Module):
         latents: Float[Array, "b h w z"],
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        motion: Motion | None = None,  # of a film
     ) -> tuple[Float[Array, "b h2 w2 c"], Skips]:
         h = self.conv_in(latents)
         skips: Skips = (h,)
-        for block in self.blocks:
-            h, more = block(h, time, context)
+        for i, block in enumerate(self.blocks):
+            h, more = block(h, time, context, motion.down[i] if motion else ())
             skips += more
         return h, skips

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from diffusion.config import UNetConfig
 from diffusion.layers.convolution import Conv2d, Upsample
 from diffusion.layers.normalisation import GroupNorm
-from diffusion.stages.unet_blocks import EPS, Skips, pairs
+from diffusion.stages.unet_blocks import EPS, Look, Motion, Skips, pairs
 
 
 class UpBlock(nnx.Module):
@@ -37,14 +37,18 @@ class UpBlock(nnx.Module):
         skips: Skips,  # this level's, in the order in which they are used
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        motion: tuple[Look, ...] = (),
+        size: tuple[int, int] | None = None,  # of the next level's skips; None: twice this one's
     ) -> Float[Array, "b h2 w2 c2"]:
-        for residual, transformer, skip in zip(
-            self.residuals, self.transformers, skips, strict=True
+        for i, (residual, transformer, skip) in enumerate(
+            zip(self.residuals, self.transformers, skips, strict=True)
         ):
             h = residual(jnp.concatenate([h, skip], axis=-1), time)
             if transformer is not None:
                 h = transformer(h, context)
-        return h if self.upsample is None else self.upsample(h)
+            if motion:
+                h = motion[i](h)
+        return h if self.upsample is None else self.upsample(h, size)
 
 
 class UNetUp(nnx.Module):
@@ -69,8 +73,11 @@ class UNetUp(nnx.Module):
         skips: Skips,
         time: Float[Array, "b t"],
         context: Float[Array, "b n d"],
+        motion: Motion | None = None,  # of a film
     ) -> Float[Array, "b h2 w2 z"]:
         latest_first = skips[::-1]
         for i, block in enumerate(self.blocks):
-            h = block(h, latest_first[i * self.depth : (i + 1) * self.depth], time, context)
+            here, after = (latest_first[j * self.depth : (j + 1) * self.depth] for j in (i, i + 1))
+            size = (after[0].shape[1], after[0].shape[2]) if after else None
+            h = block(h, here, time, context, motion.up[i] if motion else (), size)
         return self.conv_out(jax.nn.silu(self.norm_out(h)))

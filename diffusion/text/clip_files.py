@@ -39,6 +39,7 @@ class Files:
     config: dict[str, Any]  # tokenizer_config.json
     named: dict[str, Any]  # "bos_token" and so on, each a text or, with flags, a table
     described: Any  # added tokens, each a table; where a marker is among them, its flags count
+    added: list[str]  # tokens that no merge makes: markers, and those of embeddings
 
     def settings(self) -> dict[str, Any]:
         """The settings of a `Tokenizer`; an error of any kind where they are not as CLIP's are."""
@@ -46,8 +47,15 @@ class Files:
         if isinstance(length, int | float) and length > 1e9:
             length = 77  # Hugging Face writes 10^30 where no limit was set
         fold = self.config.get("fold_dotted_i", False)
-        pad_token, any_case = _markers(self.named, self.described)
-        return dict(length=length, pad_token=pad_token, any_case=any_case, fold_dotted_i=fold)
+        pad_token, any_case = _markers(self.named, self.described, self.added)
+        added = [token for token in self.added if token not in (BOS, EOS, pad_token)]
+        return dict(
+            length=length,
+            pad_token=pad_token,
+            any_case=any_case,
+            fold_dotted_i=fold,
+            added=sorted(added, key=self.vocab.__getitem__),
+        )
 
 
 def read(folder: Path) -> Files:
@@ -70,8 +78,25 @@ def read(folder: Path) -> Files:
         # The newer kind: here `transformers` does not look into special_tokens_map.json.
         named, decoder = config, config["added_tokens_decoder"]
         described = list(decoder.values()) if isinstance(decoder, dict) else decoder
+        told = {token["content"]: number for number, token in _tables(decoder)}
+        vocab = {name: int(n) if str(n).isdigit() else n for name, n in told.items()} | vocab
+    # Of older versions, and ours: the tokens of embeddings alone.
+    extra = _read_json(folder / "added_tokens.json", optional=True)
+    vocab |= extra
+    added = list(dict.fromkeys([*extra, *(token["content"] for _, token in _tables(described))]))
     names += ", special_tokens_map.json and tokenizer_config.json"
-    return Files(names, vocab, merges, config, named, described)
+    return Files(names, vocab, merges, config, named, described, added)
+
+
+def _tables(tokens: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """Added tokens that are told as tables, each with its number if that is told beside it."""
+    if isinstance(tokens, list):
+        tokens = dict(enumerate(tokens))
+    return [
+        (number, token)
+        for number, token in (tokens.items() if isinstance(tokens, dict) else ())
+        if isinstance(token, dict) and isinstance(token.get("content"), str)
+    ]
 
 
 def write(
@@ -80,6 +105,7 @@ def write(
     merges: Iterable[Pair],
     config: Mapping[str, Any],
     any_case: Collection[str],
+    added: Mapping[str, int],
 ) -> None:
     """Write what `read` reads; each file appears whole or not at all."""
     flags = {**dict.fromkeys(SPACED, False), "normalized": True}
@@ -94,17 +120,21 @@ def write(
         "special_tokens_map.json": json.dumps(special, indent=2),
         "tokenizer_config.json": json.dumps(config, indent=2),
     }
+    if added:
+        texts["added_tokens.json"] = json.dumps(added, indent=2, ensure_ascii=False)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         with atomic_write(folder / name) as draft:
             draft.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _markers(named: Mapping[str, Any], described: list[Mapping[str, Any]]) -> tuple[str, set[str]]:
-    """The padding token, and the markers that count in any case; see `Files`.
+def _markers(
+    named: Mapping[str, Any], described: list[Mapping[str, Any]], added: list[str]
+) -> tuple[str, set[str]]:
+    """The padding token, and the markers and added tokens that count in any case; see `Files`.
 
-    Raises ValueError where there are other markers than BOS, EOS and padding, or where they take up
-    white space.
+    Raises ValueError where there are other markers than BOS, EOS, padding and those that are added,
+    or where they take up white space.
     """
     roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
     entries = [named.get(role) or usual for role, usual in roles.items()]
@@ -113,11 +143,15 @@ def _markers(named: Mapping[str, Any], described: list[Mapping[str, Any]]) -> tu
     if usual != [BOS, EOS, EOS]:
         raise ValueError(f"the markers are {usual}, and only {[BOS, EOS, EOS]} are supported")
     more = named.get("additional_special_tokens") or named.get("extra_special_tokens") or []
-    if others := [*more, *(t for t in described if t["content"] not in (BOS, EOS, pad_token))]:
-        raise ValueError(f"added tokens are not supported: {others[0]}")
+    more = [token if isinstance(token, str) else token["content"] for token in more]
+    if others := [token for token in more if token not in (*added, BOS, EOS, pad_token)]:
+        raise ValueError(f"the added token {others[0]!r} has no number")
     if spaced := [t for t in (*tables, *described) if any(t.get(flag) for flag in SPACED)]:
         raise ValueError(f"flags of a marker are not supported: {spaced[0]}")
-    any_case = set()
+    # What is said of an added token is said in a table; else it is one of words, in any case.
+    special = {table["content"]: not table.get("normalized", True) for table in described}
+    any_case = {token for token in added if not special.get(token, token in more)}
+    any_case -= {BOS, EOS, pad_token}
     for marker in (BOS, EOS, pad_token):
         found = [table for table in described if table["content"] == marker]
         found = found or [table for table in tables if table["content"] == marker]

@@ -15,7 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import count as numbered
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,7 @@ Word = tuple[str, ...]  # the symbols that a word is made of at the moment
 Pair = tuple[str, str]
 
 LONGEST_CACHED_WORD, CACHED_WORDS = 64, 65_536
+LONGEST_ADDED = 100  # characters
 
 # A visible character for each byte, as in GPT-2: `merges.txt` stays readable, split by spaces.
 # Bytes that print in Latin-1 stand for themselves, the others get U+0100, U+0101, ... in order.
@@ -140,6 +142,8 @@ class Tokenizer:
         fold_dotted_i: read İ as i; see `normalise`.
         any_case: the markers that count in capitals too. Hugging Face calls them "normalized";
             the files of SD 1.x say so of BOS, those of SD 2.x of BOS and EOS.
+        added: tokens that no merge makes; what embeddings add are found like markers. Where there
+            are `<cat>_1`, `<cat>_2`, ..., too, `<cat>` stands for all of them in a row.
 
     Raises ValueError where vocabulary and merges do not fit together, or a setting is out of range.
     """
@@ -153,14 +157,18 @@ class Tokenizer:
         pad_token: str = EOS,
         fold_dotted_i: bool = False,
         any_case: Iterable[str] = (),
+        added: Iterable[str] = (),
     ) -> None:
         self.vocab, self.merges = dict(vocab), tuple(merges)
         self.length, self.pad_token, self.fold_dotted_i = length, pad_token, fold_dotted_i
-        self.any_case = frozenset(any_case)
+        self.any_case, self.added = frozenset(any_case), tuple(added)
         self._check()
         self.vocab_size = len(self.vocab)  # with BOS and EOS
         self.bos, self.eos, self.pad = (self.vocab[token] for token in (BOS, EOS, pad_token))
-        self._markers = {BOS: self.bos, EOS: self.eos, pad_token: self.pad}
+        self._markers: dict[str, tuple[int, ...]] = {
+            BOS: (self.bos,), EOS: (self.eos,), pad_token: (self.pad,),
+            **{token: self._vectors(token) for token in self.added},
+        }  # fmt: skip
         self._exact = _one_of(self._markers.keys() - self.any_case)
         self._lower = {normalise(marker): self._markers[marker] for marker in self.any_case}
         self._lower_pattern = _one_of(self._lower)
@@ -172,6 +180,33 @@ class Tokenizer:
             body = token.removesuffix(WORD_END)
             spelled = bytes(byte_of[symbol] for symbol in body) + b" " * (body != token)
             self._bytes[self.vocab[token]] = spelled
+        for token in self.added:
+            self._bytes[self.vocab[token]] = token.encode("utf-8") + b" "
+
+    def _vectors(self, token: str) -> tuple[int, ...]:
+        """The numbers that an added token stands for."""
+        more = (f"{token}_{i}" for i in numbered(1))
+        names = (token, *takewhile(self.added.__contains__, more))
+        return tuple(self.vocab[name] for name in names)
+
+    def extended(self, tokens: Sequence[str]) -> "Tokenizer":
+        """With more added tokens, which count in any case.
+
+        Raises ValueError where one is empty, or in the vocabulary already.
+        """
+        for token in tokens:
+            if token in self.vocab or not normalise(token).strip() or len(token) > LONGEST_ADDED:
+                raise ValueError(f"the token {token[:LONGEST_ADDED]!r} is empty, too long or taken")
+        numbers = dict(zip(tokens, numbered(self.vocab_size), strict=False))
+        return Tokenizer(
+            self.vocab | numbers,
+            self.merges,
+            length=self.length,
+            pad_token=self.pad_token,
+            fold_dotted_i=self.fold_dotted_i,
+            any_case=self.any_case | numbers.keys(),
+            added=(*self.added, *tokens),
+        )
 
     def _check(self) -> None:
         if type(self.length) is not int or self.length < 3:
@@ -180,11 +215,11 @@ class Tokenizer:
             raise ValueError(f"fold_dotted_i is {self.fold_dotted_i!r}: choose true or false")
         if not self.pad_token.strip():
             raise ValueError("the padding token is empty")
-        if unknown := sorted(self.any_case - {BOS, EOS, self.pad_token}):
+        if unknown := sorted(self.any_case - {BOS, EOS, self.pad_token, *self.added}):
             raise ValueError(f"{unknown[0]!r} is no marker, and cannot be one in any case")
         if sorted(self.vocab.values()) != list(range(len(self.vocab))):
             raise ValueError("the numbers of the vocabulary are not 0, 1, 2, ... without a gap")
-        reached = {*BASE_TOKENS, BOS, EOS, self.pad_token}
+        reached = {*BASE_TOKENS, BOS, EOS, self.pad_token, *self.added}
         if missing := sorted(reached - self.vocab.keys()):
             raise ValueError(f"the vocabulary lacks {missing[0]!r} ({len(missing)} such tokens)")
         for first, second in self.merges:
@@ -242,7 +277,9 @@ class Tokenizer:
         roles = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length}
         config |= {"fold_dotted_i": self.fold_dotted_i, **roles}
-        clip_files.write(Path(folder), self.vocab, self.merges, config, self.any_case)
+        added = {token: self.vocab[token] for token in self.added}
+        vocab = {token: number for token, number in self.vocab.items() if token not in added}
+        clip_files.write(Path(folder), vocab, self.merges, config, self.any_case, added)
 
     def __call__(self, texts: str | Sequence[str]) -> Int32[np.ndarray, "b length"]:
         """A row a text: BOS, tokens, EOS, padding. A single string is a batch of one.
@@ -284,7 +321,7 @@ class Tokenizer:
 
     def tokens(self, text: str) -> list[str]:
         """The pieces, to look at: ["house", "s</w>"]; a part of a character shows as byte \\xc4."""
-        names = {number: marker for marker, number in self._markers.items()}
+        names = {self.vocab[marker]: marker for marker in self._markers}
         return [
             self._bytes[number].decode("utf-8", "backslashreplace").replace(" ", WORD_END)
             or names[number]
@@ -306,8 +343,8 @@ class Tokenizer:
                     return ids[:room], " ".join(part.strip(" ") for part in rest)
         return ids, ""
 
-    def _spans(self, text: str) -> Iterator[tuple[str, int | None]]:
-        """Split a text into markers, with their number, and the normalised text between them.
+    def _spans(self, text: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+        """Split a text into markers, with their numbers, and the normalised text between them.
 
         Markers are found first, and those that count in any case next, in the lower-case text.
         """
@@ -321,10 +358,12 @@ class Tokenizer:
                 if span:
                     yield span, self._lower.get(span)
 
-    def _pieces(self, span: str, marker: int | None) -> Iterator[tuple[int, tuple[int, ...]]]:
+    def _pieces(
+        self, span: str, marker: tuple[int, ...] | None
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
         """The numbers of each word of a span, with its place."""
         if marker is not None:
-            yield 0, (marker,)
+            yield 0, marker
             return
         for chunk in CHUNK.finditer(span):
             for word in WORD.finditer(span, chunk.start(), chunk.end()):

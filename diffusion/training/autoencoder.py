@@ -14,7 +14,8 @@ from diffusion.config import ModelConfig
 from diffusion.datasets.garden import Scene, render, sample_scenes
 from diffusion.images import sheet, to_uint8
 from diffusion.runtime.parameters import Params, precision, split
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import architecture, create, structure
 
 SQUARED_WEIGHT = 4.0  # of the squared error: a snowflake is a few pixels, but far off when missing

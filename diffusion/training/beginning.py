@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig
@@ -65,15 +65,16 @@ def heir(
     if (output / INDEX).exists():
         config = folder.load_config(output)
     elif slot == "denoiser" and type(copied.denoiser) is not type(new.denoiser):
-        own = [text.removeprefix("denoiser.") for text in settings if text.startswith("denoiser.")]
         kept = replace(
             new,
             image_size=copied.image_size,
             text_encoder=copied.text_encoder,
-            denoiser=override(cast(Any, new.denoiser), own),
+            denoiser=_own(new.denoiser, "denoiser.", settings),
             autoencoder=copied.autoencoder,
+            process=_own(new.process, "process.", settings),
         )
-        config = override(kept, [text for text in settings if not text.startswith("denoiser.")])
+        apart = ("denoiser.", "process.")  # they have to fit the copy before anything else changes
+        config = override(kept, [text for text in settings if not text.startswith(apart)])
         _check_rest(copied, config, {slot})
     else:
         config = override(copied, settings)
@@ -82,6 +83,13 @@ def heir(
     if type(old) is type(after) and _sizes(old) != _sizes(after):
         check_growth(old, after)
     return config
+
+
+def _own(config: Any, prefix: str, settings: Sequence[str]) -> Any:
+    """A part of a model with those settings that are its own."""
+    return override(
+        config, [text.removeprefix(prefix) for text in settings if text.startswith(prefix)]
+    )
 
 
 def _check_rest(copied: ModelConfig, config: ModelConfig, free: set[str]) -> None:

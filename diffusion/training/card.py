@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.runtime.devices import described
-from diffusion.training.loop import Watch
+from diffusion.training.log import Watch
 from diffusion.weights import folder
 
 

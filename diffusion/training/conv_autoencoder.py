@@ -15,7 +15,8 @@ from diffusion.datasets.garden import Scene, render, sample_scenes
 from diffusion.images import sheet, to_uint8
 from diffusion.runtime.parameters import Params, precision, split
 from diffusion.training.autoencoder import PREVIEW_SEED
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import architecture, create, structure
 
 SIZE = 64  # pixels along the side of the pictures: 256 take sixteen times as long

@@ -8,19 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from diffusion.config import ModelConfig
 from diffusion.datasets.curriculum import MOTION_SHARE, practice
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import sheet, to_uint8
 from diffusion.process import process
-from diffusion.process.samplers import SamplerTable, guide, table
+from diffusion.process.samplers import Table, guide, table
 from diffusion.process.sampling import finished, one_step, sample
-from diffusion.runtime.parameters import Params, precision, split
+from diffusion.runtime.parameters import Params, cast, precision, split
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.data import Draw
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
 VIEWS = 4  # of each picture, under as many noises, as drawing, encoding and reading cost, too
@@ -56,7 +58,7 @@ class DenoiserTask:
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)
-        self.batch = partial(examples, self.tokenizer)
+        self.batch: Draw = partial(examples, self.tokenizer)
         self.advance = jax.jit(self._advance)
         self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
         self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))
@@ -73,7 +75,7 @@ class DenoiserTask:
     def loss(
         self, params: Params, frozen: Params, batch: Captioned, key: Array
     ) -> tuple[Array, Metrics]:
-        """Weighted squared error of the prediction (Ho et al. 2020, eq. 14)."""
+        """The weighted error of what is predicted, as the process counts it."""
         posterior_key, noise_key, time_key = jax.random.split(key, 3)
         dtype = precision(params)
         latents, context = self.seen(frozen, batch, posterior_key, dtype)
@@ -82,19 +84,18 @@ class DenoiserTask:
         noise = jax.random.normal(noise_key, latents.shape)
         x_t = self.process.add_noise(latents, noise, t)
         denoiser = nnx.merge(self.structures["denoiser"], params)
-        prediction = denoiser(x_t.astype(dtype), t, context).astype(jnp.float32)
-        truth = self.process.target(latents, noise, t)
-        error = jnp.square(prediction - truth).mean((1, 2, 3))
+        prediction = denoiser(cast(x_t, dtype), t, context).astype(jnp.float32)
+        error = self.process.error(prediction, latents, noise, t)
         loss = jnp.mean(self.process.weight(t) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[b // 2 :].mean()}
 
     def seen(
         self, frozen: Params, batch: Captioned, key: Array, dtype: Any
-    ) -> tuple[Float[Array, "b h w z"], Float[Array, "b n d"]]:
-        """Latents and contexts of a batch, `VIEWS` times each."""
+    ) -> tuple[Shaped[Array, "b h w z"], Float[Array, "b n d"]]:
+        """Latents, or codes, and contexts of a batch, `VIEWS` times each."""
         text_encoder, autoencoder = self._frozen(frozen)
         images = render(batch.scenes, self.model.image_size).astype(dtype)
-        latents = autoencoder.encode(images, key)
+        latents = self.process.encode(autoencoder, images, key)
         context = text_encoder(jnp.asarray(batch.tokens))
         return jnp.concatenate([latents] * VIEWS), jnp.concatenate([context] * VIEWS)
 
@@ -104,17 +105,23 @@ class DenoiserTask:
         context = self.encode_text(self.frozen, self.tokenizer(texts + [""] * len(texts)))
         keys = picture_keys(0, jnp.arange(len(texts)))
         size = self.model.latent_size
-        x_t = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
-        rows = table("dpm++2m", self.process, 20)
+        noise = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
+        x_t = self.process.begin(
+            noise, jnp.zeros_like(noise[:1]), jnp.ones((1, size, size, 1), bool)
+        )
+        rows = table(next(iter(self.process.samplers), "dpm++2m"), self.process, 20)
         latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
         return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
 
+    def _merged(self, params: Params) -> Any:
+        return nnx.merge(self.structures["denoiser"], params)
+
     def _advance(
         self, params: Params, context: Array, keys: Array, x_t: Array, memory: Array,
-        row: SamplerTable, call: Array,
+        row: Table, call: Array,
     ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
         """One step of a preview; see `diffusion.process.sampling.sample`."""
-        denoiser = nnx.merge(self.structures["denoiser"], params)
+        denoiser = self._merged(params)
 
         def predict(x_t: Array, t: Array) -> Array:
             both = denoiser(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), context)

@@ -16,12 +16,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Real
 
 from diffusion.images import sheet, to_uint8
+from diffusion.process import mixing
 from diffusion.process.samplers import LCM_GRID, guide, table
 from diffusion.process.sampling import finished, one_step, sample
 from diffusion.runtime.parameters import Params, precision
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.denoiser import PREVIEWED, Captioned, DenoiserTask
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 
 SKIPPED = 6  # of the grid's timesteps in one step of the teacher: 120 of 1,000
 BEGINNING = 0.2  # share of the examples at the first timestep, from where a single step starts
@@ -37,6 +39,7 @@ class DistillTask(DenoiserTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.mixing = mixing(self.process)
         self.name = "distill"
         self.frozen |= {"teacher": self.teacher, "silence": jnp.asarray(self.tokenizer([""]))}
         grid = self.process.timesteps(min(LCM_GRID, self.process.train_steps), "trailing")
@@ -71,7 +74,7 @@ class DistillTask(DenoiserTask):
         """The finished latent in what a denoiser says."""
         denoiser = nnx.merge(self.structures["denoiser"], params)
         said = denoiser(x_t.astype(precision(params)), t, context).astype(jnp.float32)
-        return self.process.to_x0(said, x_t, t)
+        return self.mixing.to_x0(said, x_t, t)
 
     def _taught(
         self, frozen: Params, x_t: Array, t: Array, earlier: Array, context: Array
@@ -82,9 +85,9 @@ class DistillTask(DenoiserTask):
         both = jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t])
         told, untold = jnp.split(self._sees(frozen["teacher"], both[0], both[1], contexts), 2)
         x0 = guide(untold, told, self.model.guidance)
-        noise = (x_t - _wide(self.process.alpha(t)) * x0) / _wide(self.process.sigma(t))
+        noise = (x_t - _wide(self.mixing.alpha(t)) * x0) / _wide(self.mixing.sigma(t))
         looks = jnp.maximum(earlier, 0)
-        there = _wide(self.process.alpha(looks)) * x0 + _wide(self.process.sigma(looks)) * noise
+        there = _wide(self.mixing.alpha(looks)) * x0 + _wide(self.mixing.sigma(looks)) * noise
         return jnp.where(_wide(earlier < 0), x0, there)
 
     def picture(self, params: Params) -> np.ndarray:

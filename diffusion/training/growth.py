@@ -56,7 +56,7 @@ def check_growth(before: Any, after: Any) -> None:
 
 
 def _grow_unet(before: UNetConfig, given: Params, after: UNetConfig, fresh: Params) -> None:
-    """More channels of the latent: they are not heard at first, and painted at random."""
+    """More channels of the latent: not heard at first, and painted afresh."""
     conv_in, conv_out = (fresh["down"]["conv_in"], fresh["up"]["conv_out"])
     widen(conv_in, given["down"].pop("conv_in"))
     widen(conv_out, given["up"].pop("conv_out"))

@@ -8,9 +8,7 @@ machines train as one (`diffusion.runtime.hosts`): each draws its part, and the 
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,78 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from PIL import Image
 from tqdm import tqdm
 
-from diffusion.atomic_write import atomic_write
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import Params, cast
+from diffusion.training import checkpoints
 from diffusion.training.data import Batch, Draw, Steps, batches
-from diffusion.weights.files import read_json
+from diffusion.training.log import Log, Metrics, Watch
+from diffusion.training.optimizer import optimizer
+from diffusion.training.train_config import ANY_NUMBER, TrainConfig
 from diffusion.weights.folder import write_json
-
-Metrics = dict[str, jax.Array]
-Watch = Callable[[int, float, Params], None]  # step, seconds, (averaged) parameters
-
-
-DTYPES = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "muon")
-MUON_RMS = 0.2  # of a step, in learning rates: so that Adam's fit (Liu et al. 2025, section 2.2)
-ANY_NUMBER = ("workers",)  # settings that change no weight
-LARGEST = 1e6
-BOUNDS = {  # least and most
-    "steps": (1, 10**9), "batch_size": (1, 2**20), "accumulate": (1, 2**20), "shards": (1, 2**20),
-    "log_every": (1, 10**9), "picture_every": (1, 10**9), "checkpoint_every": (1, 10**9),
-    "warmup": (0, 10**9), "seed": (0, 2**32 - 1), "weight_decay": (0, 1000),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    steps: int
-    batch_size: int
-    learning_rate: float  # the highest, reached after warm-up; falls to a hundredth on a cosine
-    warmup: int = 100  # steps, but no more than half of all
-    weight_decay: float = 0.01
-    clip: float = 1.0  # largest norm of the gradient
-    optimizer: str = "adamw"  # or "muon"
-    ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
-    seed: int = 0
-    dtype: str = "float32"  # of networks and gradients: "bfloat16" is faster on accelerators
-    accumulate: int = 1  # parts of a batch that are looked at one after the other, in less memory
-    shards: int = 1  # parts of a batch that are drawn apart; a multiple of the machines
-    workers: int | None = None  # processes that draw; 0: a thread; None: as many as pay
-    log_every: int = 20  # steps
-    picture_every: int = 500  # steps between sample sheets
-    checkpoint_every: int = 200  # steps
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in BOUNDS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool):
-                raise ValueError(f"{name} is {value}; give a number")
-            if not value >= least:
-                raise ValueError(f"{name} is {value}; give {least} or more")
-            if not value <= most:
-                raise ValueError(f"{name} is {value}; give {most} at most")
-        for name in ("learning_rate", "clip"):
-            if not 0.0 < (value := getattr(self, name)) <= LARGEST:
-                raise ValueError(f"{name} is {value}; give more than 0, and {LARGEST:g} at most")
-        if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
-        for name, known in (("dtype", DTYPES), ("optimizer", OPTIMIZERS)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-        for name in ("accumulate", "shards"):
-            if self.batch_size % getattr(self, name):
-                raise ValueError(
-                    f"batch_size {self.batch_size} does not divide by {name} {getattr(self, name)}"
-                )
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; give 0 or more")
+from diffusion.weights.places import read_json
 
 
 @runtime_checkable
@@ -130,45 +69,6 @@ class State(NamedTuple):
 
 
 Step = Callable[[State, Params, Batch], tuple[State, Metrics]]
-
-
-def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW or Muon with clipping, linear warm-up and cosine decay.
-
-    AdamW is of Loshchilov & Hutter 2019, and Muon of Jordan et al. 2024: it makes the step of a
-    kernel orthogonal, and leaves all else to AdamW. Weight decay is for matrices and kernels;
-    biases and scales are left alone.
-    """
-    peak, warmup = config.learning_rate, min(config.warmup, config.steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps, peak / 100)
-    decayed = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
-    decay = config.weight_decay
-    if config.optimizer == "muon":
-        rule = optax.contrib.muon(
-            rate,
-            adam_b2=0.99,
-            weight_decay=decay,
-            weight_decay_mask=decayed,
-            adam_weight_decay=decay,
-            muon_weight_dimension_numbers=_matrices,
-            consistent_rms=MUON_RMS,
-        )
-    else:
-        rule = optax.adamw(rate, b2=0.99, weight_decay=decay, mask=decayed)
-    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
-
-
-def _matrices(params: Params) -> Any:
-    """What is a matrix from inputs to outputs: kernels. Of a convolution's, a window's values are
-    the inputs."""
-
-    def as_matrix(path: Any, value: jax.Array) -> Any:
-        if path[-1].key != "kernel":
-            return None
-        inputs = tuple(range(value.ndim - 1))
-        return optax.contrib.MuonDimensionNumbers(inputs, (value.ndim - 1,))
-
-    return jax.tree_util.tree_map_with_path(as_matrix, params)
 
 
 def averaged(average: Params, params: Params, decay: float, step: jax.Array) -> Params:
@@ -255,15 +155,28 @@ def train(
     Raises ValueError where the folder holds a run with other settings, or where the batch does not
     divide by the number of devices, and FloatingPointError where the loss is not finite.
     """
-    everywhere, shared_out = _shardings(config)
+    shardings = _shardings(config)  # says what is wrong before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
+    with checkpoints.alone(folder):
+        return _train(task, config, folder, settings, watch, given, shardings)
+
+
+def _train(
+    task: Task,
+    config: TrainConfig,
+    folder: Path,
+    settings: dict[str, Any] | None,
+    watch: Watch | None,
+    given: Params | None,
+    shardings: tuple[NamedSharding, NamedSharding],
+) -> Params:
+    everywhere, shared_out = shardings
     decides = {"train": _deciding(config)} | (settings or {})
     if hosts.writes():
         _check_settings(folder / "settings.json", decides)
     state = jax.device_put(init_state(task, config, given), everywhere)
     frozen = jax.device_put(task.frozen, everywhere)
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-    manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+    manager = checkpoints.manager(folder)
     if (latest := manager.latest_step()) is not None:
         state = manager.restore(latest, args=ocp.args.StandardRestore(state))
     start = int(state.step)
@@ -290,7 +203,7 @@ def train(
                 log.show(done, shown, watch)
             if saves:
                 log.flush()
-                manager.save(done, args=ocp.args.StandardSave(state))
+                checkpoints.save(manager, done, state)
     manager.close()
     return jax.device_get(state.average or state.params)
 
@@ -365,60 +278,3 @@ def _entries(settings: dict[str, Any]) -> dict[str, Any]:
     """The entries of all sections by "section name", or "section" where it is no dictionary."""
     sections = ((s, e if isinstance(e, dict) else {"": e}) for s, e in settings.items())
     return {f"{s} {name}".strip(): value for s, entry in sections for name, value in entry.items()}
-
-
-class Log:
-    """The history of a run: log.jsonl (step, seconds, metrics), its curves, and sample sheets."""
-
-    def __init__(self, folder: Path, task: Task, start: int):
-        self.folder, self.task, self.path = folder, task, folder / "log.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        # What was logged after the last checkpoint is lived through again.
-        self.rows = [row for line in lines if (row := json.loads(line))["step"] <= start]
-        self.began = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0.0)
-
-    def add(self, step: int, window: list[Metrics]) -> dict[str, float]:
-        """Note the means of the last steps, and return them."""
-        means = {name: float(np.mean([metrics[name] for metrics in window])) for name in window[0]}
-        if not np.isfinite([means["loss"], means["gradient_norm"]]).all():
-            raise FloatingPointError(
-                f"{self.task.name}: loss or gradient is not finite at step {step}; "
-                "start again with a lower learning_rate"
-            )
-        seconds = round(time.monotonic() - self.began, 2)
-        self.rows.append({"step": step, "seconds": seconds} | means)
-        return means
-
-    def flush(self) -> None:
-        if not hosts.writes():
-            return
-        with atomic_write(self.path) as draft:
-            draft.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-
-    def show(self, step: int, params: Params, watch: Watch | None) -> None:
-        if not hosts.writes():
-            return
-        self.plot()
-        samples = self.folder / "samples"
-        samples.mkdir(exist_ok=True)
-        Image.fromarray(self.task.picture(params)).save(samples / f"{step:06d}.png")
-        if watch is not None:
-            asked = time.monotonic()
-            watch(step, asked - self.began, params)
-            self.began += time.monotonic() - asked
-
-    def plot(self) -> None:
-        from matplotlib.figure import Figure  # imported late: training starts without it
-
-        if not self.rows:
-            return
-        names = [name for name in self.rows[-1] if name not in ("step", "seconds")]
-        figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
-        axes = figure.subplots(1, len(names), squeeze=False)[0]
-        for axis, name in zip(axes, names, strict=True):
-            values = [row[name] for row in self.rows]
-            axis.plot([row["step"] for row in self.rows], values)
-            scale = "log" if min(values) > 0 else "linear"
-            axis.set(title=name.replace("_", " "), xlabel="step", yscale=scale)
-        figure.suptitle(self.task.name)
-        figure.savefig(self.folder / "loss.png", dpi=120)

@@ -12,11 +12,12 @@ from diffusion.config import (
     ConvAutoencoderConfig,
     ModelConfig,
     SamplingConfig,
-    garden64,
-    garden_dit,
+    UNetConfig,
 )
 from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
+from diffusion.motion_config import MotionConfig, motion_for
+from diffusion.presets import garden64, garden_dit, garden_masked
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -25,25 +26,32 @@ from diffusion.training import (
     conv_autoencoder,
     denoiser,
     distillation,
+    motion,
     text_encoder,
 )
 from diffusion.training.beginning import Beginning, beginning, copy_of, heir
 from diffusion.training.card import Order, record
-from diffusion.training.loop import TrainConfig, Watch, train
+from diffusion.training.log import Watch
+from diffusion.training.loop import train
 from diffusion.training.tokenizer import train_tokenizer
-from diffusion.weights import configs, folder
+from diffusion.training.train_config import TrainConfig
+from diffusion.weights import adapter, configs, folder
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, structure
+from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.configs import INDEX
 from diffusion.weights.files import save_params
 
 # A denoiser is called by its architecture; a new folder begins with the garden model that has it.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
-MODELS = {architecture(model.denoiser).part: model for model in (garden64(), garden_dit())}
+MODELS = {
+    architecture(model.denoiser).part: model
+    for model in (garden64(), garden_dit(), garden_masked())
+}
 BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
 PARTS = (*BEFORE, "unet")
 SLOTS_OF = {
     "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(DENOISERS, "denoiser"),
-    "distill": "denoiser",
+    "distill": "denoiser", "motion": "denoiser",
 }  # fmt: skip
 PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
@@ -64,8 +72,8 @@ def train_part(
 
     Args:
         part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser
-            of `start`, to paint in a step or two; "autoencoder": the Keras sample's, which stands
-            by itself.
+            of `start`, to paint in a step or two; "motion": modules that join the frames of films,
+            for the denoiser of `output`; "autoencoder": the Keras sample's, which stands by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -262,6 +270,40 @@ def _distill(order: Order, config: ModelConfig) -> None:
     folder.save_config(order.output, dataclasses.replace(config, sampling=sampling, guidance=1.0))
 
 
+def _train_motion(order: Order, config: ModelConfig) -> None:
+    _require(order, config, "tokenizer", "text", "vae", architecture(config.denoiser).part)
+    modules = _modules(order, config)
+    frozen = _frozen(order.output, config)
+    frozen |= {"denoiser": folder.load_part(order.output, config, "denoiser")[1]}
+    tokenizer = folder.load_tokenizer(order.output)
+    task = motion.MotionTask(config, tokenizer, **frozen, motion=modules)
+    heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
+    begin = None
+    if order.start is not None and (order.start / adapter.FOLDER).exists():
+        known = adapter.load_config(order.start)
+        given = adapter.read_adapter(adapter.open_adapter(order.start, known), known)
+        begin = Beginning(order.start, known, given, modules)
+    data = {"views": motion.VIEWS, "still_share": motion.STILL_SHARE}
+    params = run_task(task, motion.preset(), order, heard, begin, **data)
+    if hosts.writes():
+        adapter.save_adapter(order.output / adapter.FOLDER, modules, params, DTYPE)
+
+
+def _modules(order: Order, config: ModelConfig) -> MotionConfig:
+    """The sizes of the motion modules: those that are there, or those of the denoiser."""
+    for root in filter(None, (order.output, order.start)):
+        if (root / adapter.FOLDER).exists():
+            found = adapter.load_config(root)
+            check_fits(found, config.denoiser)
+            return found
+    if not isinstance(config.denoiser, UNetConfig):
+        raise ValueError(
+            f"motion modules stand in a U-Net; the denoiser of {order.output} is a "
+            f"{architecture(config.denoiser).part}"
+        )
+    return motion_for(config.denoiser)
+
+
 def _train_sample(order: Order, config: ModelConfig) -> None:
     network = ConvAutoencoderConfig()
     task = conv_autoencoder.ConvAutoencoderTask(network, conv_autoencoder.SIZE)
@@ -280,6 +322,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "vae": _train_autoencoder,
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
+    "motion": _train_motion,
     "autoencoder": _train_sample,
 }
 

@@ -39,7 +39,8 @@ from diffusion.layers.residual import ResidualBlock
 from diffusion.runtime.parameters import Params, shapes, split
 from diffusion.stages.text_encoder import TextEncoder
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.training.loop import Metrics, TrainConfig
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import structure
 
 DETAILED_SHARE = 0.5  # of the captions; see `diffusion.datasets.captions`
@@ -49,7 +50,7 @@ TWIN_ATTRIBUTES = ("house", "roof", "roof_shape", "door", "tree_kind", "flowers"
                    "trees", "style")  # fmt: skip
 READING_WEIGHT = 1.0  # of an attribute's cross-entropy, beside the contrastive one
 SPELLING_WEIGHT = 0.1  # of a token's
-NEAR_WEIGHT = 1.0  # of the squared distance from the contexts that were known before
+NEAR_WEIGHT = 100.0  # of the squared distance from the contexts before: new heads pull hard
 READ = {**ATTRIBUTES, "motion": tuple(MOTIONS)}  # what captions say, and what may be said of it
 OPTIONS = tuple(len(words) + 1 for words in READ.values())  # the last: "left open"
 

@@ -17,10 +17,22 @@ from diffusion.config import (
     SamplingConfig,
     VariancePreservingConfig,
 )
+from diffusion.config_codes import MASK_RULES, MaskingConfig
+from diffusion.process import masked
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET, SPACINGS
 from diffusion.weights.architectures import ARCHITECTURES, SLOTS, Architecture, architecture
-from diffusion.weights.options import Json, check, choice, flag, fraction, naming, number, off
+from diffusion.weights.options import (
+    Json,
+    check,
+    choice,
+    flag,
+    fraction,
+    naming,
+    number,
+    off,
+    version,
+)
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -29,6 +41,9 @@ OURS = "_diffusion"  # in model_index.json: what the official layout has no plac
 NOT_READ = ("text_encoder_2", "image_encoder")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+MASKS = "AmusedScheduler"
+MASKS_SAMPLING: Json = {"sampler": "maskgit", "steps": 12}  # what the reference's pipeline takes,
+MASKS_GUIDANCE = 10.0  # too
 FLOW = "FlowMatchEulerDiscreteScheduler"
 FLOW_KNOWN = {  # all but two belong to a shift by the size of a picture, which must be off
     "num_train_timesteps", "shift", "base_shift", "max_shift", "base_image_seq_len",
@@ -54,7 +69,14 @@ OTHER_BETAS: dict[str, Json] = {
 SCHEDULE_SAME: Json = {
     "rescale_betas_zero_snr": False,
     "thresholding": False,
+    "use_beta_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_flow_sigmas": False,
+    "use_lu_lambdas": False,
 }
+KARRAS = "use_karras_sigmas"
+NO_KARRAS = {"PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LCMScheduler"}  # they ignore it
+SMALLEST = 64  # positions of a latent that the reference takes in files before 0.9
 CONSISTENCY_SAME: Json = {
     "clip_sample": False,
     "original_inference_steps": LCM_GRID,
@@ -69,7 +91,8 @@ def architectures(index: Json) -> dict[str, Architecture]:
     for slot in SLOTS:
         known = [one for one in ARCHITECTURES.values() if one.slot == slot]
         named = [one for one in known if not off(index.get(one.folder))]
-        found[slot] = (named or known)[0]
+        fitting = [one for one in named if index.get("_class_name") in one.pipelines]
+        found[slot] = (fitting or named or known)[0]
     return found
 
 
@@ -91,7 +114,9 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
             parts[slot] = one.read(files[one.config_file])
     denoiser = slots["denoiser"].config_file
     with naming(denoiser):
-        size = number(files[denoiser], "sample_size", 64, 1, 1024)
+        size = number(files[denoiser], "sample_size", SMALLEST, 1, 1024)
+        if (0,) < version(files[denoiser]) < (0, 9):  # such files said 32 and meant 64
+            size = max(size, SMALLEST)
     with naming(SCHEDULER):
         parts["process"] = _read_process(files[SCHEDULER])
     parts |= {"name": name, "image_size": size * parts["autoencoder"].downscale}
@@ -100,12 +125,24 @@ def read(files: Mapping[str, Json], name: str) -> ModelConfig:
     sampling: Json = {option: own.pop(option) for option in chosen if option in own}
     if files[SCHEDULER].get("timestep_spacing") == "trailing":
         sampling["spacing"] = "trailing"
+    with naming(SCHEDULER):
+        if _karras(files[SCHEDULER]):
+            sampling["spacing"] = "karras"
     if files[SCHEDULER].get("_class_name") == FLOW:
         sampling = {"sampler": "euler"} | sampling
+    if files[SCHEDULER].get("_class_name") == MASKS:
+        sampling = MASKS_SAMPLING | sampling
+        parts["guidance"] = MASKS_GUIDANCE
     if parts["denoiser"].guidance_width is not None:
         sampling = {"sampler": "lcm", "steps": 4} | sampling
         parts["guidance"] = CONSISTENCY_GUIDANCE
     return ModelConfig(**(parts | own), sampling=SamplingConfig(**sampling))
+
+
+def _karras(data: Json) -> bool:
+    """Are the steps spaced as Karras et al. 2022 have it?"""
+    kind = data.get("_class_name", SCHEDULERS[0])
+    return kind not in (*NO_KARRAS, FLOW) and flag(data, KARRAS, False)
 
 
 def check_index(index: Json) -> None:
@@ -135,15 +172,25 @@ def _ours(data: Any) -> Json:
     if not isinstance(data.get("name", ""), str):
         raise ValueError(f"{INDEX}: name is {data['name']!r}; a text is needed")
     with naming(INDEX):
-        choice(data, "sampler", "ddim", SAMPLERS)
+        choice(data, "sampler", "ddim", (*SAMPLERS, *masked.SAMPLERS))
         choice(data, "spacing", "leading", SPACINGS)
         number(data, "steps", 1, 1, 2**20)
     return {key: float(value) if key == "guidance" else value for key, value in data.items()}
 
 
 def _read_process(data: Json) -> ProcessConfig:
-    kind = choice(data, "_class_name", SCHEDULERS[0], (*SCHEDULERS, FLOW))
+    kind = choice(data, "_class_name", SCHEDULERS[0], (*SCHEDULERS, FLOW, MASKS))
+    if kind == MASKS:
+        return _read_masks(data)
     return _read_flow(data) if kind == FLOW else _read_diffusion(data, kind)
+
+
+def _read_masks(data: Json) -> MaskingConfig:
+    check(data, {}, {"mask_token_id", "masking_schedule"})
+    return MaskingConfig(
+        mask=number(data, "mask_token_id", 0, 1, 2**20),
+        rule=choice(data, "masking_schedule", "cosine", MASK_RULES),
+    )
 
 
 def _read_flow(data: Json) -> RectifiedFlowConfig:
@@ -200,11 +247,18 @@ def write(config: ModelConfig) -> dict[str, Json]:
     for network in (getattr(config, slot) for slot in SLOTS):
         one = architecture(network)
         options = written[one.config_file] = one.write(network, config)
-        index[one.folder] = [one.library, options.get("_class_name", one.kind)]
+        named = options.get("architectures", [one.kind])[0]
+        index[one.folder] = [one.library, options.get("_class_name", named)]
     return written | {INDEX: index}
 
 
 def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
+    if isinstance(config, MaskingConfig):
+        return {
+            "_class_name": MASKS,
+            "mask_token_id": config.mask,
+            "masking_schedule": config.rule,
+        }
     if isinstance(config, RectifiedFlowConfig):
         return {
             "_class_name": FLOW,
@@ -212,6 +266,13 @@ def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
             "shift": config.shift,
         }
     kind = {"_class_name": "LCMScheduler", **CONSISTENCY_SAME}
+    karras: Json = {}
+    if spacing == "karras":
+        karras = {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "timestep_spacing": "linspace",
+            KARRAS: True,
+        }
     return {
         **(kind if consistent else {"_class_name": "DDIMScheduler"}),
         **SCHEDULE_SAME,
@@ -224,4 +285,4 @@ def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
         "steps_offset": OFFSET,
         "clip_sample": False,
         "timestep_spacing": spacing,
-    }
+    } | karras

@@ -1,15 +1,11 @@
-"""The parameters of one network in safetensors files: found, checked, streamed in, written.
+"""The parameters of one network in safetensors files: checked, streamed in, written.
 
-A model folder may come from anywhere. Only safetensors are read, in which nothing can run; what a
-file claims is compared with what the network needs before a single number is read; and no link or
-name leads out of the folder.
+What a file claims is compared with what the network needs before a single number is read.
 """
 
-import json
 import os
-import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,93 +17,27 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from diffusion.atomic_write import atomic_write
 from diffusion.runtime.parameters import Params
-from diffusion.weights.names import IGNORED, NameMap, copies, from_file, theirs, to_file, today
+from diffusion.weights.names import (
+    IGNORED,
+    TODAY,
+    NameMap,
+    Spelling,
+    copies,
+    from_file,
+    theirs,
+    to_file,
+    today,
+)
+from diffusion.weights.stored import AGAIN, IN_FILES, Entry, Shape, contents
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-IN_FILES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-LARGEST_JSON = 16 * 2**20  # bytes; the index of the largest model has a hundredth of it
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 ALIGNMENT = 64  # bytes; JAX uses host memory that is aligned like this without a copy
 STRIPE = 128  # columns at a time: turning axes is fast where both sides stay in the cache
-AGAIN = "copy the model folder again"
-
-Shape = tuple[int, ...]
 Adjust = Callable[[str, np.ndarray], np.ndarray]  # official name and value -> value
-
-
-def regular(root: Path, path: Path) -> Path:
-    """`path`, if it is an ordinary file that lies in the model folder `root`.
-
-    A link may lead to another place of the folder, or of the Hugging Face cache that it is part of.
-    Raises FileNotFoundError, or ValueError for a way out of the folder.
-    """
-    home = Path(os.path.realpath(root))  # Path.resolve fails for a link that leads to itself
-    if home.parent.name == "snapshots":  # there the files are links to ../../blobs
-        home = home.parent.parent
-    if not Path(os.path.realpath(path)).is_relative_to(home):
-        raise ValueError(f"{path} is a link that leads out of {root}; put the file itself there")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing or no file; {AGAIN}")
-    return path
-
-
-def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
-    """The object in a JSON file, which must lie in `root` (else: in its folder) as `regular` says.
-
-    Raises FileNotFoundError, or ValueError where it holds none.
-    """
-    size = regular(root or path.parent, path).stat().st_size
-    if size > LARGEST_JSON:
-        raise ValueError(f"{path} has {size:,} bytes, too many for a configuration; {AGAIN}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); {AGAIN}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object; {AGAIN}")
-    return data
-
-
-def find(root: Path, folder: str, stem: str) -> list[Path]:
-    """The safetensors files of one network: one, or the shards that an index names.
-
-    Files in full precision come before the half-sized `fp16` variant.
-    Raises FileNotFoundError, or ValueError where there is only a pickle or a senseless index.
-    """
-    place = root / folder
-    for name in (
-        f"{stem}.safetensors",
-        f"{stem}.safetensors.index.json",
-        f"{stem}.fp16.safetensors",
-        f"{stem}.safetensors.index.fp16.json",
-        f"{stem}.fp16.safetensors.index.json",
-    ):
-        if (place / name).exists():
-            found = regular(root, place / name)
-            return [found] if found.suffix == ".safetensors" else _shards(root, found)
-    pickles = sorted(p.name for p in place.glob("*") if p.suffix in PICKLES)
-    if pickles:
-        raise ValueError(
-            f"{place / pickles[0]} is a pickle, which can run any program when it is read; take "
-            f"{stem}.safetensors of the same model, or convert it where nothing can be harmed: "
-            "`DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW)` of diffusers does it"
-        )
-    raise FileNotFoundError(f"{place / stem}.safetensors is missing; {AGAIN}")
-
-
-def _shards(root: Path, index: Path) -> list[Path]:
-    weight_map = read_json(index, root).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map; {AGAIN}")
-    for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", name):
-            raise ValueError(f"{index} names a file outside of its folder; {AGAIN}")
-    return [regular(root, index.parent / name) for name in sorted(set(weight_map.values()))]
 
 
 @dataclass(frozen=True)
@@ -132,47 +62,62 @@ class Weights:
     tensors: tuple[Tensor, ...]
     names: NameMap
     stamps: Mapping[Path, tuple[int, ...]]  # by which the files are known again
+    unused: tuple[str, ...] = ()  # what the files hold besides
 
     @classmethod
-    def open(cls, paths: list[Path], like: Params, names: NameMap) -> Self:
+    def open(
+        cls,
+        paths: list[Path],
+        like: Params,
+        names: NameMap,
+        spelling: Spelling = TODAY,
+        beside: Callable[[str], bool] = lambda name: False,
+    ) -> Self:
         """Compare what the files say that they hold with `like`, which has shapes at its leaves.
+
+        Args:
+            spelling: of the names in these files.
+            beside: may the files hold this tensor, too? It is left where it is.
 
         Raises ValueError that lists what is missing, left over, mis-shaped or of no use.
         """
         stamps = {path: _stamp(path) for path in paths}
-        single = {theirs(name, names): (name, leaf.shape) for name, leaf in _flat(like)}
-        expected = {
-            copy: ours for official, ours in single.items() for copy in copies(official, single)
-        }
+        expected = _expected(like, names, spelling)
         found: dict[str, Tensor] = {}
+        unused: list[str] = []
         problems: dict[str, list[str]] = defaultdict(list)
-        for path in paths:
-            for key, stored, kind, start in _contents(path):
-                official = today(key)
-                if IGNORED.search(official):
-                    continue
-                if official in found:
-                    problems["twice"].append(official)
-                if kind not in IN_FILES:
-                    problems["no fractions"].append(f"{official} of {kind}")
-                name, shape = expected.get(official, ("", ()))
-                needed = to_file(np.broadcast_to(np.float32(0), shape), name).shape
-                found[official] = Tensor(path, key, kind, start, official, needed, name, shape)
-                # A Linear layer's may end with (1, 1).
-                if official in expected and stored not in (needed, (*needed, 1, 1)):
-                    told = f"{official} of {stored} instead of {needed}"
-                    problems["wrong shape"].append(told)
-        problems["missing"] = sorted(expected.keys() - found.keys())
-        problems["left over"] = sorted(found.keys() - expected.keys())
-        what = f"{', '.join(map(str, paths))} does not fit the config.json beside it"
+        entries = [entry for path in paths for entry in contents(path)]
+        for there, entry in _spelled(entries, spelling):
+            if IGNORED.search(there):
+                continue
+            if there not in expected and beside(there):
+                unused.append(there)
+                continue
+            official, name, shape = expected.get(there, (there, "", ()))
+            if official in found:
+                problems["twice"].append(official)
+            if entry.kind not in IN_FILES:
+                problems["no fractions"].append(f"{official} of {entry.kind}")
+            needed = to_file(np.broadcast_to(np.float32(0), shape), name).shape
+            found[official] = Tensor(
+                entry.file, entry.key, entry.kind, entry.start, official, needed, name, shape
+            )
+            # A Linear layer's may end with (1, 1), or with (1,).
+            if there in expected and entry.shape not in (needed, (*needed, 1), (*needed, 1, 1)):
+                told = f"{official} of {entry.shape} instead of {needed}"
+                problems["wrong shape"].append(told)
+        officials = {official for official, _, _ in expected.values()}
+        problems["missing"] = sorted(officials - found.keys())
+        problems["left over"] = sorted(found.keys() - officials)
+        what = f"{', '.join(map(str, paths))} does not fit {spelling.beside}"
         refuse(what, problems, "use the files of one model")
         alike: dict[str, list[Tensor]] = defaultdict(list)
-        for official in expected:
-            alike[found[official].name].append(found[official])
+        for official, name, _ in expected.values():
+            alike[name].append(found[official])
         tensors = [replace(first, copies=tuple(others)) for first, *others in alike.values()]
         # The largest first: the copies that are on the way add least where the memory is fullest.
         order = sorted(tensors, key=lambda tensor: (-np.prod(tensor.shape), tensor.name))
-        return cls(tuple(order), names, stamps)
+        return cls(tuple(order), names, stamps, tuple(unused))
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -193,6 +138,46 @@ class Weights:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as workers:
             values = zip(self.tensors, workers.map(read, self.tensors), strict=True)
             return unflatten_dict({_path(tensor.name): value for tensor, value in values})
+
+
+def _expected(
+    like: Params, names: NameMap, spelling: Spelling
+) -> dict[str, tuple[str, str, Shape]]:
+    """By the name in the files: the official one, ours, and our shape."""
+    shapes = {name: leaf.shape for name, leaf in _flat(like)}
+    if spelling.names is not None:
+        return {
+            theirs(name, spelling.names): (theirs(name, names), name, shape)
+            for name, shape in shapes.items()
+        }
+    single = {theirs(name, names): (name, shape) for name, shape in shapes.items()}
+    return {
+        copy: (copy, *ours)
+        for official, ours in single.items()
+        for copy in copies(official, single)
+    }
+
+
+def _spelled(entries: list[Entry], spelling: Spelling) -> Iterator[tuple[str, Entry]]:
+    """The tensors of a network, each with its name; those that are stored as one taken apart."""
+    for entry in entries:
+        if not entry.key.startswith(spelling.prefix):
+            continue
+        name = today(entry.key.removeprefix(spelling.prefix), spelling.old)
+        end = next((end for end in spelling.fused if name.endswith(end)), "")
+        parts = spelling.fused.get(end, ())
+        if (
+            not parts
+            or not entry.shape
+            or entry.shape[0] % len(parts)
+            or entry.kind not in IN_FILES
+        ):
+            yield name, entry
+            continue
+        shape = (entry.shape[0] // len(parts), *entry.shape[1:])
+        for i, part in enumerate(parts):
+            start = entry.start + i * entry.bytes // len(parts)
+            yield name.removesuffix(end) + part, replace(entry, shape=shape, start=start)
 
 
 def _read(tensor: Tensor, dtype: np.dtype[Any], adjusts: Sequence[Adjust]) -> Array:
@@ -233,11 +218,13 @@ def save_params(
     dtype: str | None = None,
     linear_projection: bool = True,
     prefix: str = "",
+    outside: str = "",
 ) -> None:
     """Write parameters under their official names; the file appears whole or not at all.
 
     They keep their precision, unless `dtype` is one of `DTYPES`; ValueError where that cannot hold
-    a value. `names.to_file` has `linear_projection`; `prefix` stands before every name.
+    a value. `names.to_file` has `linear_projection`; `prefix` stands before every name but those
+    in the module `outside`.
     """
     flat: dict[str, np.ndarray] = {}
     official = [theirs(name, names) for name, _ in _flat(params)]
@@ -249,7 +236,9 @@ def save_params(
             if not _finite(laid):
                 raise ValueError(f"{name} holds values that are not finite in {dtype}")
         laid = np.ascontiguousarray(laid)
-        flat |= {prefix + copy: laid for copy in copies(theirs(name, names), official)}
+        for copy in copies(theirs(name, names), official):
+            stands_alone = outside and copy.startswith(f"{outside}.")
+            flat[copy if stands_alone else prefix + copy] = laid
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
         draft.touch()
@@ -282,26 +271,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _contents(path: Path) -> list[tuple[str, Shape, str, int]]:
-    """Of each tensor in a file: name, shape, type, and where its bytes start.
-
-    We look up the last ourselves, as `safe_open` copies: loading took 1.8 times as long.
-    """
-    try:
-        with safe_open(path, "numpy"):  # compares all that the header claims with the file
-            pass
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"weights file {path} is damaged ({error}); {AGAIN}") from error
-    header.pop("__metadata__", None)
-    return [
-        (key, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
-        for key, entry in header.items()
-    ]
 
 
 def _flat(params: Params) -> list[tuple[str, Any]]:

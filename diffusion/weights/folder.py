@@ -24,37 +24,42 @@ from diffusion.atomic_write import atomic_write
 from diffusion.config import ModelConfig
 from diffusion.runtime.parameters import Params
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.weights import configs, files
-from diffusion.weights.architectures import architecture, structure
+from diffusion.weights import configs, places
+from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.files import Weights, save_params
+from diffusion.weights.opened import OpenModel
 from diffusion.weights.options import naming
 
 CARD = "training.json"
 # Where what ships lies: in a wheel, and in a clone.
 SHELVES = tuple(Path(__file__).parents[up] / "data" for up in (1, 2))
-WAY_OUT = (
-    "a model folder has model_index.json, tokenizer/, text_encoder/, unet/, vae/ and scheduler/; a "
-    "single file becomes such a folder by `StableDiffusionPipeline.from_single_file(FILE)"
-    ".save_pretrained(FOLDER)` of diffusers"
-)
+WAY_OUT = "a model folder has model_index.json, tokenizer/, text_encoder/, unet/, vae/, scheduler/"
 
 
 def find(model: str | Path) -> Path:
-    """The folder of a model: the name of one that ships with the package, or a path.
+    """The folder or the single file of a model.
 
-    A folder that has the name of a shipped model is reached as a path: `./garden`.
-    Raises FileNotFoundError that lists the names that ship, ValueError for a single file.
+    `model` is the name of one that ships with the package, a path (`~` is the home), or a
+    repository (`org/name`) that lies in the local Hugging Face cache. A folder that has the name of
+    a shipped model is reached as a path: `./garden`.
+
+    Raises FileNotFoundError that lists the names that ship.
     """
     for shelf in SHELVES:
         if Path(model).name == str(model) and (shelf / model / configs.INDEX).is_file():
             return shelf / model
-    if Path(model).is_dir():
-        return Path(model)
-    if Path(model).is_file():
-        raise ValueError(f"model {str(model)!r} is a file; {WAY_OUT}")
+    place = Path(model).expanduser()
+    if place.exists():
+        return places.snapshot(place.absolute()) or place
+    if snapshot := places.cached(str(model)):
+        return snapshot
     found = {path.parent.name for shelf in SHELVES for path in shelf.glob(f"*/{configs.INDEX}")}
+    download = (
+        f"; `hf download {model}` brings it" if places.REPOSITORY.fullmatch(str(model)) else ""
+    )
     raise FileNotFoundError(
-        f"model {str(model)!r} is neither a folder nor one that ships with diffusion "
+        f"model {str(model)!r} is neither a folder, nor a file, nor in the cache {places.cache()}"
+        f"{download}, nor one that ships with diffusion "
         f"({', '.join(sorted(found)) or 'none is installed'})"
     )
 
@@ -73,12 +78,19 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def load_config(root: Path) -> ModelConfig:
     """Raises FileNotFoundError or ValueError that names the file, and what in it is the matter."""
+    if root.is_file():
+        raise ValueError(
+            f"{root} is a single file, and a folder is needed here; make one of it in Python: "
+            f"`diffusion.load({str(root)!r}).save(FOLDER)`"
+        )
     if not (root / configs.INDEX).exists():
-        raise FileNotFoundError(f"{root / configs.INDEX} is missing; {WAY_OUT}")
+        single = ", ".join(sorted(path.name for path in root.glob("*.safetensors")))
+        or_file = f"; or name a single file in it: {single}" if single else ""
+        raise FileNotFoundError(f"{root / configs.INDEX} is missing; {WAY_OUT}{or_file}")
     try:
-        index = files.read_json(root / configs.INDEX, root)
+        index = places.read_json(root / configs.INDEX, root)
         configs.check_index(index)
-        parts = {path: files.read_json(root / path, root) for path in configs.paths(index)}
+        parts = {path: places.read_json(root / path, root) for path in configs.paths(index)}
         return configs.read({configs.INDEX: index, **parts}, root.resolve().name)
     except ValueError as error:
         raise ValueError(f"model {root}: {error}") from error
@@ -93,7 +105,7 @@ def save_config(root: Path, config: ModelConfig) -> None:
 def load_card(root: Path) -> dict[str, Any]:
     """How each part was trained, where the folder says so."""
     path = root / CARD
-    return files.read_json(path) if path.exists() else {}
+    return places.read_json(path) if path.exists() else {}
 
 
 def trainings(root: Path, part: str) -> list[dict[str, Any]]:
@@ -109,12 +121,24 @@ def load_tokenizer(root: Path) -> Tokenizer:
     """Raises as `Tokenizer.load`."""
     for path in (root / "tokenizer").glob("*"):
         if not path.is_dir():
-            files.regular(root, path)
+            places.regular(root, path)
     return Tokenizer.load(root / "tokenizer")
 
 
+def open_model(root: Path, tokenizer: Path | None = None, vae: bool = False) -> OpenModel:
+    """A model folder, with another `tokenizer` if one is given; without its VAE if `vae` is true.
+
+    Raises as `load_config`, `load_tokenizer` and `open_part`.
+    """
+    config = load_config(root)
+    slots = [slot for slot in SLOTS if slot != "autoencoder" or not vae]
+    weights = {slot: open_part(root, config, slot) for slot in slots}
+    found = load_tokenizer(root) if tokenizer is None else Tokenizer.load(tokenizer)
+    return OpenModel(root, config, found, weights)
+
+
 def open_part(root: Path, config: ModelConfig, slot: str) -> Weights:
-    """The checked files of the network in a slot. Raises as `files.find` and `Weights.open`."""
+    """The checked files of the network in a slot. Raises as `places.find` and `Weights.open`."""
     return _open(root, getattr(config, slot))
 
 
@@ -122,7 +146,8 @@ def _open(root: Path, network: Any) -> Weights:
     one = architecture(network)
     with naming(root / one.config_file):
         _, like = structure(network)
-    return Weights.open(files.find(root, one.folder, one.stem), like, one.names)
+    paths = places.find(root, one.folder, one.stem)
+    return Weights.open(paths, like, one.names, beside=lambda name: one.beside(network, name))
 
 
 def load_part(
@@ -139,9 +164,9 @@ def load_network(root: Path, slot: str, dtype: str = "float32") -> Any:
     So a transformer that hears of classes or of another text encoder's words can be called, with
     contexts of one's own. Raises as `load_config`, `open_part` and `Weights.read`.
     """
-    one = configs.architectures(files.read_json(root / configs.INDEX, root))[slot]
+    one = configs.architectures(places.read_json(root / configs.INDEX, root))[slot]
     with naming(root / one.config_file):
-        network = one.read(files.read_json(root / one.config_file, root))
+        network = one.read(places.read_json(root / one.config_file, root))
     return nnx.merge(structure(network)[0], _open(root, network).read(dtype))
 
 
@@ -152,7 +177,8 @@ def save_part(
     network = getattr(config, slot)
     one, path = architecture(network), part_file(root, config, slot)
     linear = getattr(network, "linear_projection", True)
-    save_params(path, params, one.names, dtype=dtype, linear_projection=linear, prefix=one.prefix)
+    prefixed = {"prefix": one.prefix, "outside": one.outside}
+    save_params(path, params, one.names, dtype=dtype, linear_projection=linear, **prefixed)
 
 
 def part_file(root: Path, config: ModelConfig, slot: str) -> Path:
@@ -167,10 +193,14 @@ def save_model(
     tokenizer: Tokenizer,
     params: Mapping[str, Callable[[], Params]],
     dtype: str | None,
+    more: Callable[[Path, str | None], None] = lambda place, dtype: None,
 ) -> None:
     """Write a whole model, with `params` of each slot, into a new or an empty folder.
 
     It appears whole or not at all. Raises ValueError where the folder is not empty.
+
+    Args:
+        more: writes what else belongs to it.
     """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ValueError(f"{place} is not empty; save to a new folder")
@@ -179,4 +209,5 @@ def save_model(
         tokenizer.save(draft / "tokenizer")
         for slot, give in params.items():
             save_part(draft, config, slot, give(), dtype)
+        more(draft, dtype)
         save_config(draft, config)

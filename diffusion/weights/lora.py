@@ -25,8 +25,9 @@ from typing import Any, Self
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from diffusion.weights.files import IN_FILES, PICKLES, Adjust, Shape, refuse
+from diffusion.weights.files import Adjust, refuse
 from diffusion.weights.names import today
+from diffusion.weights.stored import IN_FILES, Shape, unreadable
 
 # What stands before the name of a layer, and what stands for the dots in it; first PEFT's own.
 STEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -95,14 +96,10 @@ class LoRA:
         path = Path(path)
         if not abs(strength) <= STRONGEST:
             raise ValueError(f"strength {strength} of LoRA {path} is not between -10 and 10")
-        if path.suffix in PICKLES:
-            raise ValueError(
-                f"LoRA {path} is a pickle, which can run any program when it is read; take the "
-                ".safetensors file of the same LoRA, or convert it with torch and safetensors: "
-                "`save_file(torch.load(FILE, weights_only=True), NEW)`"
-            )
         if not path.is_file():
             raise FileNotFoundError(f"LoRA {path} is missing or no file")
+        if reason := unreadable(path):
+            raise ValueError(f"LoRA {reason}")
         what = f"LoRA {path} does not fit the model"
         try:
             with safe_open(path, "numpy") as file:

@@ -4,11 +4,13 @@ Left our name, right theirs; `*` is a number, the same in both. One more `*` on 
 have once, the files have in every block (`copies`). The last word of a parameter is
 mapped by `LEAVES`, and its axes by `to_file` and `from_file`: PyTorch keeps a convolution as
 (out, in, height, width) and a Linear layer as (out, in), JAX as (height, width, in, out) and
-(in, out). Official files of several ages spell some names differently: see `OLD_SPELLINGS`.
+(in, out). Official files of several ages spell some names differently: see `OLD_SPELLINGS`. Those
+of the first code of Stable Diffusion have names of their own: see `Spelling`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +27,21 @@ OLD_SPELLINGS = {
     r"(attentions\.\d+)\.value\.": r"\1.to_v.",
     r"(attentions\.\d+)\.proj_attn\.": r"\1.to_out.0.",
 }
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How some files spell the parameters of a network."""
+
+    names: NameMap | None = None  # ours left, theirs right; None: the architecture's own map
+    prefix: str = ""  # before every name; what has another one belongs to another network
+    old: Mapping[str, str] = field(default_factory=dict)  # pattern -> as it is spelled today
+    # Tensors that are stored as one, one after the other: the end of its name -> of theirs.
+    fused: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    beside: str = "the config.json beside it"  # what the files have to fit, for messages
+
+
+TODAY = Spelling(old=OLD_SPELLINGS)
 
 
 def under(ours: str, theirs: str, brick: NameMap) -> dict[str, str]:
@@ -59,15 +76,19 @@ def theirs(name: str, names: NameMap) -> str:
 
     Raises KeyError where the map does not know it.
     """
-    found = NUMBER.sub("*", name)
-    if found in names:
-        found = names[found]
-    else:
-        module, _, leaf = found.rpartition(".")
-        found = f"{names[module]}.{LEAVES[leaf]}"
+    found = _mapped(name, names) or _mapped(NUMBER.sub("*", name), names)
+    if found is None:
+        raise KeyError(name)
     for number in NUMBER.findall(name):
         found = found.replace("*", number, 1)
     return found
+
+
+def _mapped(name: str, names: NameMap) -> str | None:
+    if name in names:
+        return names[name]
+    module, _, leaf = name.rpartition(".")
+    return f"{names[module]}.{LEAVES[leaf]}" if module in names and leaf in LEAVES else None
 
 
 def copies(official: str, known: Iterable[str]) -> list[str]:

@@ -7,6 +7,8 @@ is absent has it), `known` it reads, or they change no picture. What is in no ta
 """
 
 import contextlib
+import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ Json = dict[str, Any]
 Fields = Mapping[str, tuple[Any, ...]]  # option -> our field, what reads it, default, bounds
 # In any config.json, and no matter to a network.
 ANYWHERE = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"}
+REFERENCE = (0, 42, 1)  # the version of diffusers whose options we know
 
 
 @contextlib.contextmanager
@@ -26,13 +29,33 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def check(data: Json, same: Json, known: Collection[str] = ()) -> None:
-    """Raises ValueError that names an option with a value that our network is not built for."""
+def check(
+    data: Json, same: Json, known: Collection[str] = (), others: Collection[str] | None = None
+) -> None:
+    """Raises ValueError that names an option with a value that our network is not built for.
+
+    Args:
+        others: all other options of the reference's class; None: they are not known. What is not
+            among them changes nothing there, such as the options of a training. It is ignored, and
+            a warning says so; but not in the file of a later version.
+    """
+    ignored = []
     for option, value in data.items():
         if option in same and value != same[option]:
             raise ValueError(f"{option} {value!r} is not supported; only {same[option]!r} is")
-        if not (option in same or option in known or option in ANYWHERE or off(value)):
+        if option in same or option in known or option in ANYWHERE or off(value):
+            continue
+        if others is None or option in others or version(data) > REFERENCE:
             raise ValueError(f"{option} {value!r} is not supported")
+        ignored.append(option)
+    if ignored:
+        told = f"{', '.join(ignored)}: ignored, as {data.get('_class_name')} has no such option"
+        warnings.warn(told, stacklevel=2)
+
+
+def version(data: Json) -> tuple[int, ...]:
+    """Of the diffusers that wrote a file; (0,) where it does not say."""
+    return tuple(map(int, re.findall(r"\d+", str(data.get("_diffusers_version", 0)))[:3])) or (0,)
 
 
 def off(value: Any) -> bool:

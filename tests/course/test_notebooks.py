@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffusion.course.execution import checks, execute, independent, rehearsal, verify
 from diffusion.course.exercises import EXERCISES
-from diffusion.course.notebooks import README, index
+from diffusion.course.notebooks import README, headed, index
 from diffusion.course.source import (
     LESSONS,
     LINK,
@@ -291,6 +291,15 @@ def test_every_check_must_say_what_it_has_to(lesson):
     verify(source, answered(student, right), solved=True)
     with pytest.raises(ValueError, match="1 checks in the student's notebook, 0 answers"):
         verify(source, notebook(source, solved=False), solved=False)
+
+
+def test_the_head_says_what_this_very_run_took(lesson):
+    made = notebook(lesson(), solved=True)
+    first = next(cell for cell in made.cells if "Lesson(1)" in cell.source)
+    printed = "Lesson 1, A title. JAX finds 1 x cpu.\nOn two cores it takes about 9 s and 9 GiB.\n"
+    first.outputs = [nbformat.v4.new_output("stream", text=printed)]
+    headed(made, "It takes 3 s.")
+    assert first.outputs[0].text == "Lesson 1, A title. JAX finds 1 x cpu.\nIt takes 3 s.\n"
 
 
 def test_drift_is_noticed(lesson):

@@ -12,6 +12,7 @@ from flax import nnx
 from diffusion.cli import main
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE
 from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes
+from diffusion.evaluation import answers
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation.answers import drawn, forget
 from diffusion.evaluation.details import highest_octave, reconstruction, small_things
@@ -337,6 +338,25 @@ def test_the_command_evaluates_a_folder(
     assert {"seed": 5, "captions": 4, "pictures": 3}.items() <= found["settings"].items()
     assert found["marks"]["all"]["all at once"]["total"] == 2 * 4 * 3
     assert found["training pictures"] == {"looked at": 20, "of": 20}
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"text"])
+def test_damaged_pictures_are_painted_again(artist, tmp_path, monkeypatch, damage):
+    calls = []
+
+    def paint(self, text, seed, count):
+        calls.append(seed)
+        return np.full((count, 4, 4, 3), seed, np.uint8)
+
+    monkeypatch.setattr(Artist, "paint", paint)
+    asked = questions(2, "en")
+    first = answers.painted(artist, asked, 3, tmp_path)
+    np.testing.assert_array_equal(answers.painted(artist, asked, 3, tmp_path), first)
+    assert calls == [0, 1]
+    (file,) = tmp_path.glob("*.npy")
+    file.write_bytes(damage)
+    np.testing.assert_array_equal(answers.painted(artist, asked, 3, tmp_path), first)
+    assert calls == [0, 1, 0, 1]
 
 
 def test_what_else_lies_beside_unfinished_pictures_stays(tmp_path):

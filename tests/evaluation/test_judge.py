@@ -17,7 +17,8 @@ from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset
 from diffusion.evaluation.scores import own_accuracy
 from diffusion.images import to_uint8
 from diffusion.runtime.parameters import split
-from diffusion.training.loop import TrainConfig, init_state, make_step
+from diffusion.training.loop import init_state, make_step
+from diffusion.training.train_config import TrainConfig
 from tests.training.conftest import stripes
 
 

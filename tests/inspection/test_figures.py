@@ -78,9 +78,12 @@ def test_branches_show_both_answers_and_their_guided_sum(run):
         for x in (*(one.conditional for one in seen), *(one.unconditional for one in seen), *guided)
     ]
     pictures = shown(figure)
-    assert len(pictures) == 8
+    assert len(pictures) == 12
     for i, expected in enumerate(alike(every)):
         np.testing.assert_array_equal(pictures[i if i < 4 else i + 2], expected)
+    last = run.steps[3]
+    x0 = run.artist.process.to_x0(seen[1].conditional, last.x_t, jnp.full(1, last.t))
+    np.testing.assert_array_equal(pictures[9], run.artist.decode(x0)[0])
 
 
 def test_guidance_and_samplers_are_painted_as_said(run):
@@ -91,6 +94,8 @@ def test_guidance_and_samplers_are_painted_as_said(run):
     figure = sampling.samplers(artist, PROMPT, ("ddim", "euler"), (2, 3))
     assert holds(figure, artist.paint(PROMPT, sampler="euler", steps=2)[0])
     assert len(shown(figure)) == 4
+    heun = sampling.samplers(artist, PROMPT, ("heun",), (2,))
+    assert heun.axes[0].get_ylabel() == "heun\ncalls 3"
 
 
 def test_channels_are_those_that_there_are():
@@ -110,7 +115,7 @@ def test_a_wide_canvas_and_no_words(artist):
     assert empty.words == []
     assert shown(text.states(empty))[0].shape[0] == empty.marked == 2
     assert (
-        len(shown(sampling.branches(empty, moments=1))) == 4
+        len(shown(sampling.branches(empty, moments=1))) == 6
     )  # no difference, and no division by it
 
 
@@ -173,15 +178,18 @@ def test_where_the_bottleneck_looks(run):
 def test_without_its_skips_the_picture_is_another(run):
     figure = maps.without_skips(run, 2)
     pictures = shown(figure)
-    assert len(pictures) == 5  # all, none of each of three sizes, none
+    assert len(pictures) == 10  # all, none of each of three sizes, none; with zeros, with means
     whole = run.artist.decode(run.steps[2].x0)[0].astype(int)
-    assert np.abs(pictures[0] - whole).max() <= 1  # compiled in parts, rounded to bytes
-    assert all(np.abs(one - whole).max() > 5 for one in pictures[1:])
+    for row in (pictures[:5], pictures[5:]):
+        assert np.abs(row[0] - whole).max() <= 1  # compiled in parts, rounded to bytes
+        assert all(np.abs(one - whole).max() > 5 for one in row[1:])
+    assert np.abs(pictures[1].astype(int) - pictures[6]).max() > 5
 
 
 def test_the_bottleneck_scaled_and_swapped(run):
     figure = maps.bottleneck_scaled(run, (1,), (0, 1))
-    silent, own = shown(figure)
+    silent, own, change = shown(figure)
+    assert change.shape == (*own.shape[:2], 4)
     sees = run.artist.decode(run.steps[1].x0)[0].astype(int)
     assert np.abs(own - sees).max() <= 1
     assert np.abs(silent - sees).max() > 5
@@ -291,7 +299,7 @@ def test_likeness_is_the_cosine():
     np.testing.assert_allclose(shown(text.likeness(rows, "ab"))[0], [[1, 0.8], [0.8, 1]])
     figure = text.likeness(rows, "ab", np.float32([[-1, 0]]), "c")
     np.testing.assert_allclose(shown(figure)[0], [[-0.6], [0]])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.6", "0.0"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-0.60", "0.00"]
 
 
 def test_chips_are_the_tokens_and_their_numbers(artist):
@@ -328,6 +336,8 @@ def test_what_a_training_wrote_is_shown(tmp_path):
     left, right = training.curves(log).axes
     assert [*left.lines[0].get_ydata()] == [1 / 20, 1 / 40]
     assert right.get_title() == "gradient norm"
+    marked = training.curves(log, ["error"], marks=(20,)).axes[0]
+    assert [*marked.lines[1].get_xdata()] == [20, 20]
     with pytest.raises(ValueError, match=r"log.jsonl does not tell psnr; it tells error, gradient"):
         training.curves(log, ["psnr"])
     with pytest.raises(ValueError, match="has no sample sheets"):

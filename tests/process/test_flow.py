@@ -8,27 +8,17 @@ import numpy as np
 import pytest
 
 from diffusion.config import RectifiedFlowConfig
-from diffusion.process import Process, RectifiedFlow, process, samplers, schedule
-from diffusion.process.flow import shifted
+from diffusion.process import Process, RectifiedFlow, process, samplers
+from diffusion.process.flow import KNOWN, shifted
 from diffusion.process.ideal_denoiser import ideal_denoiser
 from diffusion.process.sampling import finished, one_step, sample
 
 FLOW = RectifiedFlow(RectifiedFlowConfig())
 SHIFTED = RectifiedFlow(RectifiedFlowConfig(shift=3.0))
-SHAPE = (4, 2, 3, 4)
 T = jnp.asarray([0.0, 250.5, 700.0, 1000.0])
 NAMES = [name for name in samplers.SAMPLERS if name != "heun"]
 TRIANGLE = np.float32([(-1.0, 0.0), (1.0, 0.5), (0.3, -0.9)]).reshape(3, 1, 1, 2)
-
-
-@pytest.fixture
-def latents() -> jax.Array:
-    return jax.random.normal(jax.random.key(0), SHAPE)
-
-
-@pytest.fixture
-def noise() -> jax.Array:
-    return jax.random.normal(jax.random.key(1), SHAPE)
+SPACINGS = ("leading", "trailing")  # "karras" is of the other process
 
 
 def levels_of(table: samplers.SamplerTable, flow: RectifiedFlow) -> tuple[np.ndarray, ...]:
@@ -84,7 +74,7 @@ def test_trailing_timesteps_are_all_a_step_apart():
         FLOW.timesteps(4, "even")
 
 
-@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("spacing", KNOWN)
 @pytest.mark.parametrize("shift", [0.3, 1.0, 1.7, 12.0])
 @pytest.mark.parametrize("steps", [1, 2, 25, 1000])
 def test_timesteps_begin_at_pure_noise_and_fall(steps, shift, spacing):
@@ -101,7 +91,7 @@ def test_steps_out_of_range_is_an_error(steps):
         samplers.table("euler", FLOW, steps)
 
 
-@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("spacing", KNOWN)
 @pytest.mark.parametrize("steps", [1, 4, 25])
 def test_ddim_is_euler_s_method_on_the_flow(steps, spacing):
     """In (signal, spread) both are z + ds v, and so is the last step, which ends at the picture."""
@@ -117,7 +107,7 @@ def test_ddim_is_euler_s_method_on_the_flow(steps, spacing):
 
 
 @pytest.mark.parametrize(("name", "eta"), [*((name, 0.0) for name in NAMES), ("ddim", 0.5)])
-@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("spacing", KNOWN)
 def test_every_sampler_keeps_the_marginals_of_training(name, eta, spacing):
     """With the true x0, z ~ N(alpha x0, sigma^2) goes to N(alpha' x0, sigma'^2)."""
     for steps in (1, 2, 20):
@@ -142,7 +132,7 @@ def test_dpm_solver_remembers_from_the_third_step_on():
     assert (table.z_from_memory != 0).tolist() == [False, False, True, True, False]
 
 
-@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("spacing", KNOWN)
 def test_heun_is_refused_by_name(spacing):
     with pytest.raises(ValueError, match=r'"heun" cannot .* pure noise.*choose "dpm\+\+2m"'):
         samplers.table("heun", FLOW, 4, spacing=spacing)

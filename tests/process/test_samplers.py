@@ -145,12 +145,27 @@ def test_euler_is_ddim_until_the_last_step():
     assert_same_table(head(euler, 19), head(ddim, 19))
 
 
-@pytest.mark.parametrize("spacing", schedule.SPACINGS)
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_where_the_end_is_clean_ddim_is_euler(spacing):
     clean = VariancePreserving(VariancePreservingConfig(clean_end=True))
     tables = (samplers.table(name, clean, 20, spacing=spacing) for name in ("ddim", "euler"))
     assert_same_table(*tables)
     assert samplers.table("ddim", clean, 20, eta=1.0).z_from_noise[-1] == 0
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_evenly_spaced_ddim_lands_beside_the_next_timestep(clean):
+    """As AnimateDiff's pipeline of the reference: from 999 on 959, though it is told 957 next."""
+    process = VariancePreserving(VariancePreservingConfig(beta_rule="linear", clean_end=clean))
+    table = samplers.table("ddim", process, 25, spacing="linspace")
+    assert table.timestep[[0, 1, 2, -3, -2, -1]].tolist() == [999, 957, 916, 83, 42, 0]
+    bars = process.alpha_bars
+    lands = np.append(bars[table.timestep[:-1] - 40], 1.0 if clean else bars[0])
+    sigma = np.sqrt(1.0 - bars[table.timestep])
+    np.testing.assert_allclose(table.z_from_z, np.sqrt(1.0 - lands) / sigma, atol=1e-6)
+    alpha = np.sqrt(bars[table.timestep])
+    expected = np.sqrt(lands) - alpha * np.sqrt(1.0 - lands) / sigma
+    np.testing.assert_allclose(table.z_from_x0, expected, atol=1e-6)
 
 
 def test_ancestral_euler_is_ddpm():

@@ -11,18 +11,7 @@ from diffusion.config import VariancePreservingConfig
 from diffusion.process import Process, VariancePreserving, process, schedule
 
 CONFIG = VariancePreservingConfig()
-SHAPE = (4, 2, 3, 4)
 ALPHA_BAR = jnp.asarray(schedule.alpha_bars(CONFIG)[[0, 250, 700, 999]])
-
-
-@pytest.fixture
-def latents() -> jax.Array:
-    return jax.random.normal(jax.random.key(0), SHAPE)
-
-
-@pytest.fixture
-def noise() -> jax.Array:
-    return jax.random.normal(jax.random.key(1), SHAPE)
 
 
 def test_the_numbers_of_stable_diffusion():
@@ -172,6 +161,11 @@ def test_trailing_timesteps_begin_where_the_noise_is():
         schedule.timesteps(CONFIG, 4, "even")
 
 
+def test_evenly_spaced_timesteps_go_from_end_to_end():
+    assert schedule.timesteps(CONFIG, 4, "linspace").tolist() == [999, 666, 333, 0]
+    assert schedule.timesteps(CONFIG, 4, "linspace").dtype == np.int32
+
+
 @given(
     train_steps=st.integers(1, 1200),
     data=st.data(),
@@ -195,3 +189,30 @@ def test_all_the_timesteps_slide_back_into_range():
 def test_steps_out_of_range_is_an_error(steps):
     with pytest.raises(ValueError, match=f"steps must be between 1 and 1000, got {steps}"):
         schedule.timesteps(CONFIG, steps)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25, 1000])
+def test_karras_spaces_the_seventh_root_evenly(steps):
+    process = VariancePreserving(VariancePreservingConfig())
+    t = process.timesteps(steps, "karras")
+    assert (t.dtype, t[0]) == (np.float32, 999.0)
+    assert steps == 1 or t[-1] < 1e-9
+    alpha, sigma = process.levels(t)
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-12)
+    roots = (sigma / alpha) ** (1 / 7)
+    np.testing.assert_allclose(roots, np.linspace(roots[0], roots[-1], steps), rtol=1e-5)
+
+
+def test_between_two_timesteps_the_logarithm_of_the_ratio_is_interpolated():
+    process = VariancePreserving(VariancePreservingConfig())
+    whole = np.array([0, 1, 500, 999])
+    inexact = process.levels(whole.astype(np.float32))
+    for ours, exact in zip(inexact, process.levels(whole), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-9)
+    alpha, sigma = process.levels(np.array([500.5]))
+    (a, b), (c, d) = process.levels(np.array([500, 501]))
+    np.testing.assert_allclose((sigma / alpha) ** 2, c / a * d / b, rtol=1e-9)
+    t = jnp.asarray([0.0, 12.25, 998.5])
+    exact = process.levels(np.asarray(t))
+    np.testing.assert_allclose(process.alpha(t), exact[0], rtol=1e-5)
+    np.testing.assert_allclose(process.sigma(t), exact[1], rtol=1e-3)

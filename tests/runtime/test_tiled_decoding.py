@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import garden64, sd_v1
+from diffusion.presets import garden64, sd_v1
 from diffusion.runtime import tiled_decoding
 from diffusion.runtime.parameters import SameKey
 from diffusion.runtime.tiled_decoding import decode_in_tiles, whole_decode_bytes

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import sd_v1
 from diffusion.layers.convolution import Conv2d
 from diffusion.layers.residual import ResidualBlock
+from diffusion.presets import sd_v1
 from diffusion.runtime import transformed_kernels
 from diffusion.runtime.parameters import SameKey, shapes
 from diffusion.runtime.programs import Network

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import sd_v1
 from diffusion.layers.normalisation import GroupNorm
+from diffusion.presets import sd_v1
 from diffusion.runtime.parameters import SameKey
 from diffusion.stages.unet import UNet
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import sd_v1
 from diffusion.layers.convolution import Downsample
 from diffusion.layers.normalisation import GroupNorm
+from diffusion.presets import sd_v1
 from diffusion.runtime.parameters import SameKey
 from diffusion.stages.vae import VAE, Posterior
 

@@ -467,7 +467,7 @@ class TestFiles:
         ("special", "message"),
         [
             ({"bos_token": "<s>"}, "the markers are .*<s>"),
-            ({"additional_special_tokens": ["<cat>"]}, "added tokens are not supported: <cat>"),
+            ({"additional_special_tokens": ["<cat>"]}, "the added token '<cat>' has no number"),
             ({"eos_token": {"content": EOS, "lstrip": True}}, "flags of a marker"),
         ],
     )
@@ -549,7 +549,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("added", "message"),
         [
-            ([{"id": 513, **flagged(BOS)}, {"id": 515, **flagged("<cat>")}], "added tokens are"),
+            ([{"id": 515, **flagged("<cat>"), "rstrip": True}], "flags of a marker"),
+            ([{"id": 516, **flagged("<cat>")}], "do not fit together"),
             ([{"id": 7, **flagged(BOS)}], "do not fit together"),
             ([{"id": "no", **flagged(BOS)}], "do not fit together"),
             ([{"id": 513}], "damaged .in added_tokens"),
@@ -611,3 +612,58 @@ class TestFiles:
         with pytest.raises(OSError, match="disk full"):
             Tokenizer.train(["another text"], 600).save(tmp_path)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class TestAddedTokens:
+    """What embeddings add to a vocabulary."""
+
+    def test_a_token_of_several_vectors_stands_for_all_of_them(self):
+        tokenizer = OFFICIAL.extended(["<cat>", "gold", "gold_1", "gold_2"])
+        n = OFFICIAL.vocab_size
+        assert tokenizer.vocab_size == n + 4
+        assert tokenizer.encode("<CAT> gold") == [n, n + 1, n + 2, n + 3]
+        assert tokenizer.encode("gold_2") == [n + 3]
+        assert tokenizer.encode("<cat>s") == [n, *OFFICIAL.encode("s")]
+        assert tokenizer.tokens("<cat>") == ["<cat></w>"]
+        assert tokenizer.decode(tokenizer.encode("a <cat> ev")) == "a <cat> ev"
+        assert tokenizer("gold " * 25)[0, 1:76].tolist() == [n + 1, n + 2, n + 3] * 25
+
+    @pytest.mark.parametrize("token", ["", "  ", BOS, "a</w>", "x" * 101])
+    def test_a_token_that_cannot_be_one(self, token):
+        with pytest.raises(ValueError, match="is empty, too long or taken"):
+            OFFICIAL.extended([token])
+
+    def test_they_survive(self, tmp_path):
+        tokenizer = STABLE_DIFFUSION_2.extended(["<cat>", "gold", "gold_1"])
+        tokenizer.save(tmp_path)
+        added = json.loads((tmp_path / "added_tokens.json").read_text("utf-8"))
+        assert list(added) == ["<cat>", "gold", "gold_1"]
+        again = Tokenizer.load(tmp_path)
+        assert (again.vocab, again.added, again.any_case) == (
+            tokenizer.vocab,
+            tokenizer.added,
+            tokenizer.any_case,
+        )
+
+    @pytest.mark.parametrize("normalized", [True, False])
+    def test_those_of_one_file(self, tmp_path, normalized):
+        path = write_one_file(tmp_path) / "tokenizer.json"
+        data = json.loads(path.read_text("utf-8"))
+        data["added_tokens"].append({"id": 515, **flagged("<cat>", normalized)})
+        path.write_text(json.dumps(data), encoding="utf-8")
+        tokenizer = Tokenizer.load(tmp_path)
+        assert tokenizer.added == ("<cat>",)
+        assert tokenizer.encode("<cat>") == [515]
+        assert (tokenizer.encode("<CAT>") == [515]) == normalized
+
+    def test_those_of_a_decoder_beside_a_vocabulary(self, tmp_path):
+        decoder = {"514": flagged(EOS), "515": flagged("<cat>")}
+        write_folder(tmp_path, ["e v</w>"], None, {"added_tokens_decoder": decoder})
+        assert Tokenizer.load(tmp_path).encode("ev <cat>") == [512, 515]
+
+    @pytest.mark.parametrize("added", [{"<cat>": 7}, {"<cat>": "x"}, {"<cat>": 600}])
+    def test_a_number_that_is_taken_or_none(self, tmp_path, added):
+        write_folder(tmp_path, ["e v</w>"])
+        (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+        with pytest.raises(ValueError, match="do not fit together"):
+            Tokenizer.load(tmp_path)

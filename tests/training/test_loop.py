@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -22,9 +23,11 @@ from PIL import Image
 from diffusion.config import ModelConfig, UNetConfig, VAEConfig
 from diffusion.datasets.garden import Scene
 from diffusion.runtime.parameters import Params
-from diffusion.training import loop
+from diffusion.training import checkpoints, log, loop
 from diffusion.training.autoencoder import AutoencoderTask
-from diffusion.training.loop import State, TrainConfig, averaged, init_state, optimizer, train
+from diffusion.training.loop import State, averaged, init_state, train
+from diffusion.training.optimizer import optimizer
+from diffusion.training.train_config import TrainConfig
 from tests.training.conftest import striped
 
 REPOSITORY = Path(loop.__file__).parents[2]
@@ -316,7 +319,7 @@ def test_the_watch_sees_every_sheet_and_the_clock_stands_still(tmp_path, monkeyp
         assert not params["slopes"].committed  # to the devices of the training
         now += 100.0
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now))
     train(Counting(), CONFIG, tmp_path, watch=watch)
     assert seen == [(4, 1.0), (8, 2.0), (10, 3.0)]
     rows = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -558,3 +561,31 @@ MODES: dict[str, Callable[[Path], object]] = {
 if __name__ == "__main__":
     with striped():
         MODES[sys.argv[2]](Path(sys.argv[1]))
+
+
+def test_a_disk_that_fills_up_in_a_checkpoint_loses_nothing(
+    undisturbed, tmp_path, monkeypatch, capfd
+):
+    write = ocp.CheckpointManager.save
+
+    def full(manager, step, **rest):
+        if step > 5:
+            reason = 'RESOURCE_EXHAUSTED: Error writing "a": No space left on device [code]'
+            thread = threading.Thread(target=lambda: (_ for _ in ()).throw(ValueError(reason)))
+            thread.start()
+            thread.join()  # whose own traceback nobody wants to see
+            raise ValueError(reason)
+        return write(manager, step, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(OSError, match=r"of step \d .* make room .*\(No space left on device\)"):
+            train(Line(), CONFIG, tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
+    assert_same(train(Line(), CONFIG, tmp_path), undisturbed[1])
+
+
+def test_one_training_a_folder(tmp_path):
+    with checkpoints.alone(tmp_path), pytest.raises(ValueError, match="in use by another training"):
+        train(Line(), CONFIG, tmp_path)
+    train(Line(), CONFIG, tmp_path)

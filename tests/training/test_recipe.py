@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 
 import diffusion
 from diffusion import cli
-from diffusion.config import garden
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.inspection.trace import trace
 from diffusion.picture_reading import read_settings
+from diffusion.presets import garden
 from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, denoiser, loop, text_encoder, tokenizer
 from diffusion.training.recipe import PARTS, train_part

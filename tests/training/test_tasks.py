@@ -30,7 +30,7 @@ from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import denoiser, text_encoder
 from diffusion.training.autoencoder import AutoencoderTask, measure_scale
 from diffusion.training.denoiser import DenoiserTask
-from diffusion.training.loop import State, TrainConfig, init_state, make_step
+from diffusion.training.loop import State, init_state, make_step
 from diffusion.training.text_encoder import (
     OPTIONS,
     TWIN_ATTRIBUTES,
@@ -39,6 +39,7 @@ from diffusion.training.text_encoder import (
     read_loss,
     twin,
 )
+from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import create
 from tests.training.conftest import stripes
 

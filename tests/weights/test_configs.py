@@ -5,15 +5,8 @@ import dataclasses
 
 import pytest
 
-from diffusion.config import (
-    RectifiedFlowConfig,
-    SamplingConfig,
-    VariancePreservingConfig,
-    garden,
-    sd_v1,
-    sd_v2,
-    sd_v2_base,
-)
+from diffusion.config import RectifiedFlowConfig, SamplingConfig, VariancePreservingConfig
+from diffusion.presets import garden, sd_v1, sd_v2, sd_v2_base
 from diffusion.weights import configs
 from diffusion.weights.architectures import architecture
 
@@ -250,7 +243,11 @@ def test_what_is_written_is_read(config):
         ("unet", "num_class_embeds", 1000),
         ("unet", "dual_cross_attention", True),
         ("unet", "only_cross_attention", [False, True, False, False]),
-        ("unet", "an_option_of_next_year", 1),
+        ("unet", "num_attention_heads", 8),
+        ("vae", "latents_mean", [0.1] * 4),
+        ("schedule", "use_exponential_sigmas", True),
+        ("schedule", "use_beta_sigmas", True),
+        ("schedule", "use_lu_lambdas", True),
         ("unet", "in_channels", 8),
         ("unet", "in_channels", "4"),
         ("unet", "layers_per_block", 10**9),
@@ -320,3 +317,41 @@ def test_other_pipelines_are_named(change, name):
 def test_a_network_without_an_architecture_is_named():
     with pytest.raises(ValueError, match=r"str has no architecture; known: .*UNetConfig"):
         architecture("unet")
+
+
+EMA = {"decay": 0.9999, "inv_gamma": 1.0, "power": 0.75, "optimization_step": 40000}
+
+
+def test_options_of_a_training_are_ignored_with_one_note():
+    said = r"decay, inv_gamma, power, optimization_step: ignored, as UNet2DConditionModel has no"
+    with pytest.warns(UserWarning, match=said) as notes:
+        assert configs.read(files(unet=EMA), "sd-v1") == sd_v1()
+    assert len(notes) == 1
+    later = EMA | {"_diffusers_version": "0.99.0"}  # there such an option may mean something
+    with pytest.raises(ValueError, match=r"unet/config.json: decay 0.9999 is not supported"):
+        configs.read(files(unet=later), "odd")
+
+
+@pytest.mark.parametrize(
+    ("version", "size", "pixels"),
+    [
+        ("0.8.1", 32, 512), ("0.8.0.dev0", 32, 512), ("0.2.2", 96, 768), ("0.9.0", 32, 256),
+        ("0.10.2", 32, 256), (None, 32, 256),
+    ],
+)  # fmt: skip
+def test_folders_before_diffusers_0_9_paint_512_pixels(version, size, pixels):
+    changes = {"sample_size": size, "_diffusers_version": version}
+    assert configs.read(files(unet=changes), "old").image_size == pixels
+
+
+def test_steps_spaced_as_karras_has_them():
+    asked = {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    found = configs.read(files(schedule=asked), "sharp")
+    assert found.sampling.spacing == "karras"
+    written = configs.write(found)
+    assert written[configs.SCHEDULER]["_class_name"] == "DPMSolverMultistepScheduler"
+    assert written[configs.SCHEDULER]["use_karras_sigmas"] is True
+    assert configs.read(written, "sharp") == found
+    assert configs.read(files(schedule={"use_karras_sigmas": True}), "sd-v1") == sd_v1()  # PNDM
+    with pytest.raises(ValueError, match=r"use_karras_sigmas is 1; true or false is needed"):
+        configs.read(files(schedule=asked | {"use_karras_sigmas": 1}), "odd")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffusion.config import DiTConfig, garden_dit, sd_v1
+from diffusion.config import DiTConfig
+from diffusion.presets import garden_dit, sd_v1
 from diffusion.weights import configs, files, folder
 from diffusion.weights.architectures import dit, structure
 from diffusion.weights.names import copies
@@ -157,6 +158,7 @@ def test_the_weights_of_a_unet_in_the_folder_of_a_transformer_are_named(tmp_path
 
 def test_a_pickle_is_refused(tmp_path):
     path, _ = write(tmp_path, TINY_WORDS)
-    path.rename(path.with_suffix(".bin"))
+    path.unlink()
+    path.with_suffix(".bin").write_bytes(b"\x80\x02pickle")
     with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.bin is a pickle"):
         folder.load_network(tmp_path, "denoiser")

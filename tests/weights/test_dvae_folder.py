@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion.config import ConvAutoencoderConfig, DVAEConfig, garden_dvae
+from diffusion.config import ConvAutoencoderConfig, DVAEConfig
 from diffusion.images import from_uint8
+from diffusion.presets import garden_dvae
 from diffusion.weights import configs
 from diffusion.weights.architectures import architecture, dvae
 
@@ -32,7 +33,7 @@ def test_official_ones():
     assert dvae.read(CELEBAHQ) == DVAEConfig()
     assert dvae.read(AMUSED) == DVAEConfig(
         latent_channels=64, block_out_channels=(128, 256, 256, 512, 768), middle_attention=False,
-        scaling_factor=0.18215,
+        from_zero=True, scaling_factor=0.18215,
     )  # fmt: skip
     assert dvae.read(CELEBAHQ | {"vq_embed_dim": 8}).inner_channels == 3
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from diffusion.runtime.parameters import shapes, split
-from diffusion.weights import files
+from diffusion.weights import files, places
 from diffusion.weights.files import Weights, save_params
 
 NAMES = {"first": "one", "layers.*": "blocks.*.proj", "conv": "conv", "table": "table.weight"}
@@ -49,7 +50,7 @@ def like():
 
 
 def read(path, dtype="float32", adjusts=()):
-    return Weights.open(files.find(path.parents[1], "net", "toy"), like(), NAMES).read(
+    return Weights.open(places.find(path.parents[1], "net", "toy"), like(), NAMES).read(
         dtype, adjusts
     )
 
@@ -284,18 +285,59 @@ def test_an_index_without_a_map(path, content):
 def test_the_fp16_variant_is_taken_where_there_is_no_other(path, toy):
     variant = path.with_name("toy.fp16.safetensors")
     save_params(variant, split(toy)[1], NAMES, dtype="float16")
-    assert files.find(path.parents[1], "net", "toy") == [path]
+    assert places.find(path.parents[1], "net", "toy") == [path]
     path.unlink()
-    assert files.find(path.parents[1], "net", "toy") == [variant]
+    assert places.find(path.parents[1], "net", "toy") == [variant]
     expected = toy.first.kernel[...].astype(jnp.float16).astype(jnp.float32)
     np.testing.assert_array_equal(read(path)["first"]["kernel"], expected)
 
 
-@pytest.mark.parametrize("suffix", files.PICKLES)
-def test_a_pickle_is_refused_with_the_way_out(path, suffix):
-    path.rename(path.with_suffix(suffix))
-    with pytest.raises(ValueError, match=rf"toy\{suffix} is a pickle.*save_pretrained"):
+@pytest.mark.parametrize("name", ["toy.bin", "pytorch_model.pt", "toy.safetensors"])
+@pytest.mark.parametrize("content", [b"PK\x03\x04...", b"\x80\x02...", b"\x80\x05..."])
+def test_a_pickle_is_refused_by_its_content_with_the_way_out(path, name, content):
+    path.unlink()
+    path.with_name(name).write_bytes(content)
+    says = rf"{name} is a pickle.*weights_only=True.*save_file.*FILE NEW\.safetensors"
+    with pytest.raises(ValueError, match=says):
         read(path)
+
+
+def test_safetensors_under_the_name_of_a_pickle(path, toy):
+    path.rename(path.with_suffix(".bin"))
+    np.testing.assert_array_equal(read(path)["first"]["kernel"], toy.first.kernel[...])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("toy.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("toy.msgpack", b"\x82", r"toy\.msgpack is a file of Flax.*take toy\.safetensors"),
+        ("tf_model.h5", b"\x89HDF", "a file of TensorFlow"),
+        ("model.onnx", b"\x08", "a file of ONNX"),
+    ],
+)
+def test_what_lies_there_in_place_of_safetensors(path, name, content, says):
+    path.unlink()
+    path.with_name(name).write_bytes(content)
+    with pytest.raises(ValueError, match=says):
+        read(path)
+
+
+def test_another_variant_is_read_if_it_is_the_only_one(path, toy):
+    path.rename(path.with_name("toy.non_ema.safetensors"))
+    np.testing.assert_array_equal(read(path)["first"]["kernel"], toy.first.kernel[...])
+    shutil.copy(path.with_name("toy.non_ema.safetensors"), path.with_name("toy.ema.safetensors"))
+    with pytest.raises(ValueError, match=r"has the variants ema, non_ema; copy the one"):
+        read(path)
+
+
+def test_what_may_be_beside_is_left_and_told(path):
+    rewrite(path, **{"text_projection.weight": np.ones((2, 2), np.float32)})
+    names = [path], like(), NAMES
+    found = Weights.open(*names, beside=lambda name: name.startswith("text_projection"))
+    assert found.unused == ("text_projection.weight",)
+    with pytest.raises(ValueError, match="left over: text_projection"):
+        Weights.open(*names)
 
 
 def test_a_missing_file(path):
@@ -338,11 +380,11 @@ def test_a_configuration_of_absurd_size_or_depth(tmp_path):
     place = tmp_path / "config.json"
     place.write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
-        files.read_json(place)
+        places.read_json(place)
     with place.open("wb") as file:
-        file.truncate(files.LARGEST_JSON + 1)
+        file.truncate(places.LARGEST_JSON + 1)
     with pytest.raises(ValueError, match="too many for a configuration"):
-        files.read_json(place)
+        places.read_json(place)
 
 
 def test_a_failed_write_leaves_the_old_file(path, toy, monkeypatch):

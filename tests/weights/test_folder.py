@@ -141,7 +141,8 @@ def test_tensors_that_do_not_fit_are_named(broken, path):
 
 @pytest.mark.parametrize("path", WEIGHTS)
 def test_pickles_are_refused(broken, path):
-    (broken / path).rename((broken / path).with_suffix(".bin"))
+    (broken / path).unlink()
+    (broken / path).with_suffix(".bin").write_bytes(b"PK\x03\x04 a zip of PyTorch")
     with pytest.raises(ValueError, match=r"\.bin is a pickle, which can run any program"):
         diffusion.load(broken)
 
@@ -152,13 +153,21 @@ def test_tokenizer_and_text_encoder_of_two_models(broken):
         diffusion.load(broken)
 
 
-def test_a_single_file_is_no_model_folder(tmp_path):
+def test_what_a_single_file_is_its_content_says(tmp_path):
     for name in ("v1-5.safetensors", "v1-5.ckpt"):
         (tmp_path / name).write_bytes(b"")
-        with pytest.raises(ValueError, match=rf"{name}' is a file; .*from_single_file"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged"):
             diffusion.load(tmp_path / name)
+        for content, says in (
+            (b"PK\x03\x04archive/data.pkl", "is a pickle, .*weights_only=True.*NEW.safetensors"),
+            (b"\x80\x02}q\x00X", "is a pickle, which can run any program"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f"{name} {says}|{name} is a pointer.*{says}"):
+                diffusion.load(tmp_path / name)
     with pytest.raises(
-        FileNotFoundError, match=r"model_index\.json is missing; a model folder has"
+        FileNotFoundError, match=r"model_index\.json is missing; .* single file in it: v1-5.safet"
     ):
         diffusion.load(tmp_path)
 
@@ -187,6 +196,7 @@ def test_find_takes_a_folder_or_lists_the_names(tmp_path, monkeypatch):
     assert folder.find(str(tmp_path)) == tmp_path
     package = tmp_path / "diffusion"
     monkeypatch.setattr(folder, "SHELVES", (package / "data", tmp_path / "data"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(FileNotFoundError, match=r"'monet' is neither.*\(none is installed\)"):
         folder.find("monet")
     for shelf in (package / "data", tmp_path / "data"):  # of a wheel, and of a clone

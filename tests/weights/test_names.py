@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from diffusion.config import garden, sd_v1, sd_v2
+from diffusion.presets import garden, sd_v1, sd_v2
 from diffusion.weights.architectures import SLOTS, architecture, structure, text_encoder, unet, vae
 from diffusion.weights.names import from_file, theirs, to_file, today
 

@@ -44,6 +44,27 @@ def _whole_width(x: Any, context: Any, layers: Any, heads: int) -> Any:
     return _listen(x, context, layers | {"query": layers["query"] * heads**-0.5}, heads)
 
 
+def _by_hand(split: Any, scaled: bool, axis: int) -> Any:
+    """`split` cuts a list of rows into heads: (n, c), heads -> (n, heads, width)."""
+
+    def answer(x: Any, context: Any, layers: Any, heads: int) -> Any:
+        q, k, v = x @ layers["query"], context @ layers["key"], context @ layers["value"]
+        q, k, v = (split(y, heads) for y in (q, k, v))
+        logits = jnp.einsum("nhd,mhd->hnm", q, k) / (q.shape[-1] ** 0.5 if scaled else 1)
+        mixed = jnp.einsum("hnm,mhd->nhd", jax.nn.softmax(logits, axis=axis), v)
+        return mixed.reshape(x.shape) @ layers["out"]
+
+    return answer
+
+
+def _side_by_side(y: Any, heads: int) -> Any:
+    return y.reshape(len(y), heads, -1)
+
+
+def _interleaved(y: Any, heads: int) -> Any:
+    return jnp.swapaxes(y.reshape(len(y), -1, heads), 1, 2)
+
+
 def _maps() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(0)
     weights = jax.nn.softmax(jnp.asarray(2 * rng.standard_normal((3, 16, 7), np.float32)))
@@ -64,6 +85,9 @@ EXERCISES: Mapping[str, Exercise] = {
             "no_out": _no_out,
             "keys": _keys_mixed,
             "whole_width": _whole_width,
+            "unscaled": _by_hand(_side_by_side, scaled=False, axis=-1),
+            "positions": _by_hand(_side_by_side, scaled=True, axis=1),
+            "interleaved": _by_hand(_interleaved, scaled=True, axis=-1),
         },
     ),
     "heat": Exercise(
@@ -78,6 +102,9 @@ EXERCISES: Mapping[str, Exercise] = {
             ),
             "one_head": lambda weights, places, side: (
                 weights[0, :, places].sum(axis=-1).reshape(side, side)
+            ),
+            "sum_of_heads": lambda weights, places, side: (
+                weights[:, :, places].sum(axis=(0, 2)).reshape(side, side)
             ),
             "first_token": lambda weights, places, side: (
                 weights[:, :, places.start].mean(axis=0).reshape(side, side)

@@ -34,6 +34,10 @@ def _resnet_numbers(name: str) -> str:
     return theirs(name, unet.NAMES).replace("mid_block.resnets.1", "mid_block.resnets.2")
 
 
+def _first_attention(name: str) -> str:
+    return theirs(name, unet.NAMES).replace("attn2", "attn1")
+
+
 EXERCISES: Mapping[str, Exercise] = {
     "axes": Exercise(
         minutes=8,
@@ -55,6 +59,7 @@ EXERCISES: Mapping[str, Exercise] = {
         mistakes={
             "leaf": _named(_our_leaf),
             "from_one": _named(_resnet_numbers),
+            "self_attention": _named(_first_attention),
         },
     ),
 }

@@ -50,6 +50,9 @@ EXERCISES: Mapping[str, Exercise] = {
                 jnp.sqrt(_tall(ab)) * x0 + (1 - jnp.sqrt(_tall(ab))) * noise
             ),
             "signal": lambda x0, noise, ab: x0 + jnp.sqrt(1 - _tall(ab)) * noise,
+            "minus": lambda x0, noise, ab: (
+                jnp.sqrt(_tall(ab)) * x0 - jnp.sqrt(1 - _tall(ab)) * noise
+            ),
         },
     ),
     "many_steps": Exercise(
@@ -60,6 +63,8 @@ EXERCISES: Mapping[str, Exercise] = {
             "sums": lambda betas, t: 1.0 - np.sum(betas[: t + 1]),
             "betas": lambda betas, t: np.prod(betas[: t + 1]),
             "late": lambda betas, t: np.prod(1.0 - betas[:t]),
+            "roots": lambda betas, t: np.prod(np.sqrt(1.0 - betas[: t + 1])),
+            "single": lambda betas, t: 1.0 - betas[t],
         },
     ),
     "snr": Exercise(

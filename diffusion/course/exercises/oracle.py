@@ -52,6 +52,19 @@ def _signal(z: Any, ab: Any, pictures: Any) -> Any:
     return _mean(jax.nn.softmax(-d / (2 * ab[:, None])), pictures)
 
 
+def _shared(pictures: Any, logits: Any, axis: int = 1) -> Any:
+    return _mean(jax.nn.softmax(logits, axis), pictures)
+
+
+def _logits(z: Any, ab: Any, pictures: Any) -> Any:
+    return -_distances(z, pictures, jnp.sqrt(ab)) / (2 * (1 - ab[:, None]))
+
+
+def _unsquared(z: Any, ab: Any, pictures: Any) -> Any:
+    d = jnp.sqrt(_distances(z, pictures, jnp.sqrt(ab)))
+    return _shared(pictures, -d / (2 * (1 - ab[:, None])))
+
+
 def _predictions() -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for seed, ab in ((0, 0.2), (1, 0.8)):
@@ -83,6 +96,13 @@ EXERCISES: Mapping[str, Exercise] = {
             "faint": _faint,
             "always": _always,
             "signal": _signal,
+            "away": lambda z, ab, pictures: _shared(pictures, -_logits(z, ab, pictures)),
+            "two": lambda z, ab, pictures: _shared(pictures, 2 * _logits(z, ab, pictures)),
+            "mean_distance": lambda z, ab, pictures: _shared(
+                pictures, _logits(z, ab, pictures) / pictures[0].size
+            ),
+            "axis": lambda z, ab, pictures: _shared(pictures, _logits(z, ab, pictures), axis=0),
+            "unsquared": _unsquared,
         },
         tolerance=1e-4,
     ),
@@ -93,6 +113,7 @@ EXERCISES: Mapping[str, Exercise] = {
         mistakes={
             "picture": lambda z, v, ab: schedule.to_x0(v, z, ab, "v"),
             "minus": _combine(lambda signal, spread: (spread, -signal)),
+            "sign": _combine(lambda signal, spread: (-spread, signal)),
             "only_v": _combine(lambda signal, spread: (0, signal)),
         },
     ),

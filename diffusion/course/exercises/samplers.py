@@ -1,6 +1,7 @@
 """Exercises of lesson 10, many glances and a louder teacher."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,6 +29,24 @@ def _steps() -> list[tuple[Any, ...]]:
 def _ddim(z: Any, x0: Any, now: float, after: float) -> Any:
     noise = (z - now**0.5 * x0) / (1 - now) ** 0.5
     return after**0.5 * x0 + (1 - after) ** 0.5 * noise
+
+
+def _remembered() -> list[tuple[Any, ...]]:
+    rng = np.random.default_rng(2)
+    draw = lambda: jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32))  # noqa: E731
+    shares = ((0.1, 0.2, 0.5), (0.02, 0.3, 0.35), (0.6, 0.8, 0.98))
+    return [(draw(), draw(), draw(), *three) for three in shares]
+
+
+def _second_order(
+    z: Any, x0: Any, before: Any, earlier: float, now: float, after: float,
+    factor: Any = lambda first, h: h / (2 * first), half: float = 0.5,
+) -> Any:  # fmt: skip
+    first, h = np.diff([half * np.log(share / (1 - share)) for share in (earlier, now, after)])
+    k = factor(first, h)
+    guess = (1 + k) * x0 - k * before
+    kept = ((1 - after) / (1 - now)) ** 0.5
+    return kept * z + after**0.5 * (1 - np.exp(-h)) * guess
 
 
 def _spaced(offset: int, ascending: bool = False) -> Any:
@@ -64,6 +83,7 @@ EXERCISES: Mapping[str, Exercise] = {
             "bright": lambda z, x0, now, after: (
                 after**0.5 * x0 + (1 - after) ** 0.5 * (z - x0) / (1 - now) ** 0.5
             ),
+            "exchanged": lambda z, x0, now, after: _ddim(z, x0, after, now),
             "finished": lambda z, x0, now, after: x0,
         },
     ),
@@ -74,7 +94,21 @@ EXERCISES: Mapping[str, Exercise] = {
         mistakes={
             "no_offset": _spaced(0),
             "ascending": _spaced(1, ascending=True),
+            "one_more": lambda steps: _spaced(1)(steps + 1),
+            "up_to_1000": lambda steps: np.arange(1, 1001, CONFIG.train_steps // steps)[::-1],
             "to_the_end": lambda steps: np.linspace(999, 0, steps).round(),
+        },
+    ),
+    "second_order": Exercise(
+        minutes=25,
+        right=_second_order,
+        cases=_remembered,
+        mistakes={
+            "forgets": partial(_second_order, factor=lambda first, h: 0),
+            "backwards": partial(_second_order, factor=lambda first, h: -h / (2 * first)),
+            "upside_down": partial(_second_order, factor=lambda first, h: first / (2 * h)),
+            "whole": partial(_second_order, factor=lambda first, h: h / first),
+            "variances": partial(_second_order, half=1.0),
         },
     ),
 }

@@ -51,7 +51,9 @@ EXERCISES: Mapping[str, Exercise] = {
             "pixels": _with(canvas=(3, 64, 64, 3)),
             "prediction": _with(prediction=(3, 64, 64, 3)),
             "words": _with(context=(3, 128)),
-            "channels_first": _with(picture=(3, 3, 64, 64)),
+            "channels_first": _with(
+                canvas=(3, 4, 16, 16), prediction=(3, 4, 16, 16), picture=(3, 3, 64, 64)
+            ),
         },
     ),
     "count": Exercise(

@@ -33,8 +33,8 @@ def _masked(logits: Any) -> Any:
     return attention_weights(scaled[None], identity[None], 1, mask)[0, 0]
 
 
-def _only(logits: Any, mask: Any) -> Any:
-    return _softmax(jnp.where(mask, logits, -jnp.inf))
+def _only(logits: Any, mask: Any, axis: int = -1) -> Any:
+    return _softmax(jnp.where(mask, logits, -jnp.inf), axis)
 
 
 def _cosine(a: Any, b: Any) -> Any:
@@ -63,6 +63,8 @@ EXERCISES: Mapping[str, Exercise] = {
             "zeros": lambda logits: _softmax(jnp.tril(logits)),
             "afterwards": lambda logits: jnp.tril(_softmax(logits)),
             "everything": _softmax,
+            "axis": lambda logits: _only(logits, jnp.tril(jnp.ones(logits.shape, bool)), 0),
+            "strict": lambda logits: _only(logits, jnp.tril(jnp.ones(logits.shape, bool), -1)),
         },
     ),
     "cosine": Exercise(

@@ -1,13 +1,14 @@
 """Exercises of lesson 1, the brief."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from diffusion.course.exercise import Exercise
-from diffusion.text.tokenizer import apply_merges, merge_pair
+from diffusion.text.tokenizer import apply_merges, count_pairs, learn_merges, merge_pair
 
 
 def _words() -> list[tuple[Any, ...]]:
@@ -86,6 +87,37 @@ def _zeros(ids: Any, length: int, bos: int, eos: int) -> Any:
     return row
 
 
+def _spelt(words: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(*word[:-1], f"{word[-1]}</w>"): often for word, often in words.items()}
+
+
+def _seen() -> list[tuple[Any, ...]]:
+    houses = _spelt({"house": 10, "houses": 4, "mouse": 3, "red": 8, "tree": 6, "trees": 5})
+    return [
+        (_spelt({"ab": 3, "abc": 1, "cc": 2}), 1),
+        (houses, 5),
+        (_spelt({"ba": 1, "ab": 1, "ca": 1}), 3),  # all are as frequent
+        (_spelt({"aab": 2, "ab": 1}), 9),  # ends when each word is one piece
+    ]
+
+
+def _learn(
+    words: Mapping[Any, int], count: int, best: Callable[[Any], Any], often: Callable[[int], int]
+) -> list[Any]:
+    merges: list[Any] = []
+    while len(merges) < count:
+        pairs = count_pairs({word: often(n) for word, n in words.items()})
+        if not pairs:
+            break
+        merges.append(best(pairs))
+        words = {merge_pair(word, merges[-1]): n for word, n in words.items()}
+    return merges
+
+
+def _most(pairs: Counter[Any]) -> Any:
+    return min(pairs, key=lambda pair: (-pairs[pair], pair))
+
+
 EXERCISES: Mapping[str, Exercise] = {
     "merge_pair": Exercise(
         minutes=10,
@@ -110,12 +142,32 @@ EXERCISES: Mapping[str, Exercise] = {
     "row": Exercise(
         minutes=8,
         right=_row,
-        cases=lambda: [([5, 6], 6, 98, 99), ([1, 2, 3, 4, 5, 6, 7], 6, 98, 99), ([], 4, 98, 99)],
+        cases=lambda: [
+            ([5, 6], 6, 98, 99),
+            ([1, 2, 3, 4, 5, 6, 7], 6, 98, 99),
+            ([], 4, 98, 99),
+            ([1, 2, 3, 4], 6, 98, 99),  # with no room to spare
+            ([1, 2, 3, 4, 5], 6, 98, 99),  # with one token too many
+        ],
         mistakes={
             "cut_end": _cut_end,
             "zeros": _zeros,
             "no_begin": lambda ids, length, bos, eos: np.array(
                 ([*list(ids)[: length - 1], eos] + [eos] * length)[:length]
+            ),
+        },
+    ),
+    "learn": Exercise(
+        minutes=20,
+        right=learn_merges,
+        cases=_seen,
+        mistakes={
+            "once": lambda words, count: _learn(words, count, _most, lambda n: 1),
+            "counted_once": lambda words, count: sorted(
+                (pairs := count_pairs(words)), key=lambda pair: (-pairs[pair], pair)
+            )[:count],
+            "ties": lambda words, count: _learn(
+                words, count, lambda pairs: max(pairs, key=lambda p: (pairs[p], p)), lambda n: n
             ),
         },
     ),

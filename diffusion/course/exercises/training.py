@@ -73,6 +73,10 @@ EXERCISES: Mapping[str, Exercise] = {
             "epsilon": _against(lambda x0, noise, signal, spread: noise),
             "picture": _against(lambda x0, noise, signal, spread: x0),
             "canvas": _against(lambda x0, noise, signal, spread: signal * x0 + spread * noise),
+            "plus": _against(lambda x0, noise, signal, spread: signal * noise + spread * x0),
+            "sum": lambda prediction, x0, noise, alpha_bar: (
+                _loss(prediction, x0, noise, alpha_bar) * x0.size
+            ),
             "sign": _against(lambda x0, noise, signal, spread: spread * x0 - signal * noise),
         },
     ),
@@ -111,6 +115,12 @@ EXERCISES: Mapping[str, Exercise] = {
         mistakes={
             "epsilon": lambda alpha_bar: weight(schedule.snr(alpha_bar), "epsilon"),
             "unclipped": lambda alpha_bar: _ratio(alpha_bar) / (_ratio(alpha_bar) + 1),
+            "clipped_above": lambda alpha_bar: (
+                jnp.minimum(_ratio(alpha_bar), 5.0) / (_ratio(alpha_bar) + 1)
+            ),
+            "clipped_below": lambda alpha_bar: (
+                jnp.maximum(_ratio(alpha_bar), 1.0) / (_ratio(alpha_bar) + 1)
+            ),
             "not_divided": lambda alpha_bar: jnp.clip(_ratio(alpha_bar), 1.0, 5.0),
         },
     ),

@@ -56,6 +56,7 @@ EXERCISES: Mapping[str, Exercise] = {
             "mean": lambda mean, log_variance: (
                 Posterior(mean, log_variance).kl() / np.prod(mean.shape[1:])
             ),
+            "batch": lambda mean, log_variance: Posterior(mean, log_variance).kl().sum(),
             "one": lambda mean, log_variance: _sum(mean**2 + jnp.exp(log_variance) - log_variance),
         },
     ),

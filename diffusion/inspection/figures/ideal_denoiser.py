@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from diffusion.config import VariancePreservingConfig
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, PALE, SMALL, paper, rows_of
-from diffusion.process import process
+from diffusion.process import mixing, process
 from diffusion.process.ideal_denoiser import ideal_denoiser, posterior_mean, shares
 from diffusion.process.samplers import table
 from diffusion.process.sampling import sample, stepper
@@ -56,7 +56,7 @@ def walk(
 ) -> Float[np.ndarray, "steps+1 count 2"]:
     """Where a sampler leads `count` canvases that hold one point each, glance by glance."""
     known = process(config)
-    predict = ideal_denoiser(known, as_pictures(points))
+    predict = ideal_denoiser(mixing(known), as_pictures(points))
     keys = jax.random.split(jax.random.key(seed), count)
     z = jax.random.normal(jax.random.key(seed + 1), (count, 1, 1, 2))
     steps_ = sample(stepper(known, predict, keys), z, table(sampler, known, steps))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
@@ -18,6 +19,7 @@ from diffusion.inspection.figures.style import (
     SIGNED,
     SMALL,
     alike,
+    amount,
     paper,
     pca_rgb,
     plain,
@@ -28,6 +30,7 @@ from diffusion.inspection.figures.style import (
 from diffusion.inspection.trace import Activations, Trace
 from diffusion.layers.time_embedding import sinusoids
 from diffusion.pipeline import Artist
+from diffusion.process import mixing
 from diffusion.process.samplers import guide
 from diffusion.stages.unet import UNet
 
@@ -132,7 +135,7 @@ def imagined(
     both = artist.denoiser.up(bottom, tuple(skips), activations.tensors["time_embedding"], context)
     prediction = guide(both[b:], both[:b], run.guidance)
     step = activations.step
-    x0 = artist.process.to_x0(prediction, step.x_t, jnp.full(b, step.t))
+    x0 = mixing(artist.process).to_x0(prediction, step.x_t, jnp.full(b, step.t))
     return np.asarray(artist.decode(x0)[0])
 
 
@@ -143,27 +146,45 @@ def skips_of(activations: Activations) -> list[Array]:
 
 
 def without_skips(run: Trace, index: int) -> Figure:
-    """What the network sees at one glance if the way up does not get one level's skips."""
+    """What the network sees at one glance if the way up does not get one level's skips.
+
+    In their place it gets zeros (first row), or the mean of each channel (second row).
+    """
     activations = run.activations(index)
     skips, bottom = skips_of(activations), activations.tensors["bottleneck"]
     sizes = [*dict.fromkeys(x.shape[1] for x in skips)]
-    pictures = [imagined(run, activations, bottom, skips)]
-    for size in (*sizes, None):
-        kept = [jnp.zeros_like(x) if size in (x.shape[1], None) else x for x in skips]
-        pictures.append(imagined(run, activations, bottom, kept))
+    rows = []
+    for name, factor in (("zeros", 0), ("the mean", 1)):
+        pictures = [imagined(run, activations, bottom, skips)]
+        flat = [factor * jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape) for x in skips]
+        for size in (*sizes, None):
+            gone = [size in (x.shape[1], None) for x in skips]
+            kept = [y if without else x for x, y, without in zip(skips, flat, gone, strict=True)]
+            pictures.append(imagined(run, activations, bottom, kept))
+        rows.append((f"t = {activations.step.t:g}\n{name} instead", pictures))
     titles = ["all skips", *(f"none of {size}×{size}" for size in sizes), "no skips"]
-    return rows_of([(f"t = {activations.step.t:g}", pictures)], titles, side=1.5)
+    return rows_of(rows, titles, side=1.3)
 
 
 def bottleneck_scaled(run: Trace, indices: Sequence[int], factors: Sequence[float]) -> Figure:
-    """What the network sees if its bottleneck is silenced, or exaggerated; skips as they are."""
+    """What the network sees if its bottleneck is silenced, or exaggerated; skips as they are.
+
+    The last column shows where the first factor changes the picture, five times as strong.
+    """
     rows = []
     for index in indices:
         activations = run.activations(index)
         bottom, skips = activations.tensors["bottleneck"], skips_of(activations)
         pictures = [imagined(run, activations, factor * bottom, skips) for factor in factors]
-        rows.append((f"t = {activations.step.t:g}", pictures))
-    return rows_of(rows, [f"times {factor:g}" for factor in factors], side=1.3)
+        own = imagined(run, activations, bottom, skips)
+        change = np.abs(pictures[0].astype(float) - own).mean(axis=-1)
+        shown = [*pictures, amount(np.minimum(5 * change / 255, 1))]
+        rows.append((f"t = {activations.step.t:g}\nchange {change.mean():.1f}", shown))
+    titles = [
+        *(f"times {factor:g}" for factor in factors),
+        f"change at {factors[0]:g},\nfive times",
+    ]
+    return rows_of(rows, titles, side=1.3)
 
 
 def bottleneck_swapped(run: Trace, other: Trace, indices: Sequence[int]) -> Figure:
@@ -206,7 +227,10 @@ def time_code(artist: Artist, width: int = 64) -> Figure:
 
 
 def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
-    """Which positions of the canvas reach one position of each level's map, by the gradient."""
+    """Which positions of the canvas reach one position of each level's map, by the gradient.
+
+    The scale is logarithmic, and ends at a thousandth of the strongest.
+    """
     step = run.activations(index).step
     levels = len(run.artist.denoiser.module.down.blocks)
     program = run.artist.denoiser.compiled(partial(_reached, row=row, column=column, levels=levels))
@@ -214,7 +238,8 @@ def receptive_field(run: Trace, index: int, row: int, column: int) -> Figure:
     figure = paper(1.6 * levels, 1.9)
     for level, axis in enumerate(figure.subplots(1, levels, squeeze=False)[0]):
         strength = np.asarray(jnp.abs(gradients[level, 0]).sum(axis=-1))
-        show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, vmin=0, vmax=1)
+        scale = LogNorm(1e-3, 1, clip=True)
+        show(axis, strength / strength.max(), f"level {level}", cmap=AMOUNT, norm=scale)
         axis.plot(column, row, marker="s", color=INK, markersize=5, fillstyle="none")
     return figure
 

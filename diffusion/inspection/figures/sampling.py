@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from diffusion.inspection.figures.style import alike, amount, rows_of
 from diffusion.inspection.trace import Trace
 from diffusion.pipeline import Artist
-from diffusion.process.samplers import guide
+from diffusion.process import mixing
+from diffusion.process.samplers import guide, table
 
 
 def film(run: Trace, moments: int = 10) -> Figure:
@@ -24,26 +25,38 @@ def film(run: Trace, moments: int = 10) -> Figure:
     )
 
 
-def branches(run: Trace, moments: int = 8) -> Figure:
-    """The two answers of each glance, and what guidance makes of their difference."""
-    indices = spread(len(run.steps), moments)
+def branches(run: Trace, moments: int = 7) -> Figure:
+    """The two answers of each glance, their difference, what guidance makes of it, and the pictures
+    that the two believe to see. The difference has a scale of its own at each glance; its mean
+    stands above.
+    """
+    indices, artist = spread(len(run.steps), moments), run.artist
     # Of each activations only the answers are kept: those of Stable Diffusion have gigabytes.
     both = [(one.conditional[:1], one.unconditional[:1]) for one in map(run.activations, indices)]
+    believed: list[list[np.ndarray]] = [[], []]
+    for index, answers in zip(indices, both, strict=True):
+        x_t, t = run.steps[index].x_t[:1], jnp.full(1, run.steps[index].t)
+        for found, answer in zip(believed, answers, strict=True):
+            found.append(artist.decode(mixing(artist.process).to_x0(answer, x_t, t))[0])
     conditional, unconditional = (jnp.concatenate(branch) for branch in zip(*both, strict=True))
     colours = alike(
         [*conditional, *unconditional, *guide(unconditional, conditional, run.guidance)]
     )
     n = len(indices)
     difference = np.abs(np.asarray(conditional) - np.asarray(unconditional)).mean(axis=-1)
-    most = difference.max() or 1.0
     return rows_of(
         [
             ("with the words", colours[:n]),
             ("without", colours[n : 2 * n]),
-            ("difference", [amount(one / most) for one in difference]),
+            ("difference", [amount(one / (one.max() or 1.0)) for one in difference]),
             ("guided", colours[2 * n :]),
+            ("sees, with", believed[0]),
+            ("sees, without", believed[1]),
         ],
-        [f"t = {run.steps[i].t:g}" for i in indices],
+        [
+            f"t = {run.steps[i].t:g}\ndiffer by {one.mean():.3f}"
+            for i, one in zip(indices, difference, strict=True)
+        ],
     )
 
 
@@ -59,11 +72,15 @@ def guidance(artist: Artist, prompt: str, scales: Sequence[float], seeds: Sequen
 def samplers(
     artist: Artist, prompt: str, names: Sequence[str], steps: Sequence[int], seed: int = 0
 ) -> Figure:
-    """A row a sampler, more steps to the right, the same canvas everywhere."""
-    rows = [
-        (name, [artist.paint(prompt, seed=seed, sampler=name, steps=n)[0] for n in steps])
-        for name in names
-    ]
+    """A row a sampler, more steps to the right, the same canvas everywhere.
+
+    Below a sampler's name: how often it calls the network, for each number of steps.
+    """
+    rows = []
+    for name in names:
+        calls = [len(table(name, artist.process, n).step) for n in steps]
+        pictures = [artist.paint(prompt, seed=seed, sampler=name, steps=n)[0] for n in steps]
+        rows.append((f"{name}\ncalls {', '.join(map(str, calls))}", pictures))
     return rows_of(rows, [f"{n} steps" for n in steps])
 
 

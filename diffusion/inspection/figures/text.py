@@ -103,7 +103,7 @@ def likeness(
     axis.imshow(values, cmap=SIGNED, vmin=-1, vmax=1)
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 else INK
-        axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=SMALL - 1, color=colour)
+        axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=SMALL - 1, color=colour)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axis.set_yticks(range(len(labels)), labels)
     axis.tick_params(labelsize=SMALL, length=0, colors=INK)

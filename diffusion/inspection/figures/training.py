@@ -16,16 +16,20 @@ from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
 from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, rows_of
 from diffusion.pipeline import Artist
+from diffusion.process import mixing
 from diffusion.process.schedule import alpha_bar_table, snr, weight
 from diffusion.training.denoiser import PREVIEWED
 
 
-def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figure:
+def curves(
+    log: Path, names: Sequence[str] = ("error", "gradient_norm"), marks: Sequence[int] = ()
+) -> Figure:
     """What a training wrote into its log.jsonl, step by step.
 
     Args:
         names: columns of the log; those of the U-Net's are squared errors of its prediction and
             lengths of the gradient.
+        marks: steps with a line of their own, such as where another training went on.
 
     Raises ValueError where the log has no such column.
     """
@@ -38,6 +42,8 @@ def curves(log: Path, names: Sequence[str] = ("error", "gradient_norm")) -> Figu
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=COLOURS[0])
         axis.set(yscale="log")
+        for mark in marks:
+            axis.axvline(mark, color=INK, linewidth=0.5, linestyle=":")
         axis.set_title(name.replace("_", " "), fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("step", fontsize=SMALL, color=INK)
         plain(axis)
@@ -110,7 +116,7 @@ def errors(
             timesteps_ = jnp.full(len(x0), t)
             x_t = artist.process.add_noise(x0, noise, timesteps_)
             prediction = artist.denoiser(x_t, timesteps_, context)
-            truth = artist.process.target(x0, noise, timesteps_)
+            truth = mixing(artist.process).target(x0, noise, timesteps_)
             each.append(float(jnp.square(prediction - truth).mean()))
         found[name] = np.array(each)
     return found

@@ -13,6 +13,8 @@ from diffusion.weights.architectures import (
     conv_autoencoder,
     dit,
     dvae,
+    masked,
+    motion,
     text_encoder,
     unet,
     vae,
@@ -23,7 +25,7 @@ __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "
 
 ARCHITECTURES: dict[type[Any], Architecture] = {
     module.ARCHITECTURE.config: module.ARCHITECTURE
-    for module in (text_encoder, unet, dit, vae, dvae, conv_autoencoder)
+    for module in (text_encoder, unet, dit, masked, vae, dvae, conv_autoencoder, motion)
 }
 
 

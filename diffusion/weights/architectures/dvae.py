@@ -5,7 +5,16 @@ from diffusion.stages.dvae import DVAE
 from diffusion.weights.architectures import vae
 from diffusion.weights.architectures.base import Architecture
 from diffusion.weights.names import NameMap
-from diffusion.weights.options import Json, check, fraction, number, numbers, to_fields, to_options
+from diffusion.weights.options import (
+    Json,
+    check,
+    flag,
+    fraction,
+    number,
+    numbers,
+    to_fields,
+    to_options,
+)
 
 NAMES: NameMap = {**vae.NAMES, "codebook.vectors": "quantize.embedding"}
 SAME: Json = {"act_fn": "silu", "norm_type": "group"}
@@ -21,23 +30,23 @@ FIELDS = {
     "scaling_factor": ("scaling_factor", fraction, 1.0, 10**6),
 }
 INNER, CHANNELS, ATTENTION = "latent_channels", "vq_embed_dim", "mid_block_add_attention"
-NO_MATTER = {"force_upcast", "lookup_from_codebook"}  # our decoder takes latents and codes alike
+# Our decoder takes latents and codes alike. Of a model where only codes are meant, aMUSEd, the
+# pixel values are in [0, 1]: its pipeline says so, and no file does.
+CODES_ALONE = "lookup_from_codebook"
 
 
 def read(data: Json) -> DVAEConfig:
     config = to_fields(data, FIELDS)
     inner = number(data, INNER, 3, 1, 1024)
     channels = inner if data.get(CHANNELS) is None else number(data, CHANNELS, inner, 1, 1024)
-    attends = data.get(ATTENTION, True)
-    if not isinstance(attends, bool):
-        raise ValueError(f"{ATTENTION} is {attends!r}; true or false is needed")
-    known = {*FIELDS, *NO_MATTER, INNER, CHANNELS, ATTENTION}
+    known = {*FIELDS, "force_upcast", CODES_ALONE, INNER, CHANNELS, ATTENTION}
     check(data, SAME | vae.blocks(len(config["block_out_channels"])), known)
     return DVAEConfig(
         **config,
         latent_channels=channels,
         inner_channels=None if inner == channels else inner,
-        middle_attention=attends,
+        middle_attention=flag(data, ATTENTION, True),
+        from_zero=flag(data, CODES_ALONE, False),
     )
 
 
@@ -50,6 +59,7 @@ def write(config: DVAEConfig, model: ModelConfig) -> Json:
         INNER: config.inner_channels or config.latent_channels,
         CHANNELS: config.latent_channels,
         ATTENTION: config.middle_attention,
+        CODES_ALONE: config.from_zero,
         "sample_size": model.image_size,
     }
 

@@ -3,7 +3,7 @@
 from diffusion.config import ModelConfig, UNetConfig
 from diffusion.stages.unet import UNet
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import RESIDUAL, TRANSFORMER, NameMap, under
+from diffusion.weights.names import RESIDUAL, TRANSFORMER, NameMap, Spelling, under
 from diffusion.weights.options import Json, check, number, numbers, off, to_fields, to_options
 
 NAMES: NameMap = {
@@ -22,6 +22,22 @@ NAMES: NameMap = {
     "up.blocks.*.upsample.conv": "up_blocks.*.upsamplers.0.conv",
     "up.norm_out": "conv_norm_out",
     "up.conv_out": "conv_out",
+}
+# As the first code of Stable Diffusion calls them: blocks in one row down and one row up.
+ORIGINAL_RESIDUAL = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1",
+    "norm2": "out_layers.0", "conv2": "out_layers.3", "shortcut": "skip_connection",
+}  # fmt: skip
+ORIGINAL: NameMap = {
+    "time_embedding.linear1": "time_embed.0",
+    "time_embedding.linear2": "time_embed.2",
+    "time_embedding.guidance": "time_embed.cond_proj",
+    "down.conv_in": "input_blocks.0.0",
+    **under("bottleneck.residual1", "middle_block.0", ORIGINAL_RESIDUAL),
+    **under("bottleneck.transformer", "middle_block.1", TRANSFORMER),
+    **under("bottleneck.residual2", "middle_block.2", ORIGINAL_RESIDUAL),
+    "up.norm_out": "out.0",
+    "up.conv_out": "out.2",
 }
 SAME: Json = {
     "act_fn": "silu",
@@ -45,6 +61,14 @@ NO_MATTER = {
     "dropout",  # while training
     "upcast_attention",  # our softmax is always float32
 }
+OTHERS = {  # of the reference's class; they must be off
+    "addition_embed_type", "addition_time_embed_dim", "class_embed_type",
+    "class_embeddings_concat", "cross_attention_norm", "dual_cross_attention", "encoder_hid_dim",
+    "encoder_hid_dim_type", "mid_block_only_cross_attention", "num_attention_heads",
+    "num_class_embeds", "only_cross_attention", "projection_class_embeddings_input_dim",
+    "resnet_skip_time_act", "reverse_transformer_layers_per_block", "time_embedding_act_fn",
+    "time_embedding_dim", "timestep_post_act",
+}  # fmt: skip
 FIELDS = {
     "attention_head_dim": ("heads", numbers, ()),  # the number of heads, in spite of its name
     "block_out_channels": ("block_out_channels", numbers, (320, 640, 1280, 1280)),
@@ -73,12 +97,33 @@ def blocks(attention: tuple[bool, ...]) -> Json:
     }
 
 
+def originals(config: UNetConfig) -> tuple[Spelling]:
+    """`ORIGINAL`, and the blocks of every level by their place in the two rows."""
+    names = dict(ORIGINAL)
+    row = config.layers_per_block + 1
+    for level in range(len(config.attention)):
+        for layer in range(row):
+            down, up = (
+                f"input_blocks.{1 + row * level + layer}",
+                f"output_blocks.{row * level + layer}",
+            )
+            for place, there in (("down", down), ("up", up)):
+                blocks = f"{place}.blocks.{level}"
+                names |= under(f"{blocks}.residuals.{layer}", f"{there}.0", ORIGINAL_RESIDUAL)
+                names |= under(f"{blocks}.transformers.{layer}", f"{there}.1", TRANSFORMER)
+        names[f"down.blocks.{level}.downsample.conv"] = f"{down}.0.op"
+        after = 2 if config.attention[::-1][level] else 1  # residual, perhaps transformer, upsample
+        names[f"up.blocks.{level}.upsample.conv"] = f"{up}.{after}.conv"
+    return (Spelling(names, "model.diffusion_model.", beside="a U-Net of its kind"),)
+
+
 def read(data: Json) -> UNetConfig:
     down = data.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     if not isinstance(down, list):
         raise ValueError(f"down_block_types {down!r} is no list")
     attention = tuple(kind == "CrossAttnDownBlock2D" for kind in down)
-    check(data, SAME | blocks(attention), {*NO_MATTER, *FIELDS, "use_linear_projection", GUIDANCE})
+    known = {*NO_MATTER, *FIELDS, "use_linear_projection", GUIDANCE}
+    check(data, SAME | blocks(attention), known, OTHERS)
     heads = data.get("attention_head_dim", 8)
     if isinstance(heads, int):
         data = data | {"attention_head_dim": [heads] * len(attention)}
@@ -121,4 +166,5 @@ ARCHITECTURE = Architecture(
     write=write,
     pipelines=PIPELINES,
     pipeline=pipeline,
+    originals=originals,
 )

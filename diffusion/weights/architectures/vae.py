@@ -3,7 +3,7 @@
 from diffusion.config import ModelConfig, VAEConfig
 from diffusion.stages.vae import VAE
 from diffusion.weights.architectures.base import Architecture
-from diffusion.weights.names import ATTENTION, RESIDUAL, NameMap, under
+from diffusion.weights.names import ATTENTION, RESIDUAL, NameMap, Spelling, under
 from diffusion.weights.options import Json, check, fraction, number, numbers, to_fields, to_options
 
 MIDDLE = {
@@ -28,12 +28,44 @@ NAMES: NameMap = {
     "decoder.norm_out": "decoder.conv_norm_out",
     "decoder.conv_out": "decoder.conv_out",
 }
+# As the first code of latent diffusion calls them; its decoder counts levels from the finest.
+ORIGINAL_RESIDUAL = {
+    **{name: name for name in ("norm1", "conv1", "norm2", "conv2")},
+    "shortcut": "nin_shortcut",
+}
+ORIGINAL_MIDDLE = {
+    **under("residual1", "block_1", ORIGINAL_RESIDUAL),
+    "attention.norm": "attn_1.norm",
+    **under(
+        "attention.attention", "attn_1", {"query": "q", "key": "k", "value": "v", "out": "proj_out"}
+    ),
+    **under("residual2", "block_2", ORIGINAL_RESIDUAL),
+}
+ORIGINAL: NameMap = {
+    "quant_conv": "quant_conv",
+    "post_quant_conv": "post_quant_conv",
+    **under("encoder.levels.*.residuals.*", "encoder.down.*.block.*", ORIGINAL_RESIDUAL),
+    "encoder.levels.*.change.conv": "encoder.down.*.downsample.conv",
+    **{
+        f"{side}.{name}": f"{side}.{there}"
+        for side in ("encoder", "decoder")
+        for name, there in (
+            ("conv_in", "conv_in"),
+            *under("middle", "mid", ORIGINAL_MIDDLE).items(),
+            ("norm_out", "norm_out"),
+            ("conv_out", "conv_out"),
+        )
+    },
+}
+ORIGINAL_PREFIXES = ("first_stage_model.", "vae.", "")  # of a whole model's file; of a VAE's own
+BESIDE = ("loss.", "model_ema.")  # of training
 SAME: Json = {
     "act_fn": "silu",
     "mid_block_add_attention": True,
     "use_post_quant_conv": True,
     "use_quant_conv": True,
 }
+OTHERS = {"latents_mean", "latents_std", "shift_factor"}  # of the reference's class
 FIELDS = {
     "block_out_channels": ("block_out_channels", numbers, (128, 256, 512, 512)),
     "in_channels": ("image_channels", number, 3, 3, 3),
@@ -52,9 +84,20 @@ def blocks(levels: int) -> Json:
     }
 
 
+def originals(config: VAEConfig) -> tuple[Spelling, ...]:
+    """`ORIGINAL`, and the levels of the decoder."""
+    names, levels = dict(ORIGINAL), len(config.block_out_channels)
+    for level in range(levels):
+        ours, there = f"decoder.levels.{level}", f"decoder.up.{levels - 1 - level}"
+        for layer in range(config.layers_per_block + 1):
+            names |= under(f"{ours}.residuals.{layer}", f"{there}.block.{layer}", ORIGINAL_RESIDUAL)
+        names[f"{ours}.change.conv"] = f"{there}.upsample.conv"
+    return tuple(Spelling(names, prefix, beside="a VAE") for prefix in ORIGINAL_PREFIXES)
+
+
 def read(data: Json) -> VAEConfig:
     config = VAEConfig(**to_fields(data, FIELDS))
-    check(data, SAME | blocks(len(config.block_out_channels)), {*FIELDS, "force_upcast"})
+    check(data, SAME | blocks(len(config.block_out_channels)), {*FIELDS, "force_upcast"}, OTHERS)
     return config
 
 
@@ -77,4 +120,6 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     read=read,
     write=write,
+    originals=originals,
+    beside=lambda config, name: name.startswith(BESIDE),
 )

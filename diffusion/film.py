@@ -1,0 +1,78 @@
+"""What joins the frames of a film: motion modules, or a walk from one picture to another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from diffusion.motion_config import MotionConfig
+from diffusion.runtime.parameters import Params
+from diffusion.runtime.programs import Network
+from diffusion.stages.moving import MovingDenoiser
+
+
+class MotionModules:
+    """A motion adapter, and the denoiser that it joins the frames of."""
+
+    def __init__(self, config: MotionConfig, adapter: Network, denoiser: Network):
+        self.config, self.adapter = config, adapter
+        self._parts = {"image": denoiser, "motion": adapter}
+
+    def joined(self, frames: int, loop: bool) -> Network:
+        """The denoiser of a film of so many frames, called as any denoiser: a batch is its frames.
+
+        Its numbers are those of the two, not copies.
+        """
+        image, motion = (part.module for part in self._parts.values())
+        module = MovingDenoiser(image, motion, self.config.length, frames, loop)
+        return Network(nnx.split(module)[0], self._params, self._prepared)
+
+    def _params(self) -> Params:
+        return {name: part.params for name, part in self._parts.items()}
+
+    def _prepared(self, params: Params) -> Params:
+        return {
+            name: jax.tree.unflatten(jax.tree.structure(params[name]), part.leaves)
+            for name, part in self._parts.items()
+        }
+
+
+def shares(frames: int, loop: bool) -> Float[np.ndarray, " frames"]:
+    """How far each frame is on the way: 0 to 1; in a loop to 1 and back."""
+    if not loop:
+        return np.linspace(0.0, 1.0, frames, dtype=np.float32)
+    return (1.0 - np.abs(1.0 - 2.0 * np.arange(frames) / frames)).astype(np.float32)
+
+
+def slerp(
+    one: Float[Array, "*n"], other: Float[Array, "*n"], share: Float[Array, ""]
+) -> Float[Array, "*n"]:
+    """From one noise to another along an arc (Shoemake 1985), so that all between are noise.
+
+    A straight mix has variance a^2 + (1 - a)^2, below 1, and what is painted from it looks washed
+    out. Between two that are the same, or opposite, the mix is straight.
+    """
+    lengths = jnp.linalg.norm(one) * jnp.linalg.norm(other)
+    cosine = jnp.vdot(one, other) / jnp.maximum(lengths, 1e-12)
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    bent = jnp.abs(jnp.sin(angle)) > 1e-3
+    sine = jnp.where(bent, jnp.sin(angle), 1.0)
+    first = jnp.where(bent, jnp.sin((1.0 - share) * angle) / sine, 1.0 - share)
+    second = jnp.where(bent, jnp.sin(share * angle) / sine, share)
+    return first * one + second * other
+
+
+def told(
+    context: Float[Array, "k n d"], last: Float[Array, "k n d"], way: Float[np.ndarray, " f"]
+) -> Float[Array, "k f n d"]:
+    """A context for each frame, on the straight way from one to the other."""
+    share = jnp.asarray(way)[None, :, None, None]
+    return (1.0 - share) * context[:, None] + share * last[:, None]
+
+
+def on_the_way(
+    one: Float[Array, "h w z"], other: Float[Array, "h w z"], way: Float[np.ndarray, " f"]
+) -> Float[Array, "f h w z"]:
+    """The noise of each frame of a walk."""
+    return jax.vmap(lambda share: slerp(one, other, share))(jnp.asarray(way))

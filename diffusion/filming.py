@@ -1,0 +1,160 @@
+"""Films: an artist who paints frames that belong together."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from diffusion import film
+from diffusion.conditioning import Conditioning
+from diffusion.config import ModelConfig
+from diffusion.film import MotionModules
+from diffusion.film_settings import FilmSettings
+from diffusion.pipeline import Artist, advance, settings_of, table_of
+from diffusion.process import Process, process
+from diffusion.process.sampling import Step
+from diffusion.process.tables import Table
+from diffusion.runtime.programs import Program
+from diffusion.settings import Image, Resolved
+from diffusion.weights.adapter import FOLDER, save_adapter
+
+
+class FilmArtist(Artist):
+    """An artist who has motion modules, or walks: `diffusion.load()` makes one.
+
+    `motion` is None where a model has none.
+    """
+
+    motion: MotionModules | None = None
+
+    def film(
+        self,
+        prompt: str | FilmSettings,
+        *,
+        image: Image | None = None,
+        on_step: Callable[[Step], None] | None = None,
+        **settings: Any,
+    ) -> UInt8[np.ndarray, "frames H W 3"]:
+        """Paint a film: frames joined by motion modules, or a walk where a model has none.
+
+        Args:
+            prompt: a text, or settings.
+            image: a picture that is to be the first frame, uint8 (H, W, 3).
+            on_step: called after every step, for progress bars.
+            settings: the other fields of `FilmSettings`: frames, to, loop, seed, steps, ...
+
+        Raises ValueError that names the setting that is out of range, or does not fit the model.
+        """
+        turns = self.sample_film(prompt, image=image, **settings)
+        latents = []
+        for turn in turns:
+            for step in turn:
+                if on_step is not None:
+                    on_step(step)
+            latents.append(step.x_next)
+        frames = settings_of(FilmSettings, prompt, settings).frames
+        pictures = np.concatenate([self.decode(part) for part in latents])[:frames]
+        return pictures if image is None else np.concatenate([image[None], pictures[1:]])
+
+    def sample_film(
+        self, settings: str | FilmSettings, *, image: Image | None = None, **more: Any
+    ) -> list[Iterator[Step]]:
+        """The steps of a film: of all frames side by side, or of some in turns, where they walk.
+
+        What lies beyond the last frame is to be left out. Arguments and errors are those of `film`.
+        """
+        asked = settings_of(FilmSettings, settings, more)
+        resolved, rows = self.resolve_film(asked, image)
+        given = self._condition(resolved, image, None)
+        way = film.shares(asked.frames, asked.loop)
+        last = given.context
+        if asked.to is not None:
+            texts = [asked.to, resolved.negative][: len(last)]
+            last = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
+        given = given._replace(context=film.told(given.context, last, way))
+        if self.motion is None or asked.walk:
+            return self._walk(asked, resolved, rows, given, way)
+        first = np.arange(asked.frames)[:, None, None, None] == 0
+        if image is not None:
+            given = given._replace(mask=jnp.asarray(~first))
+        indices = asked.first + np.arange(asked.frames, dtype=np.uint32)
+        start = self._begin(given.seed, indices, given.known.shape[1:])
+        program, place = self._moving(asked.frames, asked.loop), self._film_process
+        return [self._from(program, place, rows, given, *start)]
+
+    def resolve_film(
+        self, settings: FilmSettings, image: Image | None = None
+    ) -> tuple[Resolved, Table]:
+        """The settings of the frames with every default filled, and the calls of the denoiser.
+
+        Raises ValueError that names the setting that is out of range, or does not fit the model.
+        """
+        moves = self.motion is not None and not settings.walk
+        settings.check(self.config, moves, image is not None)
+        asked = settings.stills.resolve(self.film_config if moves else self.config, image)
+        return asked, table_of(asked, self._film_process if moves else self.process)
+
+    @property
+    def film_config(self) -> ModelConfig:
+        """The model as it paints films; some motion modules have learnt with another noise."""
+        return self.config if self.motion is None else self.motion.config.sampled(self.config)
+
+    @cached_property
+    def _films(self) -> dict[tuple[int, bool], Program]:
+        return {}
+
+    @cached_property
+    def _film_process(self) -> Process:
+        return process(self.film_config.process)
+
+    def _moving(self, frames: int, loop: bool) -> Program:
+        """A step of a film; kept, as each number of frames is compiled."""
+        assert self.motion is not None
+        if (frames, loop) not in self._films:
+            network = self.motion.joined(frames, loop)
+            told = self.config.denoiser.guidance_width is not None
+            step = partial(advance, self._film_process, network.structure, told)
+            self._films[frames, loop] = Program(network, step)
+        return self._films[frames, loop]
+
+    def _walk(
+        self,
+        asked: FilmSettings,
+        resolved: Resolved,
+        rows: Table,
+        given: Conditioning,
+        way: np.ndarray,
+    ) -> list[Iterator[Step]]:
+        """Frames that nothing joins but where they begin: all have the fresh noise of one key."""
+        size = given.known.shape[1:]
+        one = np.array([asked.first], np.uint32)
+        end = asked.seed if asked.to is not None else (asked.seed + 1) % 2**32
+        end = end if asked.to_seed is None else asked.to_seed
+        keys, noise = self._begin(given.seed, one, size)
+        _, last = self._begin(np.uint32(end), one, size)
+        batch = self.side_by_side(asked.frames, resolved.height, resolved.width)
+        turns = []
+        for i in range(0, asked.frames, batch):
+            part = np.minimum(i + np.arange(batch), asked.frames - 1)
+            begins = film.on_the_way(noise[0], last[0], way[part])
+            now = given._replace(context=given.context[:, part])
+            same = jnp.broadcast_to(keys, (batch,))
+            turns.append(self._from(self._advance, self.process, rows, now, same, begins))
+        return turns
+
+    def release(self) -> None:
+        """Give the memory of the denoiser and of what joins its frames back."""
+        for program in self._films.values():
+            program.network.release()
+        if self.motion is not None:
+            self.motion.adapter.release()
+        self.denoiser.release()
+
+    def _save_more(self, place: Path, dtype: str | None) -> None:
+        if self.motion is not None:
+            params = self.motion.adapter.params
+            save_adapter(place / FOLDER, self.motion.config, params, dtype)

@@ -1,0 +1,200 @@
+"""A film: frames that look at each other, or a walk; the same from the same settings."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion
+from diffusion import film
+from diffusion.config import UNetConfig
+from diffusion.film_settings import FilmFileSettings, FilmSettings
+from diffusion.motion_config import MotionConfig, motion_for
+from diffusion.weights import adapter, folder
+from diffusion.weights.architectures import structure
+from tests.conftest import random_params
+
+PROMPT = "a red house"
+FAST = {"steps": 2, "frames": 8}
+
+
+@pytest.fixture(scope="module")
+def artist(shallow_folder):
+    return diffusion.load(shallow_folder)
+
+
+@pytest.fixture(scope="module")
+def moving_folder(shallow_folder, tmp_path_factory):
+    """The tiny model with motion modules that have learnt something."""
+    place = tmp_path_factory.mktemp("moving") / "model"
+    shutil.copytree(shallow_folder, place)
+    config = dataclasses.replace(motion_for(folder.load_config(place).denoiser), length=8)
+    params = random_params(structure(config)[1], 0)
+    adapter.save_adapter(place / adapter.FOLDER, config, params)
+    return place
+
+
+@pytest.fixture(scope="module")
+def moving(moving_folder):
+    return diffusion.load(moving_folder)
+
+
+def last(artist, settings, **more):
+    [steps] = artist.sample_film(settings, **more)
+    *_, step = steps
+    return np.asarray(step.x_next)
+
+
+def test_pictures_know_nothing_of_motion(moving, artist):
+    pictures = artist.paint(PROMPT, steps=2, count=2)
+    np.testing.assert_array_equal(moving.paint(PROMPT, steps=2, count=2), pictures)
+    assert artist.motion is None
+
+
+def test_an_untrained_film_is_the_series_of_its_seed(shallow_folder, artist, tmp_path):
+    place = tmp_path / "fresh"
+    config = motion_for(folder.load_config(shallow_folder).denoiser)
+    params = random_params(structure(config)[1], 0)
+    silent = jax.tree_util.tree_map_with_path(
+        lambda path, x: x * 0 if any(k.key == "project_out" for k in path if hasattr(k, "key"))
+        else x, params,
+    )  # fmt: skip
+    adapter.save_adapter(place, config, silent)
+    fresh = diffusion.load(shallow_folder, motion=place)
+    settings = {"seed": 5, "steps": 2, "sampler": "euler_a"}
+    *_, step = artist.sample(PROMPT, count=8, **settings)
+    filmed = last(fresh, FilmSettings(PROMPT, frames=8, **settings))
+    np.testing.assert_allclose(filmed, step.x_next, atol=1e-4)
+
+
+def test_frames_look_at_each_other(moving):
+    frames = moving.film(PROMPT, **FAST)
+    assert frames.shape == (8, 16, 16, 3)
+    np.testing.assert_array_equal(moving.film(PROMPT, **FAST), frames)
+    longer = last(moving, FilmSettings(PROMPT, frames=10, steps=2))
+    assert longer.shape[0] == 10
+    assert np.isfinite(longer).all()
+    looped = last(moving, FilmSettings(PROMPT, loop=True, **FAST))
+    assert np.abs(looped - last(moving, FilmSettings(PROMPT, **FAST))).max() > 1e-3
+
+
+def test_words_go_over_into_others(moving):
+    one, other = (last(moving, FilmSettings(text, **FAST)) for text in ("a house", "two trees"))
+    way = last(moving, FilmSettings("a house", to="two trees", **FAST))
+    same = last(moving, FilmSettings("a house", to="a house", **FAST))
+    np.testing.assert_allclose(same, one, atol=1e-4)
+    assert np.abs(way - one).max() > 1e-3
+    assert np.abs(way - other).max() > 1e-3
+
+
+def test_a_film_begins_with_a_picture(moving):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    frames = moving.film(PROMPT, image=image, **FAST)
+    np.testing.assert_array_equal(frames[0], image)
+    assert (frames[1] != image).any()
+    known = moving.autoencoder.encode(image[None] / np.float32(127.5) - 1, jax.random.key(0))
+    end = last(moving, FilmSettings(PROMPT, **FAST), image=image)
+    np.testing.assert_allclose(end[0], known[0], atol=1e-4)
+
+
+def test_a_walk_between_two_seeds(artist):
+    settings = FilmSettings(PROMPT, seed=3, to_seed=9, **FAST)
+    turns = [list(steps) for steps in artist.sample_film(settings)]
+    latents = np.concatenate([steps[-1].x_next for steps in turns])[:8]
+    for frame, seed in ((0, 3), (-1, 9)):
+        *_, step = artist.sample(PROMPT, seed=seed, steps=2)
+        np.testing.assert_allclose(latents[frame], step.x_next[0], atol=1e-3)
+    frames = artist.film(settings)
+    assert frames.shape == (8, 16, 16, 3)
+    noise = np.concatenate([steps[0].x_t for steps in turns])[:8]
+    np.testing.assert_allclose(noise.std(axis=(1, 2, 3)), 1.0, atol=0.2)
+
+
+def test_a_walk_between_two_prompts_has_one_noise(artist, moving):
+    settings = FilmSettings("a house", to="two trees", walk=True, **FAST)
+    [steps] = moving.sample_film(settings)
+    first, *_, step = steps
+    x_t = np.asarray(first.x_t)
+    np.testing.assert_allclose(x_t, np.repeat(x_t[:1], 8, axis=0), atol=1e-5)
+    *_, end = artist.sample("two trees", steps=2)
+    np.testing.assert_allclose(step.x_next[-1], end.x_next[0], atol=1e-3)
+
+
+def test_noise_goes_along_an_arc():
+    one, other = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    way = film.on_the_way(one, other, film.shares(5, loop=False))
+    np.testing.assert_allclose(way[0], one, atol=1e-5)
+    np.testing.assert_allclose(way[-1], other, atol=1e-5)
+    lengths = np.linalg.norm(np.asarray(way).reshape(5, -1), axis=1)
+    assert lengths.min() > 0.97 * min(lengths[0], lengths[-1])
+    straight = np.linalg.norm(np.asarray(one + other) / 2)
+    assert straight < 0.8 * lengths[2]
+    np.testing.assert_allclose(film.slerp(one, one, jnp.float32(0.3)), one, atol=1e-5)
+    assert film.shares(4, loop=True).tolist() == [0.0, 0.5, 1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"frames": 7}, "frames is 7; give 8 to 64"),
+        ({"frames": 65}, "frames is 65; give 8 to 64"),
+        ({"count": 2}, "count belongs to pictures; a film has frames"),
+        ({"to_seed": -1}, "to_seed is -1; give a whole number"),
+        ({"to": 3}, "to is 3; give a text"),
+    ],
+)
+def test_what_makes_no_sense_is_named(settings, says):
+    with pytest.raises(ValueError, match=says):
+        FilmSettings(PROMPT, **settings)
+
+
+def test_file_settings_are_checked():
+    with pytest.raises(ValueError, match="fps is 0; give 1 to 50"):
+        FilmFileSettings(PROMPT, fps=0)
+    with pytest.raises(ValueError, match="motion and walk exclude each other"):
+        FilmFileSettings(PROMPT, motion="folder", walk=True)
+
+
+def test_what_a_model_cannot_film_is_named(moving, artist):
+    image = np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="to_seed belongs to a walk"):
+        moving.film(PROMPT, to_seed=4)
+    with pytest.raises(ValueError, match="begins with a picture needs motion modules"):
+        artist.film(PROMPT, image=image)
+    with pytest.raises(ValueError, match="begins with a picture needs motion modules"):
+        moving.film(PROMPT, image=image, walk=True)
+
+
+def test_adapters_that_do_not_fit_are_named(shallow_folder, tmp_path):
+    other = MotionConfig((4, 8, 8), 1, (1, 2, 2), 2)
+    adapter.save_adapter(tmp_path, other, random_params(structure(other)[1], 0))
+    with pytest.raises(ValueError, match=r"block_out_channels is \(4, 8, 8\); it is \(4, 8\)"):
+        diffusion.load(shallow_folder, motion=tmp_path)
+    with pytest.raises(FileNotFoundError, match="motion adapter"):
+        diffusion.load(shallow_folder, motion=tmp_path / "nothing")
+
+
+def test_motion_is_saved_with_the_model(moving, tmp_path):
+    moving.save(tmp_path / "copy")
+    copy = diffusion.load(tmp_path / "copy")
+    assert copy.motion.config == moving.motion.config
+    jax.tree.map(
+        np.testing.assert_array_equal, copy.motion.adapter.params, moving.motion.adapter.params
+    )
+
+
+def test_an_official_adapter_brings_its_noise(shallow_folder, tmp_path):
+    unet = folder.load_config(shallow_folder).denoiser
+    assert isinstance(unet, UNetConfig)
+    config = dataclasses.replace(motion_for(unet), beta_rule="linear")
+    adapter.save_adapter(tmp_path, config, random_params(structure(config)[1], 0))
+    artist = diffusion.load(shallow_folder, motion=tmp_path)
+    assert artist.config.process.beta_rule == "scaled_linear"
+    asked, rows = artist.resolve_film(FilmSettings(PROMPT))
+    assert (asked.sampler, asked.spacing, asked.steps) == ("ddim", "linspace", 25)
+    assert rows.timestep[:2].tolist() == [999, 957]
+    asked, rows = artist.resolve_film(FilmSettings(PROMPT, walk=True))
+    assert (asked.sampler, asked.spacing) == ("dpm++2m", "leading")

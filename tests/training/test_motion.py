@@ -1,0 +1,150 @@
+"""Motion modules learn from clips, and nothing else does."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffusion.datasets.garden.motion import MOTIONS, STILL
+from diffusion.motion_config import motion_for
+from diffusion.stages.motion import MotionModule
+from diffusion.training import motion
+from diffusion.training.loop import init_state, make_step
+from diffusion.training.motion import MotionTask, examples
+from diffusion.training.recipe import train_part
+from diffusion.training.train_config import TrainConfig
+from diffusion.weights import adapter, folder
+from tests.training.conftest import stripes
+
+FRAMES = 3
+pytestmark = pytest.mark.filterwarnings("ignore:the prompt has more")  # the tiny model's is short
+
+
+def clips_of_stripes(clips, frames, size):
+    """Clips that compile in no time: stripes of each scene, which move."""
+    still = stripes(clips.scenes, size)
+    return jnp.stack([jnp.roll(still, i, axis=2) for i in range(frames)], axis=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_clips():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(motion, "render_clips", clips_of_stripes)
+        patch.setattr(motion, "PREVIEWED", motion.PREVIEWED[:1])
+        yield
+
+
+def task_of(root):
+    config = folder.load_config(root)
+    slots = ("text_encoder", "autoencoder", "denoiser")
+    frozen = {slot: folder.load_part(root, config, slot)[1] for slot in slots}
+    modules = dataclasses.replace(motion_for(config.denoiser), length=FRAMES)
+    return MotionTask(config, folder.load_tokenizer(root), **frozen, motion=modules)
+
+
+@pytest.fixture(scope="module")
+def task(shallow_folder):
+    return task_of(shallow_folder)
+
+
+def test_examples_are_captioned_clips(task):
+    batch = examples(task.tokenizer, np.random.default_rng(0), 200)
+    assert batch.tokens.shape == (200, 16)
+    assert set(np.asarray(batch.clips.motion)) <= set(range(len(MOTIONS))) | {STILL}
+    again = examples(task.tokenizer, np.random.default_rng(0), 200)
+    jax.tree.map(np.testing.assert_array_equal, again, batch)
+    wordless = (batch.tokens == task.tokenizer([""])).all(1)
+    assert 0.04 < wordless.mean() < 0.18
+
+
+def test_frames_of_a_clip_are_as_noisy_as_each_other(task, monkeypatch):
+    batch = task.batch(np.random.default_rng(0), 3)
+    told = {}
+
+    def moving(params, frozen):
+        def denoiser(x_t, t, context):
+            told.update(x_t=x_t, t=t, context=context)
+            return jnp.zeros_like(x_t)
+
+        return denoiser
+
+    monkeypatch.setattr(task, "moving", moving)
+    params = task.init(0)
+    loss, metrics = task.loss(params, task.frozen, batch, jax.random.key(0))
+    count = 3 * motion.VIEWS
+    t = np.asarray(told["t"]).reshape(count, FRAMES)
+    assert (t == t[:, :1]).all()
+    assert len(set(t[:, 0])) == count
+    context = np.asarray(told["context"]).reshape(count, FRAMES, 16, -1)
+    assert (context == context[:, :1]).all()
+    assert (context[0] != context[1]).any()
+    noise = np.asarray(told["x_t"])
+    assert len({frame.tobytes() for frame in noise}) == count * FRAMES
+    assert np.isfinite([loss, *metrics.values()]).all()
+
+
+def test_only_the_modules_learn_and_the_exit_first(task):
+    config = TrainConfig(10, 1, 1e-2, warmup=0)
+    batch = task.batch(np.random.default_rng(0), 1)
+    before = task.init(0)
+    frozen = jax.tree.map(np.array, task.frozen)
+    step = make_step(task, config)
+    state, _ = step(init_state(task, config, before), task.frozen, batch)
+    exits = {"kernel", "bias"}
+    for path, change in jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before, state.params)
+    ):
+        names = [getattr(key, "key", None) for key in path]
+        if "project_out" in names and names[-1] in exits:
+            assert change > 0, names
+    after, metrics = step(state, task.frozen, batch)
+    changes = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before, after.params)
+    assert all(change > 0 for change in jax.tree.leaves(changes))
+    assert np.isfinite(float(metrics["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, frozen, task.frozen)
+    assert task.picture(after.params).shape[2] == 3
+
+
+def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusion.motion_config.FRAMES", FRAMES)
+    root = tmp_path / "model"
+    settings = ["steps=2", "batch_size=1", "ema=0.5", "learning_rate=0.01"]
+    train_part("motion", root, settings, start=shallow_folder)
+    for name in ("unet", "vae", "text_encoder"):
+        [file] = (root / name).glob("*.safetensors")
+        assert file.read_bytes() == (shallow_folder / name / file.name).read_bytes()
+    config = adapter.load_config(root)
+    assert config == motion_for(folder.load_config(root).denoiser)
+    params = adapter.read_adapter(adapter.open_adapter(root, config), config)
+    moved = [leaf for leaf in jax.tree.leaves(params) if leaf.dtype == np.float32]
+    assert all(np.isfinite(leaf).all() for leaf in moved)
+    assert "motion" in folder.load_card(root)
+    train_part("motion", root, settings)  # the same again changes nothing
+    again = adapter.read_adapter(adapter.open_adapter(root, config), config)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    longer = tmp_path / "longer"
+    train_part("motion", longer, ["steps=1", "batch_size=1", "learning_rate=1e-9"], start=root)
+    after = adapter.read_adapter(adapter.open_adapter(longer, config), config)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), after, params)
+    assert folder.load_card(longer)["motion"]["start"]["model"] == "model"
+
+
+def test_what_has_no_unet_cannot_learn_to_move(shallow_folder, tmp_path):
+    place = tmp_path / "half"
+    shutil.copytree(shallow_folder, place)
+    (place / "unet/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match="motion needs the unet of"):
+        train_part("motion", place, ["steps=1"])
+
+
+def test_modules_see_all_frames(task):
+    """The loss of a clip reaches what a module makes of other frames."""
+    module = MotionModule(8, 2, 4, FRAMES, rngs=nnx.Rngs(0))
+    module.project_out.kernel[...] = jnp.eye(8)
+    x = jax.random.normal(jax.random.key(0), (FRAMES, 2, 2, 8))
+    grad = jax.grad(lambda x: module(x, FRAMES)[0].sum())(x)
+    assert all(np.abs(grad[i]).max() > 0 for i in range(FRAMES))
