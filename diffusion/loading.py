@@ -38,7 +38,8 @@ def load(
             original names, or a repository ("org/name") in the local Hugging Face cache.
         dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
             "float16". None: bfloat16 where the device multiplies in it, float32 elsewhere.
-        loras: LoRA files (safetensors) to merge into the weights, each with its strength.
+        loras: LoRA files (safetensors) to merge into the weights, each with its strength; or the
+            name of one that lies in the model's folder ("lcm" of the garden).
         vae: a folder or a file with another VAE.
         tokenizer: a folder with another tokenizer; a single file comes without.
         embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
@@ -60,7 +61,7 @@ def load(
     if opened.note:
         warnings.warn(opened.note, stacklevel=2)
     changes = [
-        LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
+        LoRA.open(_lora(place, path), strength, {slot: w.shapes for slot, w in weights.items()})
         for path, strength in (loras or {}).items()
     ]
 
@@ -81,6 +82,12 @@ def load(
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
     return artist
+
+
+def _lora(place: Path, name: str) -> Path:
+    """A file, or else the one of this name in a model's folder."""
+    own = place / f"{name}.safetensors"
+    return own if own.is_file() and not Path(name).exists() else Path(name)
 
 
 def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:

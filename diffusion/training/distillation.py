@@ -4,6 +4,8 @@ Luo et al. 2023. A teacher, the denoiser as it was, takes one guided step of DDI
 earlier t'. From both places the pupil must see the same finished latent; at the end of the way it
 is what the teacher sees. So guidance is built in, and a step is one call. With `euler` and eight
 trailing steps the garden loses nothing, so a step of the teacher is an eighth of the way.
+
+What the pupil learns is a LoRA of the teacher (Luo et al. 2023b, https://arxiv.org/abs/2311.05556).
 """
 
 from dataclasses import dataclass
@@ -23,17 +25,19 @@ from diffusion.runtime.parameters import Params, precision
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.training.denoiser import PREVIEWED, Captioned, DenoiserTask
 from diffusion.training.log import Metrics
+from diffusion.training.low_rank import factors, merged
 from diffusion.training.train_config import TrainConfig
 
 SKIPPED = 6  # of the grid's timesteps in one step of the teacher: 120 of 1,000
 BEGINNING = 0.2  # share of the examples at the first timestep, from where a single step starts
 HUBER = 0.03  # below this an error counts as squared, above as absolute
 STEPS = 2  # calls of the sample sheets
+RANK = 32
 
 
 @dataclass
 class DistillTask(DenoiserTask):
-    """Trains a copy of `teacher`, with the model's guidance."""
+    """Trains the factors of a LoRA of `teacher`, with the model's guidance."""
 
     teacher: Params
 
@@ -45,12 +49,16 @@ class DistillTask(DenoiserTask):
         grid = self.process.timesteps(min(LCM_GRID, self.process.train_steps), "trailing")
         self.grid = jnp.asarray(np.append(grid, [-1] * SKIPPED))  # -1: nothing but the picture
 
+    def init(self, seed: int) -> Params:
+        return factors(self.teacher, RANK, seed)
+
     def loss(
         self, params: Params, frozen: Params, batch: Captioned, key: Array
     ) -> tuple[Array, Metrics]:
         """How far apart the pupil's finished latents are, seen from both ends of a step."""
         keys = jax.random.split(key, 4)
         latents, context = self.seen(frozen, batch, keys[0], precision(params))
+        pupil = self.pupil(frozen, params)
         b, noise = len(latents), jax.random.normal(keys[1], latents.shape)
         i = draw_places(keys[2], b, len(self.grid) - SKIPPED)
         t, earlier = self.grid[i], self.grid[i + SKIPPED]
@@ -60,13 +68,17 @@ class DistillTask(DenoiserTask):
 
         arrived = self._taught(frozen, x_t, t, earlier, context)
         looks = jnp.maximum(earlier, 0)
-        target = self._sees(jax.lax.stop_gradient(params), arrived, looks, context)
+        target = self._sees(jax.lax.stop_gradient(pupil), arrived, looks, context)
         target = jnp.where(_wide(earlier < 0), arrived, target)
-        difference = self._sees(params, x_t, t, context) - target
+        difference = self._sees(pupil, x_t, t, context) - target
         error = jnp.sqrt(jnp.square(difference) + HUBER**2) - HUBER
         squared = jnp.square(difference).mean((1, 2, 3))
         first = jnp.sum(squared, where=i == 0) / jnp.maximum(jnp.sum(i == 0), 1)
         return error.mean(), {"squared": squared.mean(), "at_the_beginning": first}
+
+    def pupil(self, frozen: Params, params: Params) -> Params:
+        """The parameters of the denoiser that has learnt."""
+        return merged(frozen["teacher"], params)
 
     def _sees(
         self, params: Params, x_t: Float[Array, "b h w c"], t: Real[Array, " b"], context: Array
@@ -97,7 +109,8 @@ class DistillTask(DenoiserTask):
         keys, size = picture_keys(0, jnp.arange(len(texts))), self.model.latent_size
         x_t = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
         rows = table("lcm", self.process, STEPS)
-        latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
+        pupil = self.pupil(self.frozen, params)
+        latents = finished(sample(partial(self.advance, pupil, context, keys), x_t, rows))
         return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
 
     def _advance(self, params, context, keys, x_t, memory, row, call):  # type: ignore[no-untyped-def]
@@ -119,4 +132,4 @@ def _wide(x: Array) -> Array:
 
 
 def preset() -> TrainConfig:
-    return TrainConfig(steps=3000, batch_size=8, learning_rate=3e-4, ema=0.998)
+    return TrainConfig(steps=3000, batch_size=8, learning_rate=1e-3, ema=0.998)

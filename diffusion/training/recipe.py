@@ -40,6 +40,7 @@ from diffusion.weights.architectures import ARCHITECTURES, SLOTS, architecture, 
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.configs import INDEX
 from diffusion.weights.files import save_params
+from diffusion.weights.lora_writing import save_lora
 
 # A denoiser is called by its architecture; a new folder begins with the garden model that has it.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
@@ -71,9 +72,10 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": the denoiser
-            of `start`, to paint in a step or two; "motion": modules that join the frames of films,
-            for the denoiser of `output`; "autoencoder": the Keras sample's, which stands by itself.
+        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": a LoRA of the
+            denoiser of `start`, to paint in a step or two, and `output` a model with it; "motion":
+            modules that join the frames of films, for the denoiser of `output`; "autoencoder": the
+            Keras sample's, which stands by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -260,12 +262,13 @@ def _distill(order: Order, config: ModelConfig) -> None:
     tokenizer = folder.load_tokenizer(order.output)
     task = distillation.DistillTask(config, tokenizer, **frozen, teacher=teacher)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
-    heard["guidance"] = config.guidance
-    begin = beginning(order, "denoiser", config)
-    params = run_task(task, distillation.preset(), order, heard, begin, **PRACTICE)
+    heard |= {"teacher": fingerprint(teacher), "guidance": config.guidance}
+    params = run_task(task, distillation.preset(), order, heard, None, **PRACTICE)
     if not hosts.writes():
         return
-    folder.save_part(order.output, config, "denoiser", params, DTYPE)
+    names = architecture(config.denoiser).names
+    save_lora(order.output / "lcm.safetensors", "denoiser", names, params, DTYPE)
+    folder.save_part(order.output, config, "denoiser", task.pupil(task.frozen, params), DTYPE)
     sampling = SamplingConfig("lcm", distillation.STEPS)
     folder.save_config(order.output, dataclasses.replace(config, sampling=sampling, guidance=1.0))
 

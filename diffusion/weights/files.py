@@ -239,11 +239,16 @@ def save_params(
         for copy in copies(theirs(name, names), official):
             stands_alone = outside and copy.startswith(f"{outside}.")
             flat[copy if stands_alone else prefix + copy] = laid
+    write_tensors(path, flat)
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays by their names; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as draft:
         draft.touch()
         mode = draft.stat().st_mode
-        save_file(flat, draft, metadata={"format": "pt"})
+        save_file(tensors, draft, metadata={"format": "pt"})
         draft.chmod(mode)  # safetensors makes a file that nobody else may read
 
 

@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, one_step, sample
 from diffusion.training import distillation
 from diffusion.training.denoiser import Captioned
 from diffusion.training.distillation import DistillTask, draw_places
+from diffusion.weights.architectures import architecture
+from diffusion.weights.lora import LoRA
+from diffusion.weights.lora_writing import save_lora
+from diffusion.weights.names import theirs, to_file
 
 
 @pytest.fixture
@@ -74,6 +79,46 @@ def test_each_step_of_the_teacher_is_an_eighth_of_the_way(task):
     assert set(steps[:44]) == {120}
 
 
+def test_a_pupil_begins_as_its_teacher_and_learns_with_all_of_its_kernels(task):
+    begun = task.init(0)
+    pupil = task.pupil(task.frozen, begun)
+    jax.tree.map(np.testing.assert_array_equal, pupil, task.teacher)
+    told = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(pupil)]
+    assert len(jax.tree.leaves(begun)) == 2 * sum("kernel" in name for name in told)
+
+    target = jax.tree.map(lambda x: x + 1.0, task.teacher)
+    difference = lambda params: sum(  # noqa: E731
+        jax.tree.leaves(
+            jax.tree.map(
+                lambda a, b: jnp.sum((a - b) ** 2), task.pupil(task.frozen, params), target
+            )
+        )
+    )
+    slopes = jax.grad(difference)(begun)
+    for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
+        side = path[-1].key
+        assert jnp.any(slope != 0) == (side == "up"), path  # down is not heard before up is
+
+
+def test_the_file_of_a_pupil_is_a_lora_of_its_teacher(task, artist, tmp_path):
+    factors = jax.tree.map(
+        lambda x: x + jax.random.normal(jax.random.key(x.size), x.shape), task.init(0)
+    )
+    names = architecture(task.model.denoiser).names
+    save_lora(tmp_path / "lcm.safetensors", "denoiser", names, factors, "float32")
+    known = {"denoiser": {}, "text_encoder": {}}
+    flat = {".".join(map(str, path)): value for path, value in flatten_dict(task.teacher).items()}
+    laid = {theirs(name, names): to_file(np.asarray(x), name) for name, x in flat.items()}
+    known["denoiser"] = {name: value.shape for name, value in laid.items()}
+    adjust = LoRA.open(tmp_path / "lcm.safetensors", 1.0, known).adjust("denoiser")
+    pupil = flatten_dict(task.pupil(task.frozen, factors))
+    for path, value in pupil.items():
+        name = ".".join(map(str, path))
+        official = theirs(name, names)
+        found = adjust(official, np.array(laid[official]))
+        np.testing.assert_allclose(found, to_file(np.asarray(value), name), atol=1e-5)
+
+
 def test_a_fifth_of_the_examples_begin_at_the_beginning():
     places = np.asarray(draw_places(jax.random.key(0), 1000, 50))
     assert np.mean(places == 0) == pytest.approx(0.2 + 0.8 / 50, abs=0.002)
@@ -92,6 +137,7 @@ def test_a_pupil_learns_to_finish_at_once(task, monkeypatch):
         return jnp.full(x_t.shape, 0.5) * params["scale"]
 
     monkeypatch.setattr(task, "_sees", knows)
+    monkeypatch.setattr(task, "pupil", lambda frozen, params: params)
     task.frozen["teacher"] = {"scale": jnp.float32(1.0)}
     look = jax.value_and_grad(lambda params, key: task.loss(params, task.frozen, batch, key)[0])
     right, none = look({"scale": jnp.float32(1.0)}, jax.random.key(1))
@@ -109,7 +155,7 @@ def test_the_sheet_is_painted_in_two_calls(task, monkeypatch):
     monkeypatch.setattr(
         task, "advance", lambda *a: called.append(int(a[5].timestep)) or advance(*a)
     )
-    picture = task.picture(task.teacher)
+    picture = task.picture(task.init(0))
     assert called == [999, 499]
     assert picture.dtype == np.uint8
     keys = jax.random.split(jax.random.key(0), 3)
