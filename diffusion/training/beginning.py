@@ -1,7 +1,7 @@
 """What a training begins with when it starts from a model: its folder, and its weights."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,11 @@ class Beginning:
     def grows(self) -> bool:
         return _sizes(self.config) != _sizes(self.after)
 
-    def given(self, fresh: Params) -> Params:
-        """The parameters to begin with; from `fresh` ones what a larger network has besides."""
+    def given(self, init: Callable[[], Params]) -> Params:
+        """The parameters to begin with; from fresh ones, which `init` makes, what else there is."""
         if self.grows:
-            return grown(self.config, self.params, self.after, fresh)
-        return fresh | {self.inside: self.params} if self.inside else self.params
+            return grown(self.config, self.params, self.after, init())
+        return init() | {self.inside: self.params} if self.inside else self.params
 
 
 def beginning(order: Order, slot: str, config: ModelConfig) -> Beginning | None:

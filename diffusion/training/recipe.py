@@ -5,6 +5,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,6 @@ def _train_text(order: Order, config: ModelConfig) -> None:
 def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     output = order.output
     begin = beginning(order, "autoencoder", config)
-    grows = begin is not None and begin.grows
     smaller = (begin.config, begin.params) if begin is not None and begin.grows else None
     task = autoencoder.AutoencoderTask(config, smaller)
     params = run_task(task, autoencoder.preset(), order, begin=begin)
@@ -216,7 +216,7 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     file = folder.part_file(output, config, "autoencoder")
     before = file.read_bytes() if file.exists() else b""
     folder.save_part(output, config, "autoencoder", params, DTYPE)
-    if hasattr(config.autoencoder, "scaling_factor") and not grows:
+    if hasattr(config.autoencoder, "scaling_factor") and smaller is None:
         stored = folder.load_part(output, config, "autoencoder")[1]
         scale = round(autoencoder.measure_scale(config, stored), 5)
         network: Any = config.autoencoder
@@ -371,7 +371,7 @@ def run_task(
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
         decides["start"] = fingerprint(begin.params)
         origin = {"start": {"model": begin.root.name, "weights": decides["start"]} | before}
-        given = begin.given(task.init(config.seed))
+        given = begin.given(partial(task.init, config.seed))
     params = train(task, config, place, decides, order.watch, given)
     if not hosts.writes():
         return params
