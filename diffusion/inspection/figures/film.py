@@ -15,13 +15,12 @@ from diffusion.loading import load
 from diffusion.pipeline import Artist
 
 SHOWN = [texts[i % 2] for i, texts in enumerate(PROMPTS)]  # English and Turkish in turns
-STEPS = 25
-ZOOM = 3  # pixels of the file along the side of a painted pixel
-PACE, REST = 120, 3000  # milliseconds of a glance, and of the finished pictures
+ZOOM = 2  # pixels of the file along the side of a painted pixel
+PACE, REST = 400, 3000  # milliseconds of a glance, and of the finished pictures
 
 
 def glances(
-    artist: Artist, prompts: Sequence[str] = SHOWN, steps: int = STEPS, columns: int = 3
+    artist: Artist, prompts: Sequence[str] = SHOWN, steps: int | None = None, columns: int = 3
 ) -> UInt8[np.ndarray, "n H W 3"]:
     """The canvases of all prompts side by side, glance by glance; last the finished pictures.
 

@@ -28,7 +28,9 @@ TITLES = (
 )
 
 
-def art_class(artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int = 25) -> Figure:
+def art_class(
+    artist: Artist, prompt: str = PROMPT, seed: int = 0, steps: int | None = None
+) -> Figure:
     """The six stages with their files and shapes, and below them the film of one painting."""
     run = trace(artist, prompt, seed=seed, steps=steps)
     figure = paper(12, 5.4, layout=None)

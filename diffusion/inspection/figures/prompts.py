@@ -22,6 +22,8 @@ PROMPTS = (  # the same in English and in Turkish
     ("a green house in autumn, the sun on the right", "sonbaharda, güneş sağda, yeşil ev"),
 )
 
+DPI = 88.5  # a pixel of the file is one of a 128x128 picture
+
 
 def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
     """`count` pictures of each of `PROMPTS`, chosen by nobody: seed 0, numbers 0, 1, 2, ..."""
@@ -41,5 +43,5 @@ def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "prompts.png")
-    prompts(load()).savefig(path, dpi=100)
+    prompts(load()).savefig(path, dpi=DPI)
     print(f"wrote {path}")
