@@ -14,7 +14,8 @@ from diffusion.training.card import Order
 from diffusion.training.growth import check_growth, grown
 from diffusion.weights import folder
 from diffusion.weights.architectures import SLOTS, architecture
-from diffusion.weights.configs import INDEX
+from diffusion.weights.configs import INDEX, shared
+from diffusion.weights.places import read_json
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
         draft.mkdir()
         for slot in kept:
             name = architecture(getattr(config, slot)).folder
-            shutil.copytree(start / name, draft / name)
-        shutil.copytree(start / "tokenizer", draft / "tokenizer")
+            shutil.copytree(folder.home(start, name) / name, draft / name)
+        shutil.copytree(folder.home(start, "tokenizer") / "tokenizer", draft / "tokenizer")
         card = folder.load_card(start)
-        if config == before:
+        if config == before and not shared(read_json(start / INDEX)):
             shutil.copy(start / INDEX, draft)
             shutil.copytree(start / "scheduler", draft / "scheduler")
         else:

@@ -5,6 +5,7 @@ scheduler's file. Its options are mostly about how to sample, which is our own m
 noise schedule is looked at.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 CONSISTENCY_GUIDANCE = 8.5  # what the reference's pipelines of that kind take
 OURS = "_diffusion"  # in model_index.json: what the official layout has no place for
+SHARED = "shared"
 NOT_READ = ("text_encoder_2", "image_encoder")
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -161,11 +163,24 @@ def check_index(index: Json) -> None:
             raise ValueError(f"{INDEX}: a model with {name} is not supported")
 
 
+def shared(index: Json) -> dict[str, str]:
+    """The parts that lie in another model that ships: folder -> its name."""
+    ours = index.get(OURS)
+    found = ours.get(SHARED, {}) if isinstance(ours, dict) else {}
+    names = [*found, *found.values()] if isinstance(found, dict) else [None]
+    if not all(isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name) for name in names):
+        raise ValueError(
+            f"{INDEX}: {SHARED} is {found!r}; it may hold folders, and the model that has each"
+        )
+    return found
+
+
 def _ours(data: Any) -> Json:
     """What the official layout has no place for, and this project's folders say."""
-    known = ("name", "guidance", "sampler", "steps", "spacing")
+    known = ("name", "guidance", "sampler", "steps", "spacing", SHARED)
     if not isinstance(data, dict) or not data.keys() <= set(known):
         raise ValueError(f"{INDEX}: {OURS} is {data!r}; it may hold {', '.join(known)}")
+    data = {key: value for key, value in data.items() if key != SHARED}
     guidance = data.get("guidance", 0.0)
     if not (isinstance(guidance, int | float) and abs(guidance) <= LARGEST_GUIDANCE):
         raise ValueError(f"{INDEX}: guidance is {guidance!r}; a number up to 100 is needed")

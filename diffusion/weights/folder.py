@@ -90,10 +90,27 @@ def load_config(root: Path) -> ModelConfig:
     try:
         index = places.read_json(root / configs.INDEX, root)
         configs.check_index(index)
-        parts = {path: places.read_json(root / path, root) for path in configs.paths(index)}
+        parts = {path: _read(root, path) for path in configs.paths(index)}
         return configs.read({configs.INDEX: index, **parts}, root.resolve().name)
     except ValueError as error:
         raise ValueError(f"model {root}: {error}") from error
+
+
+def _read(root: Path, path: str) -> dict[str, Any]:
+    lies = home(root, path.partition("/")[0])
+    return places.read_json(lies / path, lies)
+
+
+def home(root: Path, part: str) -> Path:
+    """The model folder that has a part of `root`: itself, or another that ships with diffusion.
+
+    So models that ship need not hold the same weights twice; model_index.json says whose they are.
+    Raises ValueError where that makes no sense.
+    """
+    if (root / part).exists() or not (root / configs.INDEX).exists():
+        return root
+    name = configs.shared(places.read_json(root / configs.INDEX, root)).get(part)
+    return root if name is None else shipped(name)
 
 
 def save_config(root: Path, config: ModelConfig) -> None:
@@ -119,6 +136,7 @@ def trainings(root: Path, part: str) -> list[dict[str, Any]]:
 
 def load_tokenizer(root: Path) -> Tokenizer:
     """Raises as `Tokenizer.load`."""
+    root = home(root, "tokenizer")
     for path in (root / "tokenizer").glob("*"):
         if not path.is_dir():
             places.regular(root, path)
@@ -144,6 +162,7 @@ def open_part(root: Path, config: ModelConfig, slot: str) -> Weights:
 
 def _open(root: Path, network: Any) -> Weights:
     one = architecture(network)
+    root = home(root, one.folder)
     with naming(root / one.config_file):
         _, like = structure(network)
     paths = places.find(root, one.folder, one.stem)
@@ -166,7 +185,7 @@ def load_network(root: Path, slot: str, dtype: str = "float32") -> Any:
     """
     one = configs.architectures(places.read_json(root / configs.INDEX, root))[slot]
     with naming(root / one.config_file):
-        network = one.read(places.read_json(root / one.config_file, root))
+        network = one.read(_read(root, one.config_file))
     return nnx.merge(structure(network)[0], _open(root, network).read(dtype))
 
 
