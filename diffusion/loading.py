@@ -6,15 +6,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from diffusion.config import ModelConfig
 from diffusion.film import MotionModules
 from diffusion.filming import FilmArtist
 from diffusion.kernels.device import has_bfloat16
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
 from diffusion.weights import adapter, folder, single_file
-from diffusion.weights.architectures import SLOTS, structure
+from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.embeddings import open_all, with_rows
+from diffusion.weights.files import Weights
 from diffusion.weights.lora import LoRA
 from diffusion.weights.opened import OpenModel
 from diffusion.weights.options import naming
@@ -29,6 +31,7 @@ def load(
     vae: str | Path | None = None,
     tokenizer: str | Path | None = None,
     embeddings: Mapping[str, str] | None = None,
+    clip_skip: int | None = None,
     motion: str | Path | None = None,
 ) -> FilmArtist:
     """Load a model: the name of one that ships ("garden"), or one of SD 1.x or 2.x.
@@ -43,6 +46,8 @@ def load(
         tokenizer: a folder with another tokenizer; a single file comes without.
         embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
             for the one that the file says.
+        clip_skip: how many layers before its end the text encoder stops, and one more, as web
+            interfaces count: 1 is the model's own end, 2 leaves out its last layer.
         motion: a motion adapter for films, in the layout of diffusers. None: the model's own, if
             its folder has a motion_adapter/.
 
@@ -63,6 +68,8 @@ def load(
         LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
         for path, strength in (loras or {}).items()
     ]
+    if clip_skip is not None:
+        config, weights = _without_layers(config, weights, clip_skip)
 
     def network(slot: str) -> Network:
         form, _ = structure(getattr(config, slot))
@@ -81,6 +88,22 @@ def load(
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
     return artist
+
+
+def _without_layers(
+    config: ModelConfig, weights: Mapping[str, Weights], clip_skip: int
+) -> tuple[ModelConfig, Mapping[str, Weights]]:
+    """A text encoder that ends before its last layers; the norm at its end stays."""
+    text = config.text_encoder
+    if not 1 <= clip_skip <= text.layers or (text.summary and clip_skip > 1):
+        most = 1 if text.summary else text.layers
+        raise ValueError(f"clip_skip is {clip_skip}; give 1 to {most} for {config.name}")
+    short = replace(text, layers=text.layers - clip_skip + 1)
+    opened = weights["text_encoder"]
+    beside = architecture(short).beside
+    kept = tuple(tensor for tensor in opened.tensors if not beside(short, tensor.official))
+    shorter = {**weights, "text_encoder": replace(opened, tensors=kept)}
+    return replace(config, text_encoder=short), shorter
 
 
 def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:
