@@ -14,6 +14,7 @@ from diffusion.settings import PictureSettings
 from diffusion.web_parameters import Parameters, sampler_of
 from diffusion.weights import folder
 from diffusion.weights.configs import INDEX
+from diffusion.weights.lora import find as find_lora
 
 S = TypeVar("S", bound=PictureSettings)
 
@@ -69,9 +70,10 @@ def given(options: argparse.Namespace, kind: type[S]) -> dict[str, Any]:
     names = [entry.name for entry in dataclasses.fields(kind)]
     said = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     loras: dict[str, float] = {}
-    for path, strength in map(lora, said.pop("loras", [])):
+    for text, strength in map(lora, said.pop("loras", [])):
+        path = str(find_lora(text))
         if os.path.realpath(path) in map(os.path.realpath, loras):
-            raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
+            raise ValueError(f"--lora {text} is given twice; give it once, with one strength")
         loras[path] = strength
     if "embeddings" in said:
         said["embeddings"] = dict(map(embedding, said["embeddings"]))

@@ -64,10 +64,7 @@ def load(
     config = replace(config, text_encoder=replace(text, vocab_size=text.vocab_size + len(tokens)))
     if opened.note:
         warnings.warn(opened.note, stacklevel=2)
-    changes = [
-        LoRA.open(path, strength, {slot: w.shapes for slot, w in weights.items()})
-        for path, strength in (loras or {}).items()
-    ]
+    changes = _changes(loras or {}, config, weights)
     if clip_skip is not None:
         config, weights = _without_layers(config, weights, clip_skip)
 
@@ -88,6 +85,20 @@ def load(
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
     return artist
+
+
+def _changes(
+    loras: Mapping[str, float], config: ModelConfig, weights: Mapping[str, Weights]
+) -> list[LoRA]:
+    """The LoRA files, checked against the model's own names and those of its first code."""
+    known = {slot: opened.shapes for slot, opened in weights.items()}
+    others = {
+        slot: opened.spelled(spelling.names)
+        for slot, opened in weights.items()
+        for spelling in architecture(getattr(config, slot)).originals(getattr(config, slot))[:1]
+        if spelling.names is not None
+    }
+    return [LoRA.open(path, strength, known, others) for path, strength in loras.items()]
 
 
 def _without_layers(

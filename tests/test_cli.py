@@ -372,6 +372,19 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
     assert cli_settings.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
 
 
+def test_a_lora_may_be_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("style").mkdir()
+    Path("style/pytorch_lora_weights.safetensors").touch()
+    arguments = ["paint", "a", "--lora", "style=0.5"]
+    options = cli.build_parser().parse_args(arguments)
+    settings = cli_settings.settings_of(options, PictureSettings)
+    assert settings.loras == {"style/pytorch_lora_weights.safetensors": 0.5}
+    options = cli.build_parser().parse_args([*arguments, "--lora", next(iter(settings.loras))])
+    with pytest.raises(ValueError, match="is given twice"):
+        cli_settings.settings_of(options, PictureSettings)
+
+
 @pytest.mark.parametrize(
     ("text", "file", "strength"),
     [("a.safetensors=0.7", "a.safetensors", 0.7), ("a=b.safetensors", "a=b.safetensors", 1.0),

@@ -136,6 +136,10 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
         return np.asarray(block["self_attention"]["query"]["kernel"])
 
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
+    old = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"  # as the first code says
+    save_file({f"{old}.lora_down.weight": down, f"{old}.lora_up.weight": up}, tmp_path / "a.st")
+    same = diffusion.load(tiny_folder, loras={str(tmp_path / "a.st"): 0.5})
+    np.testing.assert_array_equal(query(same), query(changed))
     both = artist.denoiser.params["up"], changed.denoiser.params["up"]
     jax.tree.map(np.testing.assert_array_equal, *both)
     changed.denoiser.release()
