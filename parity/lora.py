@@ -16,12 +16,12 @@ from diffusers import StableDiffusionPipeline
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from diffusion.inspection.blocks import PARTS
+from diffusion.inspection.rows import Row, compare
 from diffusion.weights import folder
 from diffusion.weights.lora import LoRA
 from diffusion.weights.names import theirs, to_file
-from parity.blocks import PARTS
 from parity.reference import TINY, Model, build
-from parity.rows import Row, compare
 
 # The reference weakens a DoRA within its length; ours mixes it in, as web interfaces do.
 STRENGTHS = {"dora": 1.0}
