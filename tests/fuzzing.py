@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import save_file
 
-from diffusion import film_files, picture_files, picture_reading
+from diffusion import film_files, picture_files, picture_reading, web_parameters
 from diffusion.film_settings import FilmFileSettings
 from diffusion.settings import PictureSettings
 from diffusion.text.tokenizer import Tokenizer
@@ -74,6 +76,7 @@ def readers() -> Mapping[str, Reader]:
         "single file": Reader(_single, of(one, single_file.open_model)),
         "vae": Reader(copied(vae), lambda place: open_vae(place, model)[1].read()),
         "lora": Reader(_lora, of(one, lambda path: LoRA.open(path, 1.0, known))),
+        "lora kinds": Reader(_lora_kinds, of(one, _merged)),
         "embedding": Reader(_embedding, of(one, lambda path: Embedding.open(path, "", 16))),
         "motion": Reader(copied(GOLDEN / "motion"), _motion, "[cd]*"),
         "picture": Reader(
@@ -83,6 +86,7 @@ def readers() -> Mapping[str, Reader]:
             _picture, of("a.png", lambda path: picture_reading.read_mask(path, 32, 32, path))
         ),
         "again": Reader(_picture, of("a.png", picture_reading.read_settings)),
+        "parameters": Reader(_parameters, of("a.png", picture_reading.read_parameters)),
         "film": Reader(_film, of("a.gif", film_files.read_settings)),
     }
 
@@ -134,6 +138,24 @@ def _lora(place: Path) -> None:
     _tensors(place, tensors, {"format": "pt", "lora_adapter_metadata": settings})
 
 
+KINDS = {"conv.weight": (6, 4, 3, 3), "conv.bias": (6,), "to_q.weight": (6, 4), "norm.weight": (6,)}
+
+
+def _lora_kinds(place: Path) -> None:
+    """A LoHa with a core that is a DoRA, a LoKr, and a norm."""
+    shapes = {f"unet.conv.hada_w{i}_{x}": (2, n) for i in (1, 2) for x, n in (("a", 6), ("b", 4))}
+    shapes |= {f"unet.conv.hada_t{i}": (2, 2, 3, 3) for i in (1, 2)}
+    shapes |= {"unet.conv.dora_scale": (6, 1, 1, 1), "unet.conv.diff_b": (6,)}
+    shapes |= {"unet.to_q.lokr_w1": (2, 2), "unet.to_q.lokr_w2": (3, 2), "unet.norm.w_norm": (6,)}
+    _tensors(place, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, None)
+
+
+def _merged(path: Path) -> None:
+    add = LoRA.open(path, 1.0, {"denoiser": KINDS, "text_encoder": {}}).adjust("denoiser")
+    for name, shape in KINDS.items():
+        add(name, np.ones(shape, np.float32))
+
+
 def _embedding(place: Path) -> None:
     place.mkdir(exist_ok=True)
     shutil.copy(GOLDEN / "embeddings/cat.safetensors", place / "a.safetensors")
@@ -144,6 +166,15 @@ def _picture(place: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     settings = PictureSettings("a red house", seed=3, count=1, zoom=1)
     picture_files.save(place / "a.png", picture, settings)
+
+
+def _parameters(place: Path) -> None:
+    """As a web interface saves it."""
+    place.mkdir(exist_ok=True)
+    info = PngInfo()
+    settings = PictureSettings("a red house", negative="fog", sampler="euler_a", steps=9)
+    info.add_text(web_parameters.KEY, web_parameters.write(settings, 32, 32))
+    Image.new("RGB", (2, 2)).save(place / "a.png", pnginfo=info)
 
 
 def _film(place: Path) -> None:
