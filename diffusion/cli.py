@@ -179,7 +179,8 @@ def add_paint(paint: argparse.ArgumentParser) -> None:
         "--again",
         type=Path,
         metavar="PNG",
-        help="paint a picture of `diffusion paint` again, with the settings found in it",
+        help="paint a picture of `diffusion paint` again, with the settings found in it; of a web "
+        "interface's, as far as they can be followed: other options go before them",
     )
     paint.set_defaults(
         run=run_paint,
@@ -334,7 +335,7 @@ def run_film(options: argparse.Namespace) -> None:
 
 def loaded(settings: PictureSettings, **more: Any) -> FilmArtist:
     """The model of settings, with all that they name for it."""
-    names = ("dtype", "loras", "vae", "tokenizer", "embeddings")
+    names = ("dtype", "loras", "vae", "tokenizer", "embeddings", "clip_skip")
     return diffusion.load(
         settings.model, **{name: getattr(settings, name) for name in names}, **more
     )

@@ -4,12 +4,17 @@ import argparse
 import dataclasses
 import os
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from diffusion import picture_files
+from diffusion import picture_files, picture_reading
 from diffusion.settings import PictureSettings
+from diffusion.web_parameters import Parameters, sampler_of
+from diffusion.weights import folder
+from diffusion.weights.configs import INDEX
+from diffusion.weights.lora import find as find_lora
 
 S = TypeVar("S", bound=PictureSettings)
 
@@ -48,21 +53,61 @@ def plain_type(hint: Any) -> Any:
 
 def asked(options: argparse.Namespace, kind: type[S], read: Callable[[Path], S]) -> S:
     """What was asked for: on the command line, or in the file that is to be painted again."""
-    return settings_of(options, kind) if options.again is None else settings_in(options, kind, read)
+    if options.again is None:
+        return settings_of(options, kind)
+    if kind is PictureSettings and (parameters := picture_reading.read_parameters(options.again)):
+        return settings_followed(options, kind, parameters)
+    return settings_in(options, kind, read)
 
 
 def settings_of(options: argparse.Namespace, kind: type[S]) -> S:
     """What was asked for on the command line."""
+    return kind(**given(options, kind))
+
+
+def given(options: argparse.Namespace, kind: type[S]) -> dict[str, Any]:
+    """The fields of what was said on the command line."""
     names = [entry.name for entry in dataclasses.fields(kind)]
     said = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     loras: dict[str, float] = {}
-    for path, strength in map(lora, said.pop("loras", [])):
+    for text, strength in map(lora, said.pop("loras", [])):
+        path = str(find_lora(text))
         if os.path.realpath(path) in map(os.path.realpath, loras):
-            raise ValueError(f"--lora {path} is given twice; give it once, with one strength")
+            raise ValueError(f"--lora {text} is given twice; give it once, with one strength")
         loras[path] = strength
     if "embeddings" in said:
         said["embeddings"] = dict(map(embedding, said["embeddings"]))
-    return kind(**said, loras=loras)
+    if loras:
+        said["loras"] = loras
+    if "sampler" in said:
+        said["sampler"], spacing = sampler_of(said["sampler"])
+        if spacing is not None and said.setdefault("spacing", spacing) != spacing:
+            raise ValueError(f"--sampler {options.sampler} has its spacing; leave out --spacing")
+    return said
+
+
+def settings_followed(options: argparse.Namespace, kind: type[S], found: Parameters) -> S:
+    """What a picture of another program says, as far as the command line says nothing else.
+
+    A name of a model is no file: it is looked for among those that ship, and nowhere else.
+    """
+    said = given(options, kind)
+    if "model" not in said:
+        name = found.model
+        if Path(name).name != name or not (folder.shipped(name) / INDEX).is_file():
+            told = f"the model {name!r}" if name else "a model that it does not name"
+            raise ValueError(
+                f"{options.again} was painted by another program, with {told}; say where that is: "
+                "--model MODEL"
+            )
+        said["model"] = name
+    left_out = f"; not followed: {'; '.join(found.left_out)}" if found.left_out else ""
+    warnings.warn(
+        f"{options.again} is of another program, whose seeds make other noise: this will be "
+        f"another picture of the same words{left_out}",
+        stacklevel=2,
+    )
+    return kind(**{**found.settings, **said})
 
 
 def settings_in(options: argparse.Namespace, kind: type[S], read: Callable[[Path], S]) -> S:

@@ -1,5 +1,7 @@
 """What a painting begins with, besides noise: words, and perhaps an image and a mask."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +14,8 @@ from diffusion.images import from_uint8
 from diffusion.process import Process
 from diffusion.runtime.programs import Network
 from diffusion.settings import Image, Mask, Resolved
+from diffusion.text import emphasis
+from diffusion.text.tokenizer import Tokenizer
 
 
 class Conditioning(NamedTuple):
@@ -25,6 +29,48 @@ class Conditioning(NamedTuple):
     mask: Bool[Array, "1 h w 1"]  # where to paint; elsewhere what is known shall stay
     extra: Float[Array, "1 h w c"]  # what an inpainting denoiser sees beside x_t; c = 0 or 5
     from_image: bool  # does the painting begin with the image under noise?
+
+
+def contexts(
+    text_encoder: Network, tokenizer: Tokenizer, texts: Sequence[str], signs: bool
+) -> Float[Array, "k n d"]:
+    """What the denoiser hears of each text.
+
+    Args:
+        signs: do brackets and BREAK mean something? See `diffusion.text.emphasis`.
+    """
+    if not signs:
+        emphasis.tell(texts)
+        return text_encoder(jnp.asarray(tokenizer(texts)))
+    tokens, weights = zip(*(emphasis.rows(tokenizer, text) for text in texts), strict=True)
+    context = text_encoder(jnp.asarray(np.concatenate(tokens)))
+    context = weighed(context, jnp.asarray(np.concatenate(weights)))
+    ends = np.cumsum([len(rows) for rows in tokens])[:-1]
+    return jnp.stack(alike([rows.reshape(-1, rows.shape[-1]) for rows in jnp.split(context, ends)]))
+
+
+def weighed(context: Float[Array, "r n d"], weights: Float[Array, "r n"]) -> Float[Array, "r n d"]:
+    """Each token's vector times its weight; then the row is scaled so that its mean stays.
+
+    That is the rule of Stable Diffusion web UI, by which prompts that people share were tried. It
+    has no derivation: without the second step, many heavy words make a context that is larger than
+    any that the denoiser has learnt to hear. Where the mean is near zero and says nothing (it would
+    have to change tenfold or change its sign), the row is not scaled.
+    """
+    changed = context * weights[..., None]
+    before, after = (x.mean(axis=(1, 2), keepdims=True) for x in (context, changed))
+    ratio = before / jnp.where(after == 0.0, 1.0, after)
+    return changed * jnp.where((ratio > 0.1) & (ratio < 10.0), ratio, 1.0)
+
+
+def alike(parts: Sequence[Float[Array, "*k _ d"]]) -> list[Float[Array, "*k n d"]]:
+    """Contexts of different lengths, each repeated until all are equally long.
+
+    Attention hears no difference: each key is there m times, and has an m-th of its weight each
+    time.
+    """
+    length = math.lcm(*(part.shape[-2] for part in parts))
+    return [jnp.concatenate([part] * (length // part.shape[-2]), axis=-2) for part in parts]
 
 
 def words_for(context: Float[Array, "k *b n d"], count: int) -> Float[Array, "kb n d"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffusion import film
-from diffusion.conditioning import Conditioning
+from diffusion.conditioning import Conditioning, alike, contexts
 from diffusion.config import ModelConfig
 from diffusion.film import MotionModules
 from diffusion.film_settings import FilmSettings
@@ -74,13 +74,14 @@ class FilmArtist(Artist):
         last = given.context
         if asked.to is not None:
             texts = [asked.to, resolved.negative][: len(last)]
-            last = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
-        given = given._replace(context=film.told(given.context, last, way))
+            last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
+        first, last = alike([given.context, last])
+        given = given._replace(context=film.told(first, last, way))
         if self.motion is None or asked.walk:
             return self._walk(asked, resolved, rows, given, way)
-        first = np.arange(asked.frames)[:, None, None, None] == 0
+        begins = np.arange(asked.frames)[:, None, None, None] == 0
         if image is not None:
-            given = given._replace(mask=jnp.asarray(~first))
+            given = given._replace(mask=jnp.asarray(~begins))
         indices = asked.first + np.arange(asked.frames, dtype=np.uint32)
         start = self._begin(given.seed, indices, given.known.shape[1:])
         program, place = self._moving(asked.frames, asked.loop), self._film_process

@@ -6,16 +6,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from diffusion.config import ModelConfig
 from diffusion.film import MotionModules
 from diffusion.filming import FilmArtist
 from diffusion.kernels.device import has_bfloat16
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
 from diffusion.weights import adapter, folder, single_file
-from diffusion.weights.architectures import SLOTS, structure
+from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.embeddings import open_all, with_rows
-from diffusion.weights.lora import LoRA
+from diffusion.weights.files import Weights
+from diffusion.weights.lora import LoRA, find
 from diffusion.weights.opened import OpenModel
 from diffusion.weights.options import naming
 from diffusion.weights.other_vae import open_vae
@@ -29,6 +31,7 @@ def load(
     vae: str | Path | None = None,
     tokenizer: str | Path | None = None,
     embeddings: Mapping[str, str] | None = None,
+    clip_skip: int | None = None,
     motion: str | Path | None = None,
 ) -> FilmArtist:
     """Load a model: the name of one that ships ("garden"), or one of SD 1.x or 2.x.
@@ -44,6 +47,8 @@ def load(
         tokenizer: a folder with another tokenizer; a single file comes without.
         embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
             for the one that the file says.
+        clip_skip: how many layers before its end the text encoder stops, and one more, as web
+            interfaces count: 1 is the model's own end, 2 leaves out its last layer.
         motion: a motion adapter for films, in the layout of diffusers. None: the model's own, if
             its folder has a motion_adapter/.
 
@@ -60,10 +65,9 @@ def load(
     config = replace(config, text_encoder=replace(text, vocab_size=text.vocab_size + len(tokens)))
     if opened.note:
         warnings.warn(opened.note, stacklevel=2)
-    changes = [
-        LoRA.open(_lora(place, path), strength, {slot: w.shapes for slot, w in weights.items()})
-        for path, strength in (loras or {}).items()
-    ]
+    changes = _changes(place, loras or {}, config, weights)
+    if clip_skip is not None:
+        config, weights = _without_layers(config, weights, clip_skip)
 
     def network(slot: str) -> Network:
         form, _ = structure(getattr(config, slot))
@@ -84,10 +88,34 @@ def load(
     return artist
 
 
-def _lora(place: Path, name: str) -> Path:
-    """A file, or else the one of this name in a model's folder."""
-    own = place / f"{name}.safetensors"
-    return own if own.is_file() and not Path(name).exists() else Path(name)
+def _changes(
+    place: Path, loras: Mapping[str, float], config: ModelConfig, weights: Mapping[str, Weights]
+) -> list[LoRA]:
+    """The LoRA files, checked against the model's own names and those of its first code."""
+    known = {slot: opened.shapes for slot, opened in weights.items()}
+    others = {
+        slot: opened.spelled(spelling.names)
+        for slot, opened in weights.items()
+        for spelling in architecture(getattr(config, slot)).originals(getattr(config, slot))[:1]
+        if spelling.names is not None
+    }
+    return [LoRA.open(find(x, place), s, known, others) for x, s in loras.items()]
+
+
+def _without_layers(
+    config: ModelConfig, weights: Mapping[str, Weights], clip_skip: int
+) -> tuple[ModelConfig, Mapping[str, Weights]]:
+    """A text encoder that ends before its last layers; the norm at its end stays."""
+    text = config.text_encoder
+    if not 1 <= clip_skip <= text.layers or (text.summary and clip_skip > 1):
+        most = 1 if text.summary else text.layers
+        raise ValueError(f"clip_skip is {clip_skip}; give 1 to {most} for {config.name}")
+    short = replace(text, layers=text.layers - clip_skip + 1)
+    opened = weights["text_encoder"]
+    beside = architecture(short).beside
+    kept = tuple(tensor for tensor in opened.tensors if not beside(short, tensor.official))
+    shorter = {**weights, "text_encoder": replace(opened, tensors=kept)}
+    return replace(config, text_encoder=short), shorter
 
 
 def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:

@@ -34,7 +34,7 @@ def paint_files(artist: Artist, settings: PictureSettings, output: Path, single:
     """
     image_and_mask = given(artist, settings)
     # Refuses more pictures than there is room for, before they are named.
-    artist.resolve(settings, **image_and_mask)
+    asked, _ = artist.resolve(settings, **image_and_mask)
     count = settings.count or 1
     indices = range(count) if single and settings.index is None else [settings.index]
     names = [f"{index or 0:04d}.png" if single else "" for index in indices]
@@ -46,7 +46,7 @@ def paint_files(artist: Artist, settings: PictureSettings, output: Path, single:
     images = paint(artist, settings, image_and_mask)
     for path, index in zip(paths, indices, strict=True):
         one = dataclasses.replace(settings, index=index)
-        picture_files.save(path, arrange(images, one), one)
+        picture_files.save(path, arrange(images, one), one, (asked.height, asked.width))
 
 
 def keep_sources(settings: PictureSettings, paths: Sequence[Path]) -> None:

@@ -1,4 +1,7 @@
-"""Picture files that are written: PNG that remember how they were painted."""
+"""Picture files that are written: PNG that remember how they were painted.
+
+Our own chunk has all settings, as JSON; `diffusion.web_parameters` writes another, for others.
+"""
 
 import dataclasses
 import hashlib
@@ -11,14 +14,23 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from diffusion import web_parameters
 from diffusion.atomic_write import atomic_write
 from diffusion.settings import PictureSettings
 
 KEY = "diffusion"  # of the text chunk in the PNG file
 
 
-def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: PictureSettings) -> None:
+def save(
+    path: Path,
+    image: UInt8[np.ndarray, "h w 3"],
+    settings: PictureSettings,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Write a PNG with its settings inside; the file appears whole or not at all.
+
+    Args:
+        size: height and width of a painting, where the image is a sheet or a strip.
 
     Raises OSError where the place cannot be written.
     """
@@ -26,6 +38,8 @@ def save(path: Path, image: UInt8[np.ndarray, "h w 3"], settings: PictureSetting
     enlarged = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(dataclasses.asdict(settings)))  # ASCII: any prompt fits in
+    told = web_parameters.write(settings, *(size or image.shape[:2]))
+    info.add_text(web_parameters.KEY, told.encode("utf-8", "replace").decode().replace("\0", " "))
     with atomic_write(path) as draft:
         Image.fromarray(enlarged).save(draft, format="PNG", pnginfo=info)
 
@@ -35,7 +49,9 @@ def digest(settings: PictureSettings) -> str | None:
 
     Raises ValueError that names a file that cannot be read.
     """
-    paths = [settings.source, settings.mask, *sorted(settings.loras), *sorted(settings.embeddings)]
+    # A LoRA that is called by a name alone lies in the model's folder, and counts as the model.
+    loras = [path for path in sorted(settings.loras) if Path(path).suffix or Path(path).exists()]
+    paths = [settings.source, settings.mask, *loras, *sorted(settings.embeddings)]
     if settings.vae is not None and not Path(settings.vae).is_dir():
         paths.append(settings.vae)
     found = hashlib.sha256()

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import ExifTags, Image, ImageOps
 
+from diffusion import web_parameters
 from diffusion.config import LARGEST_SIDE
 from diffusion.config_text import from_dict
 from diffusion.picture_files import KEY
 from diffusion.settings import PictureSettings
+from diffusion.web_parameters import Parameters
 
 # No others are opened: for some, such as EPS, Pillow starts a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -33,6 +35,13 @@ def read_settings(path: Path) -> PictureSettings:
         return from_dict(PictureSettings, {"spacing": "leading"} | json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} holds settings that make no sense ({error})") from error
+
+
+def read_parameters(path: Path) -> Parameters | None:
+    """How a web interface painted a picture; None where that, or our own word, is not said."""
+    with _opened(path, load=False) as image:
+        text = None if KEY in image.info else image.info.get(web_parameters.KEY)
+    return web_parameters.read(text) if isinstance(text, str) else None
 
 
 def read_source(

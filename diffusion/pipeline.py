@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key, Real, Shaped, UInt8
 
-from diffusion.conditioning import Conditioning, condition, words_for
+from diffusion.conditioning import Conditioning, condition, contexts, words_for
 from diffusion.config import ModelConfig
 from diffusion.images import from_uint8, to_uint8
 from diffusion.process import Process, process
@@ -140,7 +140,7 @@ class Artist:
         texts = [asked.prompt, asked.negative]
         if asked.guidance == 1.0 or self.config.denoiser.guidance_width is not None:
             texts = texts[:1]  # one call a step: nothing to push away from
-        context = self.text_encoder(jnp.asarray(self.tokenizer(texts)))
+        context = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
         given = condition(self.config, self.process, self.autoencoder, context, asked, image, mask)
         check_finite(given.context, "the text encoder's context", self.text_encoder)
         check_finite(given.known, "the picture's latent", self.autoencoder)

@@ -25,6 +25,7 @@ LARGEST_ZOOM = 64
 WHOLE, REAL, NOTHING = (int, np.integer), (int, float, np.integer, np.floating), (type(None),)
 KINDS: dict[str, tuple[Any, str]] = {  # of a field: what it may hold, in types and in words
     "str": (str, "a text"),
+    "bool": ((bool, np.bool_), "True or False"),
     "int": (WHOLE, "a whole number"),
     "int | None": (WHOLE + NOTHING, "a whole number"),
     "float": (REAL, "a number"),
@@ -86,6 +87,12 @@ class Settings:
     strength: float | None = option(
         None, "how much of --from is painted anew: 0.3 a little, 1 all (0.8; with --mask 1)", "S"
     )
+    # The signs of `diffusion.text.emphasis`, in all prompts.
+    emphasis: bool = option(
+        False,
+        "signs of web interfaces: (words:1.3) weigh more, [words] less; BREAK, and more words than "
+        "fit, begin another row",
+    )
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -115,6 +122,8 @@ class Settings:
         Raises ValueError that names what does not fit the model or the image.
         """
         check_given(image, mask, self.strength)
+        if self.emphasis and model.text_encoder.summary:
+            raise ValueError(f"{model.name} hears prompts as a whole, too; leave emphasis out")
         self._check_distilled(model)
         height, width = self.size(model, image)
         filled: dict[str, Any] = self.sampling(model) | {
@@ -249,6 +258,9 @@ class PictureSettings(Settings):
         "what it is called in prompts (as the file says)",
         "FILE[=TOKEN]", "embedding",
     )  # fmt: skip
+    clip_skip: int | None = option(
+        None, "leave out the last N - 1 layers of the text encoder, as web interfaces count", "N"
+    )
     dtype: str | None = option(
         None,
         "precision of the weights: float32, bfloat16 or float16 (what suits the device)",

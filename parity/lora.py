@@ -23,6 +23,8 @@ from diffusion.weights.lora import LoRA
 from diffusion.weights.names import theirs, to_file
 from parity.reference import TINY, Model, build
 
+# The reference weakens a DoRA within its length; ours mixes it in, as web interfaces do.
+STRENGTHS = {"dora": 1.0}
 BOUND = 1e-6  # of the error relative to the largest weight, in float32
 STRENGTH, RANK, ALPHA = 0.7, 3, 6.0
 CHANGED = ("unet", "text_encoder")  # the networks that a LoRA changes, as the reference calls them
@@ -44,6 +46,23 @@ def peft(factors: Factors) -> File:
             f"{part}.target_modules": layers,
             f"{part}.alpha_pattern": {f"^{layers[0]}": 1.5, layers[-1].rpartition(".")[2]: 4.0},
         }
+    return tensors, {"lora_adapter_metadata": json.dumps(settings)}
+
+
+def dora(factors: Factors) -> File:
+    """As PEFT writes a DoRA, of the U-Net; the lengths of a convolution lie along the second axis.
+
+    Beside it a LoRA of the text encoder, for there the reference loses the lengths of a file: its
+    `load_adapter` leaves those that the weights had (diffusers 0.42, transformers 5).
+    """
+    tensors, metadata = peft(factors)
+    draw = np.random.default_rng(0)
+    for (part, layer), (down, up) in factors.items():
+        if part == "unet":
+            shape = (1, -1, 1, 1) if down.ndim == 4 else (-1,)
+            lengths = 0.5 + draw.random(len(up), np.float32)
+            tensors[f"{part}.{layer}.lora_magnitude_vector"] = lengths.reshape(shape)
+    settings = json.loads(metadata["lora_adapter_metadata"]) | {"unet.use_dora": True}
     return tensors, {"lora_adapter_metadata": json.dumps(settings)}
 
 
@@ -82,7 +101,7 @@ def rows(seed: int) -> list[Row]:
     """One row for each part of both tiny models and each convention."""
     found: list[Row] = []
     for family, model in TINY.items():
-        for convention in (peft, processors, kohya):
+        for convention in (peft, dora, processors, kohya):
             name = f"{family} {convention.__name__}"
             with tempfile.TemporaryDirectory() as place:
                 found += _compare(name, model, convention, Path(place), seed)
@@ -98,13 +117,14 @@ def _compare(
     tensors, metadata = convention(_factors(reference, seed))
     save_file(tensors, file, metadata)
     reference.load_lora_weights(place, weight_name=file.name)
-    reference.fuse_lora(lora_scale=STRENGTH)
+    strength = STRENGTHS.get(convention.__name__, STRENGTH)
+    reference.fuse_lora(lora_scale=strength)
     reference.unload_lora_weights()  # what is fused stays
 
     config = folder.load_config(place)
     slots = {part: PARTS[part].slot for part in CHANGED}
     weights = {slot: folder.open_part(place, config, slot) for slot in slots.values()}
-    lora = LoRA.open(file, STRENGTH, {slot: w.shapes for slot, w in weights.items()})
+    lora = LoRA.open(file, strength, {slot: w.shapes for slot, w in weights.items()})
     for part, slot in slots.items():
         params = weights[slot].read(adjusts=[lora.adjust(slot)])
         ours = {}

@@ -224,6 +224,10 @@ def test_a_long_prompt_is_cut_with_a_short_note(paint, capsys):
     ("arguments", "named"),
     [
         (["--sampler", "magic"], "magic"),
+        (["--sampler", "LMS"], "unknown sampler 'LMS'; choose one of ddpm, ddim, euler"),
+        (["--sampler", "DPM++ 2M Karras", "--spacing", "leading"], "leave out --spacing"),
+        (["--emphasis", "--negative", "[a|b]"], "'[a|b]': words that change on the way"),
+        (["--clip-skip", 3], "clip_skip is 3; give 1 to 2"),
         (["--steps", 0], "steps"),
         (["--steps", 10_000], "10000"),
         (["--guidance", "nan"], "guidance is nan"),
@@ -368,6 +372,19 @@ def test_lora_and_precision_are_remembered(paint, tiny_folder):
     assert cli_settings.lora("a=b.safetensors") == ("a=b.safetensors", 1.0)
 
 
+def test_a_lora_may_be_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("style").mkdir()
+    Path("style/pytorch_lora_weights.safetensors").touch()
+    arguments = ["paint", "a", "--lora", "style=0.5"]
+    options = cli.build_parser().parse_args(arguments)
+    settings = cli_settings.settings_of(options, PictureSettings)
+    assert settings.loras == {"style/pytorch_lora_weights.safetensors": 0.5}
+    options = cli.build_parser().parse_args([*arguments, "--lora", next(iter(settings.loras))])
+    with pytest.raises(ValueError, match="is given twice"):
+        cli_settings.settings_of(options, PictureSettings)
+
+
 @pytest.mark.parametrize(
     ("text", "file", "strength"),
     [("a.safetensors=0.7", "a.safetensors", 0.7), ("a=b.safetensors", "a=b.safetensors", 1.0),
@@ -405,6 +422,71 @@ def test_again_of_what_is_no_picture_of_ours(paint, capsys, name):
     assert cli.main(["paint", "--again", name]) == 1
     assert name in refusal(capsys)
     assert files() == ["foreign.png", "letter.txt"]
+
+
+def from_the_web(name: str, text: str) -> None:
+    info = PngInfo()
+    info.add_text("parameters", text)
+    Image.new("RGB", (2, 2)).save(name, pnginfo=info)
+
+
+WEB = """a (red:1.2) house
+Negative prompt: night
+Steps: 2, Sampler: Euler a, CFG scale: 3.5, Seed: 5, Size: 24x16, Model: v1-5, Clip skip: 1, \
+Denoising strength: 0.7"""
+
+
+@pytest.mark.filterwarnings("default:.*is of another program")
+def test_again_of_a_web_interface_s_picture(paint, artist, capsys, tiny_folder):
+    from_the_web("web.png", WEB)
+    again = ["paint", "--again", "web.png", "--output", "new.png"]
+    assert cli.main(again) == 1
+    assert "web.png was painted by another program, with the model 'v1-5'" in refusal(capsys)
+    assert cli.main([*again, "--model", str(tiny_folder), "--zoom", "1", "--seed", "6"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 1
+    assert "note: web.png is of another program, whose seeds make other noise" in said
+    assert "; not followed: Denoising strength: 0.7\n" in said
+    settings = read_settings(Path("new.png"))
+    assert settings == PictureSettings(
+        "a (red:1.2) house", negative="night", emphasis=True, steps=2, sampler="euler_a", count=1,
+        spacing="linspace", guidance=3.5, seed=6, width=24, height=16, clip_skip=1, zoom=1,
+        model=str(tiny_folder), dtype="float32",
+    )  # fmt: skip
+    more = {"guidance": 3.5, "seed": 6, "width": 24, "height": 16, "negative": "night"}
+    more |= {"steps": 2, "sampler": "euler_a", "spacing": "linspace", "emphasis": True}
+    np.testing.assert_array_equal(pixels("new.png"), artist.paint("a (red:1.2) house", **more)[0])
+    assert cli.main(["paint", "--again", "new.png", "--output", "newer.png"]) == 0
+    assert Path("newer.png").read_bytes() == Path("new.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("Model: ../garden", "'../garden'"), ("Eta: 1", "that it does not name")]
+)
+def test_a_name_of_a_model_in_a_stranger_s_picture_is_no_path(paint, capsys, model, said):
+    from_the_web("web.png", f"a house\nSteps: 2, Seed: 1, CFG scale: 3, {model}")
+    assert cli.main(["paint", "--again", "web.png"]) == 1
+    assert said in refusal(capsys)
+    from_the_web("web.png", "a house\nSteps: 2, Seed: 1, CFG scale: 3, Model: garden")
+    options = cli.build_parser().parse_args(["paint", "--again", "web.png"])
+    with pytest.warns(UserWarning, match="another program"):
+        assert cli_settings.asked(options, PictureSettings, read_settings).model == "garden"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sampler", "Euler a"], ("euler_a", None)),
+        (["--sampler", "DPM++ 2M Karras"], ("dpm++2m", "karras")),
+        (["--sampler", "DPM++ 2M Karras", "--spacing", "karras"], ("dpm++2m", "karras")),
+        (["--sampler", "DDIM", "--spacing", "trailing"], ("ddim", "trailing")),
+        (["--sampler", "LMS Karras"], ("LMS Karras", None)),
+    ],
+)
+def test_samplers_by_the_names_of_web_interfaces(arguments, expected):
+    options = cli.build_parser().parse_args(["paint", "a house", *arguments])
+    settings = cli_settings.settings_of(options, PictureSettings)
+    assert (settings.sampler, settings.spacing) == expected
 
 
 def test_again_with_settings_that_make_no_sense(paint, capsys):
@@ -546,16 +628,18 @@ def test_the_options_of_paint_are_the_fields_of_the_settings():
     options = options_of_paint()
     fields = {entry.name: entry for entry in dataclasses.fields(PictureSettings)}
     assert set(options) == set(fields) - {"first", "digest", "index"} | {"output", "again", "help"}
-    renamed = {"source": "from", "loras": "lora", "embeddings": "embedding"}
+    renamed = {
+        "source": "from", "loras": "lora", "embeddings": "embedding", "clip_skip": "clip-skip",
+    }  # fmt: skip
     for name in set(options) & set(fields) - {"prompt"}:
         assert options[name].option_strings == [f"--{renamed.get(name, name)}"]
         assert options[name].help == fields[name].metadata["help"]
         assert options[name].metavar == fields[name].metadata["metavar"]
         assert options[name].default is None  # `--again` tells what is given from what is not
     types = {name: option.type for name, option in options.items() if option.type in (int, float)}
-    assert types == dict.fromkeys(("seed", "count", "steps", "height", "width", "zoom"), int) | {
-        name: float for name in ("guidance", "eta", "strength")
-    }
+    assert types == dict.fromkeys(
+        ("seed", "count", "steps", "height", "width", "zoom", "clip_skip"), int
+    ) | dict.fromkeys(("guidance", "eta", "strength"), float)
 
 
 def test_the_options_of_film_are_the_fields_of_its_settings():
@@ -572,18 +656,20 @@ def test_every_option_reaches_its_field():
         "negative": "trees", "seed": 5, "count": 2, "steps": 7, "guidance": 2.5, "sampler": "ddim",
         "spacing": "trailing", "eta": 0.5, "height": 24, "width": 16, "strength": 0.25,
         "model": "runs/my model", "source": "a.png", "mask": "b.png", "dtype": "float16", "zoom": 3,
-        "vae": "vae.safetensors", "tokenizer": "clip",
+        "vae": "vae.safetensors", "tokenizer": "clip", "clip_skip": 2,
     }  # fmt: skip
     options = options_of_paint()
     arguments = [
         x for name, value in said.items() for x in (options[name].option_strings[0], value)
     ]
-    arguments += ["--strip", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
+    arguments += ["--strip", "--emphasis", "--lora", "a.safetensors=0.5", "--lora", "b.safetensors"]
     arguments += ["--embedding", "cat.safetensors=<cat>", "--embedding", "hat.safetensors"]
     parsed = cli.build_parser().parse_args(["paint", "a house", *map(str, arguments)])
     loras = {"a.safetensors": 0.5, "b.safetensors": 1.0}
     embeddings = {"cat.safetensors": "<cat>", "hat.safetensors": ""}
-    expected = PictureSettings("a house", **said, strip=True, loras=loras, embeddings=embeddings)
+    expected = PictureSettings(
+        "a house", **said, strip=True, emphasis=True, loras=loras, embeddings=embeddings
+    )
     assert cli_settings.settings_of(parsed, PictureSettings) == expected
     unsaid = {"first", "digest", "index"}
     defaults = dataclasses.asdict(PictureSettings("a house"))

@@ -123,6 +123,23 @@ def test_a_walk_between_two_prompts_has_one_noise(artist, moving):
     np.testing.assert_allclose(step.x_next[-1], end.x_next[0], atol=1e-3)
 
 
+def test_a_walk_between_prompts_of_different_length(artist, monkeypatch):
+    """The shorter context is repeated, so that both can be mixed."""
+    seen, mix = [], film.told
+
+    def told(first, last, way):
+        seen.extend((first, last))
+        return mix(first, last, way)
+
+    monkeypatch.setattr(film, "told", told)
+    prompts = {"to": "night", "emphasis": True, "walk": True, "frames": 8, "guidance": 1.0}
+    artist.sample_film("a (red:1.3) house BREAK trees", **prompts)
+    first, last = seen
+    assert first.shape == last.shape == (1, 32, 8)
+    plain = artist.text_encoder(jnp.asarray(artist.tokenizer(["night"])))
+    np.testing.assert_array_equal(last, jnp.concatenate([plain, plain], axis=1))
+
+
 def test_noise_goes_along_an_arc():
     one, other = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
     way = film.on_the_way(one, other, film.shares(5, loop=False))

@@ -16,6 +16,7 @@ LEVELS = (  # from the ground up; what stands in one line may not import one ano
     ("layers",),
     ("stages", "process", "text", "datasets"),
     ("runtime", "settings"),
+    ("web_parameters",),
     ("weights", "picture_files", "film_settings"),
     ("conditioning", "picture_reading", "film", "film_files"),
     ("pipeline",),

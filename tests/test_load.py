@@ -1,6 +1,7 @@
 """A loaded model: its precision, its memory, and its way back to a folder."""
 
 import gc
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -135,10 +136,40 @@ def test_a_lora_is_merged_at_its_strength(tiny_folder, artist, tmp_path):
         return np.asarray(block["self_attention"]["query"]["kernel"])
 
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
+    old = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"  # as the first code says
+    save_file({f"{old}.lora_down.weight": down, f"{old}.lora_up.weight": up}, tmp_path / "a.st")
+    same = diffusion.load(tiny_folder, loras={str(tmp_path / "a.st"): 0.5})
+    np.testing.assert_array_equal(query(same), query(changed))
     both = artist.denoiser.params["up"], changed.denoiser.params["up"]
     jax.tree.map(np.testing.assert_array_equal, *both)
     changed.denoiser.release()
     np.testing.assert_allclose(query(changed), query(artist) + 0.5 * (up @ down).T, atol=1e-6)
+
+
+def test_a_text_encoder_without_its_last_layers(tiny_folder, artist, tmp_path):
+    """As "clip skip": the layers before, and then the norm at the end."""
+    place = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = json.loads((place / "text_encoder/config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (place / "text_encoder/config.json").write_text(json.dumps(config))
+    layer = "text_encoder.encoder.layers.1.mlp.fc1"  # of the layer that is left out
+    rng = np.random.default_rng(0)
+    down, up = rng.standard_normal((2, 8)), rng.standard_normal((16, 2))
+    path = tmp_path / "style.safetensors"
+    save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, path)
+    with pytest.warns(UserWarning, match="not used: 16 tensors"):
+        expected = diffusion.load(place)
+    skipped = diffusion.load(tiny_folder, clip_skip=2, loras={str(path): 1.0})
+    assert skipped.config.text_encoder == expected.config.text_encoder
+    tokens = jnp.asarray(artist.tokenizer([PROMPT]))
+    found = skipped.text_encoder(tokens)
+    np.testing.assert_array_equal(found, expected.text_encoder(tokens))
+    whole = diffusion.load(tiny_folder, clip_skip=1).text_encoder(tokens)
+    np.testing.assert_array_equal(whole, artist.text_encoder(tokens))
+    assert np.abs(whole - found).max() > 0.1
+    for wrong in (0, 3, -1):
+        with pytest.raises(ValueError, match=f"clip_skip is {wrong}; give 1 to 2 for tiny"):
+            diffusion.load(tiny_folder, clip_skip=wrong)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

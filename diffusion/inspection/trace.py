@@ -150,8 +150,8 @@ def trace(artist: Artist, prompt: str | Settings, **settings: Any) -> Trace:
         prompt: a text, or settings; nothing but an image to begin with is left out.
         settings: of `Settings`, beside a text: seed, count, steps, sampler, ...
 
-    Raises ValueError as `Artist.sample` does, for an image, and for an inpainting model, which sees
-    one beside its canvas.
+    Raises ValueError as `Artist.sample` does, for an image, for emphasis, and for an inpainting
+    model, which sees an image beside its canvas.
     """
     if artist.config.inpaints or settings.get("image") is not None:
         raise ValueError(
@@ -159,6 +159,8 @@ def trace(artist: Artist, prompt: str | Settings, **settings: Any) -> Trace:
             "that is not for inpainting"
         )
     asked = prompt if isinstance(prompt, Settings) else Settings(prompt, **settings)
+    if asked.emphasis:
+        raise ValueError("trace tells words as they are; leave emphasis out")
     resolved, _ = artist.resolve(asked)
     return Trace(artist, asked, resolved.guidance, list(artist.sample(asked)))
 

@@ -124,6 +124,10 @@ class Weights:
         """The official names of all parameters, and their shapes in the layout of the files."""
         return {tensor.official: tensor.stored for tensor in self.tensors}
 
+    def spelled(self, names: NameMap) -> dict[str, str]:
+        """What another map calls the parameters, by their official names."""
+        return {tensor.official: theirs(tensor.name, names) for tensor in self.tensors}
+
     def read(self, dtype: str = "float32", adjusts: Sequence[Adjust] = ()) -> Params:
         """Read all parameters, a few at a time, in a precision of `DTYPES`.
 

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.numpy import save_file
 from diffusion.config import ModelConfig, TextEncoderConfig, UNetConfig
 from diffusion.weights import files
 from diffusion.weights.architectures import architecture, structure
-from diffusion.weights.lora import LoRA
+from diffusion.weights.lora import LoRA, find
 from diffusion.weights.names import theirs, to_file
 
 RANK = 2
@@ -103,6 +104,11 @@ def peft(factors, text="text_encoder."):
     return tensors
 
 
+def adapter(tensors, name):
+    """With the name that the adapter had in PEFT."""
+    return {key.replace(".weight", f".{name}.weight"): x for key, x in tensors.items()}
+
+
 def kohya(factors, alpha=None, text="lora_te_text_model_"):
     tensors = {}
     for (part, layer), (down, up) in factors.items():
@@ -161,6 +167,8 @@ def check(found, expected):
         (peft, settings(**{"unet.lora_alpha": 5, "text_encoder.lora_alpha": 5.0}), 5),
         (peft, settings(lora_alpha=5), 5),
         (peft, settings(lora_alpha=5, use_rslora=True), 5 * math.sqrt(RANK)),
+        (lambda f: adapter(peft(f), "default_0"), None, RANK),
+        (lambda f: adapter(peft(f), "default"), settings(lora_alpha=5), 5),
         (earlier, None, RANK),
         (kohya, None, RANK),
         (lambda f: kohya(f, 5), None, 5),
@@ -288,6 +296,7 @@ def refused(path, known, message):
 
 
 STEM = f"unet.{TO_Q[1]}"
+OUT_Q = f"{ATTENTION}.attn2.to_q"
 
 
 @pytest.mark.parametrize(
@@ -346,8 +355,41 @@ STEM = f"unet.{TO_Q[1]}"
             r"1 not finite: .*alpha; 1 senseless alpha: unet\.down_blocks.*inf",
         ),
         (
-            lambda t: t.update({f"{STEM}.lora_magnitude_vector": np.ones(4, np.float32)}),
-            r"1 of a DoRA, which is not read: .*magnitude",
+            lambda t: t.update({f"{STEM}.lora_magnitude_vector": np.ones(5, np.float32)}),
+            r"1 wrong shape: .*magnitude_vector of \(5,\) for unet\.down.* of \(4, 4\)",
+        ),
+        (
+            lambda t: t.update(
+                {
+                    f"{STEM}.lora_magnitude_vector": np.ones(4, np.float32),
+                    f"{STEM}.dora_scale": np.ones((4, 1), np.float32),
+                }
+            ),
+            r"1 twice: lengths of unet\.down.*to_q",
+        ),
+        (
+            lambda t: t.update({f"{STEM}.lora_mid.weight": np.ones((2, 2, 3, 3), np.float32)}),
+            r"1 wrong shape: \(4, 2\) times \(2, 2, 3, 3\) times \(2, 4\) for unet",
+        ),
+        (
+            lambda t: t.update({f"{STEM}.diff": np.ones((4, 4), np.float32)}),
+            r"1 left over: .*to_q\.diff",
+        ),
+        (
+            lambda t: t.update({f"{STEM}.diff_b": np.ones(4, np.float32)}),  # it has no bias
+            r"1 left over: .*to_q\.diff_b",
+        ),
+        (
+            lambda t: t.update({"unet.conv_norm_out.w_norm": np.ones(5, np.float32)}),
+            r"1 wrong shape: \(5,\) for unet\.conv_norm_out\.weight of \(4,\)",
+        ),
+        (
+            lambda t: t.update({"unet.conv_norm_out.b_norm": np.ones(5, np.float32)}),
+            r"1 wrong shape: unet\.conv_norm_out\.b_norm of \(5,\) instead of \(4,\)",
+        ),
+        (
+            lambda t: t.update({f"unet.{OUT_Q}.hada_w1_a": np.ones((4, 2), np.float32)}),
+            r"3 missing: hada_w1_b of unet.*, hada_w2_a of .*, hada_w2_b of",
         ),
     ],
 )
@@ -361,13 +403,17 @@ def test_a_file_that_does_not_fit_is_refused_with_its_problems(known, path, chan
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("lora_unet_mid_block_resnets_0_conv1.hada_w1_a", "a LoHa"),
-        ("lora_unet_mid_block_resnets_0_conv1.lokr_w2", "a LoKr"),
-        ("lora_unet_mid_block_resnets_0_conv1.dora_scale", "a DoRA"),
-        ("lora_unet_mid_block_resnets_0_conv1.lora_mid.weight", "a LoCon of three factors"),
+        ("lora_unet_mid_block_resnets_0_conv1.oft_blocks", "an OFT"),
+        ("lora_unet_mid_block_resnets_0_conv1.on_input", r"an \(IA\)\^3"),
+        ("lora_unet_mid_block_resnets_0_conv1.a1.weight", "a GLoRA"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", "a LoRA of SDXL"),
-        ("lora_unet_input_blocks_4_1_proj_in.lora_up.weight", "a LoRA of SDXL"),
+        (
+            "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q.lora_up.weight",
+            "a LoRA of SDXL",
+        ),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "a LoRA of SDXL"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", "a LoRA of a transformer, such"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "a LoRA of a transformer"),
         ("base_model.model.mid_block.resnets.0.conv1.lora_A.weight", "a file of PEFT's own"),
     ],
 )
@@ -435,9 +481,21 @@ def test_a_pickle_is_refused_unread(known, tmp_path, name):
 
 
 def test_a_missing_file(known, tmp_path):
-    for place in (tmp_path, tmp_path / "gone.safetensors"):
-        with pytest.raises(FileNotFoundError, match="is missing or no file"):
-            LoRA.open(place, 1, known)
+    with pytest.raises(FileNotFoundError, match="is missing or no file"):
+        LoRA.open(tmp_path / "gone.safetensors", 1, known)
+
+
+def test_a_folder_with_a_lora_in_it(known, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is a folder without a \.safetensors file"):
+        LoRA.open(tmp_path, 1, known)
+    save_file(peft(factors(known)), tmp_path / "b.safetensors")
+    assert LoRA.open(tmp_path, 1, known).path == tmp_path / "b.safetensors"
+    save_file(peft(factors(known)), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"holds a\.safetensors, b\.safetensors; name one of them"):
+        LoRA.open(tmp_path, 1, known)
+    usual = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(peft(factors(known)), usual)
+    assert LoRA.open(str(tmp_path), 1, known).path == usual
 
 
 @pytest.mark.parametrize("strength", [math.nan, math.inf, -math.inf, 10.01, -11])
@@ -465,3 +523,15 @@ def test_it_is_merged_where_a_model_is_read(weights, known, path):
     for path_of, value in flatten_dict(full).items():
         expected = np.asarray(value).astype(ml_dtypes.bfloat16)
         np.testing.assert_array_equal(np.asarray(flatten_dict(half)[path_of]), expected)
+
+
+def test_a_name_alone_is_looked_for_in_the_models_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "model/lcm.safetensors"
+    own.parent.mkdir()
+    own.touch()
+    assert find("lcm", own.parent) == own
+    assert find("other", own.parent) == Path("other")
+    (tmp_path / "lcm").touch()  # a file of this name comes first
+    assert find("lcm", own.parent) == Path("lcm")
+    assert find("sub/lcm", own.parent) == Path("sub/lcm")
