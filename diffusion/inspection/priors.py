@@ -43,6 +43,6 @@ def surprise(
     noise = jax.random.normal(jax.random.key(seed), x0.shape)
     timesteps, process = jnp.full(len(x0), t), mixing(artist.process)
     x_t = process.add_noise(x0, noise, timesteps)
-    context = artist.text_encoder(jnp.asarray(artist.tokenizer([""] * len(x0))))
+    context = jnp.repeat(artist.text_encoder(jnp.asarray(artist.tokenizer([""]))), len(x0), axis=0)
     seen = process.to_x0(artist.denoiser(x_t, timesteps, context), x_t, timesteps)
     return float(jnp.square(seen - x0).mean())

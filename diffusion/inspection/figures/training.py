@@ -144,13 +144,13 @@ def changes(
     steps: Sequence[int],
 ) -> Float[np.ndarray, "steps n"]:
     """What an optimizer adds to n parameters in some of its steps, where gradients never change."""
-    gradients = jnp.asarray(gradients, jnp.float32)
+    given = {"gradients": jnp.asarray(gradients, jnp.float32)}
 
     def step(memory: optax.OptState, _: None) -> tuple[optax.OptState, Array]:
-        change, memory = optimizer.update(gradients, memory, jnp.zeros_like(gradients))
-        return memory, change
+        change, memory = optimizer.update(given, memory, given)
+        return memory, change["gradients"]
 
-    _, found = jax.lax.scan(step, optimizer.init(gradients), length=max(steps))
+    _, found = jax.lax.scan(step, optimizer.init(given), length=max(steps))
     return np.asarray(found)[np.asarray(steps) - 1]
 
 
