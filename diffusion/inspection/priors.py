@@ -41,8 +41,9 @@ def surprise(
     """
     x0 = artist.encode(pictures)
     noise = jax.random.normal(jax.random.key(seed), x0.shape)
-    timesteps, process = jnp.full(len(x0), t), mixing(artist.process)
-    x_t = process.add_noise(x0, noise, timesteps)
+    timesteps = jnp.full(len(x0), t)
+    x_t = artist.process.add_noise(x0, noise, timesteps)
     context = jnp.repeat(artist.text_encoder(jnp.asarray(artist.tokenizer([""]))), len(x0), axis=0)
-    seen = process.to_x0(artist.denoiser(x_t, timesteps, context), x_t, timesteps)
+    prediction = artist.denoiser(x_t, timesteps, context)
+    seen = mixing(artist.process).to_x0(prediction, x_t, timesteps)
     return float(jnp.square(seen - x0).mean())
