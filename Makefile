@@ -7,7 +7,7 @@ export PROMPT
 ARGS ?=
 MARKS ?= -m "not slow"
 
-.PHONY: paint test check lessons notebook parity parity-full bench train speedrun figures clean
+.PHONY: paint test check lessons notebook parity parity-full wheel bench train speedrun figures clean
 
 paint: $(VENV)/installed  ## paint PROMPT into picture.png: make paint PROMPT="a blue house at night"
 	$(BIN)/diffusion paint "$$PROMPT" $(ARGS)
@@ -32,6 +32,12 @@ parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and trans
 
 parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (10 GiB of memory)
 	$(BIN)/python -m parity --full $(ARGS)
+
+wheel: $(VENV)/installed  ## the package beside the oldest JAX and Flax, as on a course's host: paint, train, lessons
+	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv --clear build/host
+	build/host/bin/python -m pip install --quiet --constraint .ci/oldest.txt "$$(echo build/wheel/*.whl)[course]"
+	cd build && host/bin/python ../.ci/host.py
 
 # Huge pages, where there are any: a fifth less time for a training step, and good for PyTorch, too.
 bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

@@ -14,12 +14,12 @@ import torch
 from benchmarks.peers import LAST, as_ours, device, formed, network, pair, random_model
 from benchmarks.roofline import counted, flops
 from benchmarks.timing import Call, Options, Work
+from diffusion.inspection.blocks import PARTS
 from diffusion.kernels.attention import attend
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
 from diffusion.weights import folder
 from parity import reference
-from parity.blocks import PARTS
 
 # Where PyTorch is faster in channels last: on a CPU the VAE, not the U-Net (docs/speed.md); on a
 # GPU cuDNN's convolutions in general.

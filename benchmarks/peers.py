@@ -17,8 +17,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from benchmarks.timing import EAGER, Call, Options, Side
+from diffusion.inspection.blocks import nhwc
 from parity import reference
-from parity.blocks import nhwc
 from parity.full_size import synthetic_tokenizer
 
 COMPILED = "torch.compile"

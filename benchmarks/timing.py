@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from parity.blocks import nhwc
-from parity.rows import compare
+from diffusion.inspection.blocks import nhwc
+from diffusion.inspection.rows import compare
 
 EAGER = "PyTorch"  # names that begin so are not compiled
 PAUSE = 0.02  # seconds before each call, for the threads of the one before to fall asleep

@@ -195,7 +195,7 @@ def add_film(film: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("film.gif"),
         metavar="FILE",
-        help="a .gif, .webp, .png or .mp4 file; .mp4: pip install 'diffusion[film]' (%(default)s)",
+        help="a .gif, .webp, .png or .mp4 file; .mp4: pip install imageio-ffmpeg (%(default)s)",
     )
     film.add_argument(
         "--again",

@@ -116,7 +116,7 @@ def _encoder() -> Any:
         import imageio_ffmpeg
     except ImportError:
         raise ValueError(
-            "an .mp4 needs an encoder: pip install 'diffusion[film]'; or name a .gif, .webp or .png"
+            "an .mp4 needs an encoder: pip install imageio-ffmpeg; or name a .gif, .webp or .png"
         ) from None
     return imageio_ffmpeg
 

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from flax import nnx
 
+from diffusion.inspection import blocks
+from diffusion.inspection.rows import Row, table
 from diffusion.runtime.compilation_cache import keep_compilations
 from diffusion.weights import folder
 from parity import (
-    blocks,
     embeddings,
     flow,
     full_size,
@@ -42,7 +43,6 @@ from parity import (
     transformers,
     vq,
 )
-from parity.rows import Row, table
 
 Section = tuple[str, Iterable[Row]]
 PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers", "keras")

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 import diffusion
-from parity.rows import Row, compare
+from diffusion.inspection.rows import Row, compare
 
-MODEL = Path(__file__).parents[1] / "tests/golden/sd1/model"
+MODEL = Path(__file__).parents[1] / "data/golden/sd1/model"
 GOLDEN = "embeddings"
 SINGLE, SEVERAL = "<cat>", "gold"  # one vector, three
 PROMPTS = (

@@ -17,9 +17,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from diffusion.config import RectifiedFlowConfig
+from diffusion.inspection.rows import Row, compare
 from diffusion.process import RectifiedFlow
 from diffusion.process.samplers import SamplerTable, table
-from parity.rows import Row, compare
 from parity.samplers import (
     BOUND,
     GOLDEN_SHAPE,

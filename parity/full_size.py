@@ -11,12 +11,12 @@ import numpy as np
 from safetensors import safe_open
 
 import diffusion
+from diffusion.inspection.blocks import PARTS
+from diffusion.inspection.rows import Row
 from diffusion.process.samplers import SAMPLERS
 from diffusion.text.tokenizer import BASE_TOKENS, BOS, EOS, Tokenizer
 from diffusion.weights import folder, places
 from diffusion.weights.architectures import Architecture
-from parity.blocks import PARTS
-from parity.rows import Row
 
 SIDE = 256  # pixels; the networks are of full size, the picture need not be
 

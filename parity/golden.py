@@ -1,16 +1,16 @@
 """`python -m parity.golden` writes what the tests compare with, so that they need no PyTorch.
 
-tests/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
-tests/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
-tests/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
-tests/golden/{sd1,sd2}/odd.safetensors      what the U-Net says of maps with odd sides
-tests/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
-tests/golden/{amused,amused512}/           a painter of codes: model/, record, painted codes
-tests/golden/motion/                       a tiny motion adapter for sd1's U-Net, and its record
-tests/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
-tests/golden/embeddings/                    two embeddings, and what the reference makes of prompts
-tests/golden/single_file/{sd1,sd2}.json     the original name of every official one
-tests/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
+data/golden/{sd1,sd2}/model/             a tiny model in float16, written by the reference
+data/golden/{sd1,sd2}/{part}.safetensors  the record of each network, with these weights in float32
+data/golden/{sd1,sd2}/painted.safetensors  noise ("canvas"), and the final latents of the reference
+data/golden/{sd1,sd2}/odd.safetensors      what the U-Net says of maps with odd sides
+data/golden/{pixart,dit}/                 the same of a transformer alone: model/, and its record
+data/golden/{amused,amused512}/           a painter of codes: model/, record, painted codes
+data/golden/motion/                       a tiny motion adapter for sd1's U-Net, and its record
+data/golden/vq/{celebahq,amused}/          tiny VQModels, and the record of each
+data/golden/embeddings/                    two embeddings, and what the reference makes of prompts
+data/golden/single_file/{sd1,sd2}.json     the original name of every official one
+data/golden/{samplers,flow,tokenizer,keras}.*  see those modules of this package
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.numpy import save_file
 
 import diffusion
+from diffusion.inspection.blocks import PARTS, save_record
 from parity import (
     embeddings,
     flow,
@@ -39,9 +40,8 @@ from parity import (
     transformers,
     vq,
 )
-from parity.blocks import PARTS, save_record
 
-GOLDEN = Path(__file__).parents[1] / "tests/golden"
+GOLDEN = Path(__file__).parents[1] / "data/golden"
 SEED = 0
 
 

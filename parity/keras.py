@@ -18,9 +18,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from diffusion.config import ConvAutoencoderConfig
+from diffusion.inspection.rows import Row, compare
 from diffusion.stages.conv_autoencoder import ConvAutoencoder, Grow, Shrink, as_printed
 from diffusion.training.conv_autoencoder import keras_adam, mean_squared_error
-from parity.rows import Row, compare
 
 os.environ["KERAS_BACKEND"] = "jax"  # before the first import
 
@@ -56,7 +56,7 @@ def carry(model: keras.Model, network: nnx.Module) -> None:
 
 def convolutions(network: nnx.Module) -> list[nnx.Conv]:
     """From the picture to the picture."""
-    found = [module for _, module in nnx.iter_modules(network) if isinstance(module, nnx.Conv)]
+    found = [module for _, module in nnx.iter_graph(network) if isinstance(module, nnx.Conv)]
     if isinstance(network, ConvAutoencoder):  # Flax goes by the alphabet
         found = [*(s.conv for s in network.shrinks), *(g.conv for g in network.grows)]
         found.append(network.conv_out)

@@ -16,12 +16,12 @@ from diffusers import StableDiffusionPipeline
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from diffusion.inspection.blocks import PARTS
+from diffusion.inspection.rows import Row, compare
 from diffusion.weights import folder
 from diffusion.weights.lora import LoRA
 from diffusion.weights.names import theirs, to_file
-from parity.blocks import PARTS
 from parity.reference import TINY, Model, build
-from parity.rows import Row, compare
 
 BOUND = 1e-6  # of the error relative to the largest weight, in float32
 STRENGTH, RANK, ALPHA = 0.7, 3, 6.0

@@ -25,6 +25,9 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 import diffusion
 from diffusion.config_codes import MaskingConfig
+from diffusion.inspection import blocks
+from diffusion.inspection.blocks import Record
+from diffusion.inspection.rows import Row, compare
 from diffusion.pipeline import Artist
 from diffusion.process.masked import Masking, fill, maskgit
 from diffusion.runtime.parameters import split
@@ -32,10 +35,8 @@ from diffusion.settings import Settings
 from diffusion.stages.noisy_latent import picture_keys
 from diffusion.weights import files
 from diffusion.weights.architectures import masked
-from parity import blocks, reference, transformer_blocks, vq
-from parity.blocks import Record
+from parity import reference, transformer_blocks, vq
 from parity.full_size import changed
-from parity.rows import Row, compare
 from parity.transformers import GAINS
 
 CODES, MASK = 24, 31

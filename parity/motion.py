@@ -27,13 +27,13 @@ from safetensors.torch import save_file
 
 import diffusion
 from diffusion.film_settings import FilmSettings
+from diffusion.inspection.blocks import Record, nhwc, save_record
+from diffusion.inspection.rows import Row, compare
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.weights import adapter
 from parity import motion_blocks, reference
-from parity.blocks import Record, nhwc, save_record
 from parity.motion_blocks import FILM, FRAMES
 from parity.reference import GAINS, call, kept, randomise
-from parity.rows import Row, compare
 
 BOUND = 5e-5  # of a film: every step hands its rounding on to the next
 

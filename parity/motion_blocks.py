@@ -13,13 +13,13 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file
 
+from diffusion.inspection.blocks import BLOCK_BOUND, WHOLE_BOUND, Record, nhwc
+from diffusion.inspection.rows import Row, compare
 from diffusion.stages.motion import MotionAdapter, MotionModule
 from diffusion.stages.moving import MovingDenoiser
 from diffusion.weights import adapter, folder
 from diffusion.weights.architectures import motion, structure
 from diffusion.weights.names import theirs
-from parity.blocks import BLOCK_BOUND, WHOLE_BOUND, Record, nhwc
-from parity.rows import Row, compare
 
 FRAMES = 3  # not as many as films side by side: who confuses them is found out
 FILM = "film"  # the name of the whole network in a record
@@ -37,7 +37,7 @@ def modules(motion_adapter: MotionAdapter) -> dict[str, tuple[str, MotionModule]
     """The reference's name -> our name and our module."""
     return {
         theirs(f"{name}.norm", motion.NAMES).removesuffix(".norm"): (name, module)
-        for path, module in nnx.iter_modules(motion_adapter)
+        for path, module in nnx.iter_graph(motion_adapter)
         if isinstance(module, MotionModule)
         for name in [".".join(map(str, path))]
     }

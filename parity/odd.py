@@ -13,10 +13,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from flax import nnx
 
+from diffusion.inspection.blocks import nhwc
+from diffusion.inspection.rows import Row, compare
 from diffusion.weights import folder
 from parity import reference
-from parity.blocks import nhwc
-from parity.rows import Row, compare
 
 GOLDEN = "odd.safetensors"
 SMALL = ((9, 13), (1, 1), (8, 5))  # of latents: 72x104 pixels, 8x8, 64x40

@@ -29,14 +29,14 @@ from diffusers import (
 from PIL import Image
 
 import diffusion
+from diffusion.inspection.blocks import nhwc
+from diffusion.inspection.rows import Row, compare
 from diffusion.pipeline import Artist
 from diffusion.process.samplers import noise_at
 from diffusion.settings import Settings
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.weights.folder import find
 from parity import reference
-from parity.blocks import nhwc
-from parity.rows import Row, compare
 from parity.samplers import CLASSES
 
 BOUND = 5e-5  # every step hands its rounding on to the next, and guidance makes it louder

@@ -32,7 +32,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPTextEmbeddings
 
-from parity.blocks import Call, Record
+from diffusion.inspection.blocks import Call, Record
 
 VOCABULARY = Path(__file__).parents[1] / "data/garden/tokenizer"
 

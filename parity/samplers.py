@@ -21,8 +21,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from diffusion.config import VariancePreservingConfig
+from diffusion.inspection.rows import Row, compare
 from diffusion.process import Process, VariancePreserving, samplers
-from parity.rows import Row, compare
 
 BOUND = 1e-5  # of the error of a latent, relative to its largest number, in float32
 SHAPE = (2, 4, 4, 4)

@@ -18,12 +18,12 @@ from diffusers.loaders import single_file_utils as utils
 from flax.traverse_util import flatten_dict
 from safetensors.torch import save_file
 
+from diffusion.inspection.rows import Row, compare
 from diffusion.weights import folder, stored
 from diffusion.weights.architectures import structure, text_encoder, unet, vae
 from diffusion.weights.files import Weights
 from diffusion.weights.names import from_file, theirs
 from parity import reference
-from parity.rows import Row, compare
 
 GOLDEN = "single_file"
 ONES = {one.folder: one for one in (unet.ARCHITECTURE, vae.ARCHITECTURE, text_encoder.ARCHITECTURE)}

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.inspection.rows import Row, compare
 from diffusion.text.tokenizer import BOS, EOS, PromptCutWarning, Tokenizer
-from parity.rows import Row, compare
 
 LENGTH = 77
 GOLDEN = "tokenizer.json"

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from diffusion.inspection.blocks import BLOCK_BOUND, WHOLE_BOUND, Record, nhwc
+from diffusion.inspection.rows import Row, compare
 from diffusion.stages.dit_blocks import DiTBlock
 from diffusion.weights.names import theirs
-from parity.blocks import BLOCK_BOUND, WHOLE_BOUND, Record, nhwc
-from parity.rows import Row, compare
 
 WHOLE = ("transformer", "transformer, padding masked")
 FAINT = ", faint"  # ends the name of a block that saw little but zeros: there every eps shows

@@ -14,14 +14,14 @@ import torch
 from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel
 from torch import nn
 
+from diffusion.inspection.blocks import Call, Record
+from diffusion.inspection.rows import Row
 from diffusion.runtime.parameters import split
 from diffusion.weights import files, folder
 from diffusion.weights.architectures import dit
 from parity import transformer_blocks
-from parity.blocks import Call, Record
 from parity.full_size import changed
 from parity.reference import kept, randomise
-from parity.rows import Row
 
 GAINS = tuple(  # see `reference.GAINS`
     (re.compile(pattern), gain)

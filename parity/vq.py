@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from diffusers import VQModel
 
+from diffusion.inspection import blocks
+from diffusion.inspection.blocks import Record
+from diffusion.inspection.rows import Row
 from diffusion.weights.architectures import dvae
-from parity import blocks, reference
-from parity.blocks import Record
-from parity.rows import Row
+from parity import reference
 
 PART = dvae.ARCHITECTURE.folder
 SEED = 1  # of the weights and inputs that are recorded

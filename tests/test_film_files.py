@@ -94,7 +94,7 @@ def test_a_video_plays_and_remembers(tmp_path):
 
 def test_without_an_encoder_the_way_out_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    with pytest.raises(ValueError, match=r"pip install 'diffusion\[film\]'; or name a .gif"):
+    with pytest.raises(ValueError, match=r"pip install imageio-ffmpeg; or name a .gif"):
         film_files.check_suffix(tmp_path / "film.mp4", strip=False)
 
 

@@ -1,7 +1,6 @@
 """Every block does what the reference's does, recorded by `parity.golden`; and mistakes show."""
 
 from functools import cache, partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,9 @@ from safetensors.numpy import load_file
 
 import diffusion
 from diffusion import pipeline
+from diffusion.inspection import blocks
+from diffusion.inspection.blocks import PARTS
+from diffusion.inspection.rows import compare, table
 from diffusion.layers import attention, time_embedding
 from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.layers.normalisation import GroupNorm
@@ -22,11 +24,9 @@ from diffusion.stages import motion
 from diffusion.stages.motion import frame_positions
 from diffusion.weights import folder
 from diffusion.weights.architectures import dvae, masked
-from parity import blocks, motion_blocks, transformer_blocks
-from parity.blocks import PARTS
-from parity.rows import compare, table
+from parity import motion_blocks, transformer_blocks
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = folder.shipped("golden")
 FAMILIES = ("sd1", "sd2")
 TRANSFORMERS = ("pixart", "dit", "amused", "amused512")
 PAINTED_BOUND = 5e-5

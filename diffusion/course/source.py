@@ -19,6 +19,7 @@ LESSONS, NOTEBOOKS = Path("lessons"), Path("notebooks")
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```py\n(.*?)\n```", re.DOTALL)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 FIGURES = re.compile(r"\n\*\[All figures[^\n]*\n")  # where the text is read without them
+COLAB = "https://colab.research.google.com"
 LINK = re.compile(r"\]\((\.\./\.\./)?([^)\s]+)\)")
 
 
@@ -57,7 +58,9 @@ def notebook(source: Source, solved: bool, repository: str = "") -> nbformat.Not
 
     Raises ValueError for an exercise that no solution follows.
     """
-    made = jupytext.reads(_relinked(FIGURES.sub("", source.text), solved), fmt="md")
+    text = FIGURES.sub("", source.text)
+    text = _published(text, source, repository) if repository else _relinked(text, solved)
+    made = jupytext.reads(text, fmt="md")
     made.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     open_: Any = None
     for cell in made.cells:
@@ -73,14 +76,15 @@ def notebook(source: Source, solved: bool, repository: str = "") -> nbformat.Not
     if open_ is not None:
         raise ValueError(f"{source.path}: exercise {open_.metadata['exercise']} has no solution")
     if repository:
-        place = f"{NOTEBOOKS}/{source.language}/{source.path.stem}.ipynb"
-        link = f"https://colab.research.google.com/github/{repository}/blob/main/{place}"
-        badge = (
-            f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-        )
+        link = f"{COLAB}/github/{repository}/blob/main/{stored(source, False)}"
         made.cells[:0] = [
-            nbformat.v4.new_markdown_cell(badge),
-            nbformat.v4.new_code_cell(f"%pip install -q git+https://github.com/{repository}"),
+            nbformat.v4.new_markdown_cell(
+                f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
+            ),
+            nbformat.v4.new_code_cell(
+                "import jax  # the host's own stays: it fits the host's devices\n\n"
+                f"%pip install -q git+https://github.com/{repository} jax=={{jax.__version__}}"
+            ),
         ]
     for i, cell in enumerate(made.cells):
         cell["id"] = f"{source.number:02d}-{i:03d}"
@@ -95,6 +99,21 @@ def _relinked(text: str, solved: bool) -> str:
         if root:
             return f"]({root}{'../' * solved}{target})"
         return f"]({target.removesuffix('.md') + '.ipynb' if target.endswith('.md') else target})"
+
+    return LINK.sub(link, text)
+
+
+def _published(text: str, source: Source, repository: str) -> str:
+    """Colab opens one file alone: links lead to the repository, those to lessons to Colab."""
+
+    def link(found: re.Match[str]) -> str:
+        root, target = found.groups()
+        if root:
+            return f"](https://github.com/{repository}/blob/main/{target})"
+        if target.endswith(".md"):
+            other = stored(source, False).with_name(f"{target.removesuffix('.md')}.ipynb")
+            return f"]({COLAB}/github/{repository}/blob/main/{other})"
+        return f"]({target})"
 
     return LINK.sub(link, text)
 

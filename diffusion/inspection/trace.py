@@ -194,7 +194,7 @@ def _watch(module: nnx.Module) -> dict[str, Array]:
     every module, and fails for those inside of a `jax.checkpoint` or a loop.)
     """
     seen: dict[str, Array] = {}
-    for path, inner in list(nnx.iter_modules(module)):
+    for path, inner in list(nnx.iter_graph(module)):
         if getattr(inner, "traced", False):
             inner.__class__ = _remembering(type(inner), ".".join(map(str, path)), seen)
     return seen

@@ -119,10 +119,19 @@ def test_every_link_of_a_lesson_leads_somewhere():
 
 
 def test_a_published_notebook_installs_itself_first(lesson):
-    made = notebook(lesson(), solved=False, repository="owner/name")
+    links = (
+        "# Title\n\n[code](../../diffusion/loading.py), [next](02_b.md), [web](https://a.org/b)\n"
+    )
+    source = lesson(TEXT.replace("# Title\n", links))
+    made = notebook(source, solved=False, repository="owner/name")
     assert "colab" in made.cells[0].source
     assert "github/owner/name/blob/main/notebooks/en/01_title.ipynb" in made.cells[0].source
-    assert code(made)[0] == "%pip install -q git+https://github.com/owner/name"
+    first = code(made)[0].splitlines()
+    assert first[0].startswith("import jax")
+    assert first[-1] == "%pip install -q git+https://github.com/owner/name jax=={jax.__version__}"
+    assert "[code](https://github.com/owner/name/blob/main/diffusion/loading.py)" in str(made)
+    beside = "https://colab.research.google.com/github/owner/name/blob/main/notebooks/en/02_b.ipynb"
+    assert f"[next]({beside}), [web](https://a.org/b)" in str(made)
 
 
 def test_what_a_lesson_must_say(lesson):

@@ -1,14 +1,13 @@
 """A flow's samplers take the way that `diffusers` took, recorded by `parity.flow.write_golden`."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from diffusion.weights.folder import shipped
 from parity import flow, samplers
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden" / flow.GOLDEN)
+GOLDEN = load_file(shipped("golden") / flow.GOLDEN)
 CASES = list(flow.cases(*flow.RECORDED))
 
 

@@ -1,14 +1,13 @@
 """Every sampler takes the way that `diffusers` took, recorded by `parity.samplers.write_golden`."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from diffusion.weights.folder import shipped
 from parity import samplers
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden" / samplers.GOLDEN)
+GOLDEN = load_file(shipped("golden") / samplers.GOLDEN)
 CASES = list(samplers.cases(*samplers.RECORDED))
 
 

@@ -1,7 +1,6 @@
 """The Keras sample; what Keras made of it is recorded by `parity.golden`."""
 
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,9 @@ from diffusion.config import ConvAutoencoderConfig
 from diffusion.runtime.parameters import SameKey
 from diffusion.stages.conv_autoencoder import ConvAutoencoder, as_printed
 from diffusion.training.conv_autoencoder import keras_adam, mean_squared_error
+from diffusion.weights.folder import shipped
 
-GOLDEN = load_file(Path(__file__).parents[1] / "golden/keras.safetensors")
+GOLDEN = load_file(shipped("golden") / "keras.safetensors")
 WIDTH = 8  # of what is recorded
 CONFIG = ConvAutoencoderConfig(block_out_channels=(WIDTH,))
 

@@ -104,7 +104,7 @@ def test_every_norm_has_the_right_eps():
         network = nnx.eval_shape(lambda config=config: DiT(config, rngs=SameKey(0)))
         found = {
             ".".join(map(str, path)): module.epsilon
-            for path, module in nnx.iter_modules(network)
+            for path, module in nnx.iter_graph(network)
             if isinstance(module, nnx.LayerNorm)
         }
         assert found == {"blocks.0.norm1": 1e-6, "blocks.0.norm2": second, "exit.norm": 1e-6}

@@ -109,7 +109,7 @@ def test_refuses_an_unknown_activation():
 
 def test_every_norm_has_the_configured_eps():
     encoder = nnx.eval_shape(lambda: TextEncoder(CONFIG, rngs=nnx.Rngs(0)))
-    found = [m.epsilon for _, m in nnx.iter_modules(encoder) if isinstance(m, nnx.LayerNorm)]
+    found = [m.epsilon for _, m in nnx.iter_graph(encoder) if isinstance(m, nnx.LayerNorm)]
     assert found == [1e-5] * (2 * CONFIG.layers + 1)
 
 

@@ -90,7 +90,7 @@ def official():
 def norms(module):
     """eps of every normalisation, sorted by where it stands."""
     found = {"transformer": [], "other": [], "layer": []}
-    for path, child in nnx.iter_modules(module):
+    for path, child in nnx.iter_graph(module):
         if isinstance(child, nnx.LayerNorm):
             found["layer"].append(child.epsilon)
         elif isinstance(child, GroupNorm):

@@ -39,12 +39,12 @@ def test_shapes_of_stable_diffusion(official):
 
 def test_every_norm_of_stable_diffusion_has_eps_1e_6(official):
     """Encoder 8 + 2 residual blocks, decoder 12 + 2, of two each; two attentions, two last ones."""
-    found = [m.eps for _, m in nnx.iter_modules(official) if isinstance(m, GroupNorm)]
+    found = [m.eps for _, m in nnx.iter_graph(official) if isinstance(m, GroupNorm)]
     assert found == [1e-6] * (2 * (10 + 14) + 4)
 
 
 def test_the_encoder_pads_bottom_and_right(official):
-    found = [m.conv.padding for _, m in nnx.iter_modules(official) if isinstance(m, Downsample)]
+    found = [m.conv.padding for _, m in nnx.iter_graph(official) if isinstance(m, Downsample)]
     assert found == [((0, 1), (0, 1))] * 3
 
 

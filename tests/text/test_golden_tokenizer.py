@@ -1,14 +1,14 @@
 """The numbers that `transformers` gave a text, recorded by `parity.tokenizer.write_golden`."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from diffusion.weights.folder import shipped
 from parity import tokenizer
 
-RECORD = json.loads((Path(__file__).parents[1] / "golden" / tokenizer.GOLDEN).read_text("utf-8"))
+RECORD = json.loads((shipped("golden") / tokenizer.GOLDEN).read_text("utf-8"))
 MODEL = RECORD["tokenizer.json"]["model"]
 
 

@@ -1,7 +1,6 @@
 """Words that a model did not know: tokens and contexts are those that the reference recorded."""
 
 import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 import diffusion
 from diffusion.text.tokenizer import Tokenizer
+from diffusion.weights import folder
 from diffusion.weights.embeddings import Embedding
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = folder.shipped("golden")
 PLACE = GOLDEN / "embeddings"
 # One of the prompts is longer than a row.
 pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")

@@ -21,7 +21,7 @@ from diffusion.weights import folder, places, single_file
 from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.names import theirs, to_file
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = folder.shipped("golden")
 FILES = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",

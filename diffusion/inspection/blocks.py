@@ -19,6 +19,7 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from diffusion.inspection.rows import Row, compare
 from diffusion.layers.attention import SpatialTransformer
 from diffusion.layers.codebook import Codebook
 from diffusion.layers.convolution import Conv2d, Downsample, Upsample
@@ -32,7 +33,6 @@ from diffusion.weights.architectures import Architecture, dvae, structure, text_
 from diffusion.weights.files import Weights
 from diffusion.weights.names import NameMap, theirs
 from diffusion.weights.places import find, read_json
-from parity.rows import Row, compare
 
 BLOCK_BOUND = 1e-5  # of the error relative to the largest output: of a block,
 WHOLE_BOUND = 2e-5  # and of a whole network from its true input
@@ -75,7 +75,7 @@ Record = dict[str, Call]  # by the name of the block in the reference
 def blocks(network: nnx.Module, names: NameMap) -> dict[str, tuple[str, nnx.Module]]:
     """The blocks of a network: the reference's name -> our name and our block."""
     found = {}
-    for name, block in _outermost(network, ""):
+    for name, block in _outermost(network):
         child = BLOCKS[type(block)]
         official = theirs(f"{name}.{child}", names).rpartition(".")[0] if child else None
         found[official or theirs(name, names)] = name, block
@@ -84,13 +84,12 @@ def blocks(network: nnx.Module, names: NameMap) -> dict[str, tuple[str, nnx.Modu
     return found
 
 
-def _outermost(module: nnx.Module, name: str) -> Iterator[tuple[str, nnx.Module]]:
-    for key, child in nnx.iter_children(module):
-        path = f"{name}.{key}".lstrip(".")
-        if type(child) in BLOCKS:
-            yield path, child
-        elif isinstance(child, nnx.Pytree):
-            yield from _outermost(child, path)
+def _outermost(network: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
+    """The blocks inside, without those within another block."""
+    found = {path: node for path, node in nnx.iter_graph(network) if path and type(node) in BLOCKS}
+    for path, block in found.items():
+        if not any(path[:i] in found for i in range(1, len(path))):
+            yield ".".join(map(str, path)), block
 
 
 def run(name: str, module: Any, *inputs: jax.Array) -> jax.Array:
