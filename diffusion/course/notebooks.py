@@ -75,7 +75,10 @@ def main() -> int:
     if missing := set(arguments.numbers) - {source.number for source in found}:
         parser.error(f"there is no lesson {min(missing)}; there are 0 to {len(found) - 1}")
     if arguments.text:
-        _retell(chosen, found, repository)
+        try:
+            _retell(chosen, found, repository)
+        except ValueError as error:
+            parser.error(str(error))
         return 0
     if arguments.check:
         _check_stored(chosen, found, repository)
