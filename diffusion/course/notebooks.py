@@ -19,7 +19,7 @@ from tqdm import tqdm
 from diffusion.atomic_write import atomic_write
 from diffusion.course.execution import SECONDS, Produced, produce
 from diffusion.course.lesson import FACTS
-from diffusion.course.source import LESSONS, Source, drifted, sources, stored
+from diffusion.course.source import LESSONS, Source, drifted, retold, sources, stored
 from diffusion.course.storage import bare, light, write
 from diffusion.course.words import Words
 
@@ -60,6 +60,11 @@ def main() -> int:
         help="write nothing: fail where a stored notebook has drifted",
     )
     parser.add_argument(
+        "--text",
+        action="store_true",
+        help="execute nothing: only the text has changed, and outputs stay",
+    )
+    parser.add_argument(
         "--jobs", type=int, help="lessons at a time (1, which measures time; 2 with --check)"
     )
     arguments = parser.parse_args()
@@ -69,6 +74,12 @@ def main() -> int:
     chosen = [s for s in found if not arguments.numbers or s.number in arguments.numbers]
     if missing := set(arguments.numbers) - {source.number for source in found}:
         parser.error(f"there is no lesson {min(missing)}; there are 0 to {len(found) - 1}")
+    if arguments.text:
+        try:
+            _retell(chosen, found, repository)
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
     if arguments.check:
         _check_stored(chosen, found, repository)
         return min(1, sum(made is None for _, made in _executed(chosen, repository, jobs or 2)))
@@ -84,6 +95,17 @@ def _check_stored(chosen: list[Source], found: list[Source], repository: str) ->
     page = README.read_text("utf-8")
     if _indexed(page, found) != page:
         raise ValueError("README's index of the course has drifted: make lessons")
+
+
+def _retell(chosen: list[Source], found: list[Source], repository: str) -> None:
+    """Write the new text of lessons into their notebooks, and the index."""
+    for source in chosen:
+        both = [
+            (stored(source, solved), retold(source, solved, repository)) for solved in (False, True)
+        ]
+        for path, made in both:
+            write(path, made)
+    README.write_text(_indexed(README.read_text("utf-8"), found), "utf-8")
 
 
 def _renew(chosen: list[Source], found: list[Source], repository: str, jobs: int) -> int:

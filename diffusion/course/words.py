@@ -251,6 +251,30 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
         "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
         "of the shares.",
+        "hint.sides.one_edge": "without padding the window cannot stand at either edge: two rows "
+        "are lost, one above and one below.",
+        "hint.sides.window": "a window of 3 reaches one row beyond its middle, so two are lost, "
+        "not three.",
+        "hint.sides.always": 'with "same" a frame of zeros is put around the map: a convolution '
+        "loses nothing.",
+        "hint.sides.up": "what is left over at the edge is dropped by the pooling: an odd side is "
+        "rounded down.",
+        "hint.sides.fraction": "a side is a whole number: `//`.",
+        "hint.sides.last": "the side after each layer is asked for, not the last alone.",
+        "hint.change.textbook": "that is the textbook's order, and optax's: Keras adds eps before "
+        "the square is corrected.",
+        "hint.change.uncorrected": "both averages begin at zero, and nothing corrects them yet.",
+        "hint.change.mean_only": "the mean is corrected, but not the square.",
+        "hint.change.no_root": "of the square's correction the root is taken, as of the square.",
+        "hint.change.inside": "eps is added to the root, not under it.",
+        "hint.change.unsquared": "divide by the root of the square.",
+        "hint.draws.around_zero": "noise moves a draw away from the mean: take the mean off the "
+        "codes before they are mixed.",
+        "hint.draws.no_mean": "the mean itself is missing at the end.",
+        "hint.draws.sum": "a sum over n codes has n times their variance: divide by the root of n.",
+        "hint.draws.unrooted": "the covariance is divided by n, so what is drawn by its root.",
+        "hint.draws.of_draws": "n is the number of codes, not of draws.",
+        "hint.draws.one_mean": "each number of a code has a mean of its own: over the codes alone.",
     },
 }
 

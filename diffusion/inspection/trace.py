@@ -165,6 +165,16 @@ def trace(artist: Artist, prompt: str | Settings, **settings: Any) -> Trace:
     return Trace(artist, asked, resolved.guidance, list(artist.sample(asked)))
 
 
+def watched(
+    network: nnx.Module, *inputs: Array, method: str = "__call__"
+) -> tuple[Any, dict[str, Array]]:
+    """What a network by itself returns, and what each traced module in it does, by its name.
+
+    The network stays as it is: a copy of it is watched.
+    """
+    return _watched(nnx.clone(network), *inputs, method=method)
+
+
 def _watched(
     module: nnx.Module, *inputs: Array, method: str = "__call__"
 ) -> tuple[Any, dict[str, Array]]:

@@ -11,6 +11,7 @@ from diffusion.course.exercise import Exercise, check
 from diffusion.course.exercises import EXERCISES
 from diffusion.course.words import TABLE, Words
 from diffusion.process import process, samplers
+from diffusion.training.conv_autoencoder import keras_adam
 
 ALL = [(name, exercise) for lesson in EXERCISES.values() for name, exercise in lesson.items()]
 MISTAKES = [(name, exercise, hint) for name, exercise in ALL for hint in exercise.mistakes]
@@ -178,6 +179,16 @@ def test_the_exercise_of_second_order_is_the_projects_sampler():
         theirs, _ = samplers.update(table.row(i), *given)
         ours = EXERCISES[10]["second_order"].right(z, x0, before, *bars[i - 1 : i + 2])
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_exercise_of_adam_is_the_projects_optimizer():
+    gradients = {"a": jnp.asarray([1e-7, -1e-6, 1e-3])}
+    optimizer = keras_adam(1e-3)
+    memory = optimizer.init(gradients)
+    for step in (1, 2, 3):
+        changes, memory = optimizer.update(gradients, memory)
+        ours = EXERCISES[13]["change"].right(memory.mean["a"], memory.square["a"], step)
+        np.testing.assert_allclose(ours, changes["a"], rtol=1e-4)
 
 
 def test_a_row_that_is_cut_one_token_too_late_is_refused():

@@ -109,6 +109,11 @@ EQUAL = {
         "return jnp.mean((v - prediction) ** 2)": SQUARED,
         "return jnp.mean((-(prediction - v)) ** 2)": SQUARED,
     },
+    "sides": {
+        "if layer <= 'conv' and padding == 'valid':": "no name stands before conv",
+        "if layer == 'conv' and padding >= 'valid':": "no padding stands after valid",
+        "elif layer >= 'up':": "no name stands after up",
+    },
     "weight": {
         "return jnp.clip(1, snr, 5) / (snr + 1)": "1 kept between snr and 5 is the same number",
     },
@@ -121,14 +126,18 @@ def _solutions():
     for source in sources():
         code = [c for c in notebook(source, solved=True).cells if c.cell_type == "code"]
         given = {
-            asked[1]: ast.unparse(ast.parse(cell.source).body[-1].value.args[1])
-            for cell in code
-            if (asked := CHECK.search(cell.source))
+            asked[1]: _checked(cell.source) for cell in code if (asked := CHECK.search(cell.source))
         }
         for cell in code:
             if name := cell.metadata.get("exercise"):
                 found[name] = cell.source, given[name]
     return found
+
+
+def _checked(code):
+    """The expression that a cell hands to `lesson.check`."""
+    calls = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+    return next(ast.unparse(c.args[1]) for c in calls if ast.unparse(c.func) == "lesson.check")
 
 
 SOLUTIONS = _solutions()

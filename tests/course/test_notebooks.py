@@ -22,6 +22,7 @@ from diffusion.course.source import (
     Source,
     drifted,
     notebook,
+    retold,
     sources,
     stored,
 )
@@ -318,6 +319,19 @@ def test_drift_is_noticed(lesson):
     write(path, notebook(source, False))
     assert not drifted(source, False, "")
     assert drifted(lesson(TEXT.replace("# Title", "# Other")), False, "")
+
+
+def test_a_new_text_keeps_the_outputs_and_new_code_does_not(lesson):
+    made = notebook(lesson(), True)
+    write(stored(lesson(), True), answered(made, "double: right."))
+    other = lesson(TEXT.replace("# Title", "# Other") + "\nA last word.\n")
+    write(stored(other, True), retold(other, True, ""))
+    assert not drifted(other, True, "")
+    kept = nbformat.read(stored(other, True), 4)
+    assert list(checks(kept)) == ["double: right."]
+    changed = lesson(TEXT.replace("return 2 * x", "return x + x"))
+    with pytest.raises(ValueError, match=r"01_title.md is not that of .*: make lessons ARGS=1"):
+        retold(changed, True, "")
 
 
 def test_index(lesson):

@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -23,6 +24,7 @@ from diffusion.inspection.figures.style import alike, pca_rgb, share_shown, sign
 from diffusion.inspection.trace import trace
 from diffusion.process.samplers import guide
 from diffusion.process.schedule import add_noise, alpha_bars
+from diffusion.training.conv_autoencoder import keras_adam
 
 PROMPT = "a red house with two old trees"
 
@@ -366,3 +368,22 @@ def test_bars_of_parity():
     assert [text.get_text() for text in axis.get_xticklabels()] == ["one", "two"]
     assert [bar.get_height() for bar in axis.patches] == [1e-7, 1e-9]
     assert axis.lines[0].get_ydata()[0] == 1e-5
+
+
+def test_two_places_of_eps_take_the_same_step_in_the_end():
+    sizes = np.array([1e-7, 1e-3], np.float32)
+    theirs = training.changes(optax.adam(1e-3, eps=1e-7), sizes, [1, 1000])
+    np.testing.assert_allclose(theirs[0], theirs[1], rtol=1e-3)
+    ours = training.changes(keras_adam(1e-3), sizes, [1, 1000])
+    assert ours[0, 0] > 0.1 * theirs[0, 0]
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=0.2)
+    real = {"early": np.array([0.0, 1e-5, -1e-5]), "late": np.array([1e-3])}
+    figure = training.places_of_eps(keras_adam(1e-3), optax.adam(1e-3), 1e-3, real, (1, 5))
+    above, below = figure.axes
+    assert [line.get_label() for line in above.lines] == [
+        "Keras, step 1",
+        "Keras, step 5",
+        "optax, every step",
+    ]
+    heights = [sum(bar.get_height() for bar in bars) for bars in below.containers]
+    np.testing.assert_allclose(heights, [200 / 3, 100])

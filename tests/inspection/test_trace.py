@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffusion import load
-from diffusion.inspection.trace import trace
+from diffusion.config import ConvAutoencoderConfig
+from diffusion.inspection.trace import trace, watched
 from diffusion.process import samplers
+from diffusion.stages.conv_autoencoder import ConvAutoencoder, Shrink, as_printed
 
 PROMPT = "a red house with two old trees"
 SETTINGS = {"seed": 3, "count": 2, "steps": 3, "negative": "a house at night", "guidance": 2.5}
@@ -155,3 +158,21 @@ def test_unknown_steps_and_pictures_to_begin_with_are_refused(run, artist):
         run.activations(3)
     with pytest.raises(ValueError, match="pure noise"):
         trace(artist, PROMPT, image=np.zeros((16, 16, 3), np.uint8))
+
+
+def test_a_network_by_itself_is_watched_and_stays_as_it_is():
+    network = ConvAutoencoder(ConvAutoencoderConfig(block_out_channels=(4, 2)), rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    codes, there = watched(network, images, method="encode")
+    copies, back = watched(network, codes, method="decode")
+    assert {name: x.shape for name, x in there.items()} == {
+        "shrinks.0": (1, 4, 4, 4),
+        "shrinks.1": (1, 2, 2, 2),
+    }
+    assert back.keys() == {"grows.0", "grows.1"}
+    np.testing.assert_array_equal(there["shrinks.1"], codes)
+    np.testing.assert_array_equal(codes, network.encode(images))
+    np.testing.assert_array_equal(copies, network.decode(codes))
+    assert type(network.shrinks[0]) is Shrink
+    printed, _ = watched(as_printed(width=2, rngs=nnx.Rngs(0)), images)
+    assert printed.shape == (1, 2, 2, 2)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from diffusion.course.exercise import Exercise
 from diffusion.course.exercises import (
+    conv_autoencoder,
     cross_attention,
     museum,
     noisy_latent,
@@ -33,4 +34,5 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     10: samplers.EXERCISES,
     11: vae.EXERCISES,
     12: museum.EXERCISES,
+    13: conv_autoencoder.EXERCISES,
 }

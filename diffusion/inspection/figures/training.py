@@ -8,13 +8,15 @@ from textwrap import wrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion.config import VariancePreservingConfig
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import to_uint8
-from diffusion.inspection.figures.style import COLOURS, INK, SMALL, paper, plain, rows_of
+from diffusion.inspection.figures.style import COLOURS, INK, PALE, SMALL, paper, plain, rows_of
 from diffusion.pipeline import Artist
 from diffusion.process import mixing
 from diffusion.process.schedule import alpha_bar_table, snr, weight
@@ -133,4 +135,57 @@ def by_timestep(timesteps: Sequence[int], found: Mapping[str, np.ndarray]) -> Fi
     axis.set_ylim(bottom=0)
     plain(axis)
     axis.legend(fontsize=SMALL, frameon=False)
+    return figure
+
+
+def changes(
+    optimizer: optax.GradientTransformation,
+    gradients: Float[Array | np.ndarray, " n"],
+    steps: Sequence[int],
+) -> Float[np.ndarray, "steps n"]:
+    """What an optimizer adds to n parameters in some of its steps, where gradients never change."""
+    given = {"gradients": jnp.asarray(gradients, jnp.float32)}
+
+    def step(memory: optax.OptState, _: None) -> tuple[optax.OptState, Array]:
+        change, memory = optimizer.update(given, memory, given)
+        return memory, change["gradients"]
+
+    _, found = jax.lax.scan(step, optimizer.init(given), length=max(steps))
+    return np.asarray(found)[np.asarray(steps) - 1]
+
+
+def places_of_eps(
+    first: optax.GradientTransformation,
+    second: optax.GradientTransformation,
+    rate: float,
+    gradients: Mapping[str, Float[Array | np.ndarray, " n"]],
+    steps: Sequence[int] = (1, 10, 100, 1000),
+) -> Figure:
+    """The step that each of two optimizers takes, by the size of the gradient, and real gradients.
+
+    Args:
+        second: its steps do not depend on how many there were.
+        rate: the learning rate of both, the unit of a step.
+        gradients: of a network, by the time when it had them; zeros are left out.
+    """
+    sizes = np.logspace(-10, -1, 91)
+    figure = paper(5.5, 3.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for colour, number, taken in zip(
+        COLOURS, steps, changes(first, sizes, steps) / -rate, strict=False
+    ):
+        above.semilogx(sizes, taken, color=colour, label=f"Keras, step {number:,}")
+    (taken,) = changes(second, sizes, steps[:1]) / -rate
+    above.semilogx(sizes, taken, color=INK, linestyle="--", label="optax, every step")
+    above.set_ylabel("step / learning rate", fontsize=SMALL, color=INK)
+    edges = np.logspace(-10, -1, 55)
+    for colour, (name, values) in zip((PALE, COLOURS[5]), gradients.items(), strict=False):
+        found = np.abs(np.asarray(values))
+        weights = np.full(np.count_nonzero(found), 100 / found.size)
+        below.hist(found[found > 0], edges, weights=weights, color=colour, alpha=0.7, label=name)
+    below.set_ylabel("% of parameters", fontsize=SMALL, color=INK)
+    below.set_xlabel("size of the gradient", fontsize=SMALL, color=INK)
+    for axis in (above, below):
+        plain(axis)
+        axis.legend(fontsize=SMALL - 0.5, frameon=False, loc="upper left")
     return figure
