@@ -1,5 +1,6 @@
 """The models that ship with the repository: there, small, and listening."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,12 @@ def test_the_card_tells_how_every_part_was_trained(name):
     assert (find(name) / "README.md").is_file()
 
 
-def test_they_paint_in_sizes_of_their_own(garden):
-    assert garden.config == presets.garden()
-    assert folder.load_config(find("garden64")) == presets.garden64()
+@pytest.mark.parametrize("preset", [presets.garden(), presets.garden64()], ids=lambda c: c.name)
+def test_they_are_the_presets_but_for_the_measured_scale(preset):
+    config = folder.load_config(find(preset.name))
+    assert config.autoencoder.scaling_factor == 0.81659
+    unscaled = dataclasses.replace(config.autoencoder, scaling_factor=1.0)
+    assert dataclasses.replace(config, autoencoder=unscaled) == preset
 
 
 @pytest.mark.parametrize(
