@@ -77,6 +77,6 @@ $(VENV)/installed-reference: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/installed
 
 figures: $(VENV)/installed  ## the pictures of README and model card, from the shipped weights
-	$(BIN)/python -m diffusion.inspection.figures.prompts data/garden/prompts.png
-	$(BIN)/python -m diffusion.inspection.figures.overview data/garden/art_class.png
+	$(BIN)/python -m diffusion.inspection.figures.prompts data/garden/prompts.webp
+	$(BIN)/python -m diffusion.inspection.figures.overview data/garden/art_class.webp
 	$(BIN)/python -m diffusion.inspection.figures.film data/garden/painting.webp

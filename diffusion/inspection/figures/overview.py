@@ -100,6 +100,6 @@ def _film(figure: Figure, lower: Any, run: Trace) -> None:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "art_class.png")
-    art_class(load()).savefig(path, dpi=150)
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "art_class.webp")
+    art_class(load()).savefig(path, dpi=150, pil_kwargs={"quality": 90})
     print(f"wrote {path}")

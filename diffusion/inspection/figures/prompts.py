@@ -42,6 +42,6 @@ def prompts(artist: Artist, count: int = 4, seed: int = 0) -> Figure:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "prompts.png")
-    prompts(load()).savefig(path, dpi=DPI)
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "prompts.webp")
+    prompts(load()).savefig(path, dpi=DPI, pil_kwargs={"quality": 85})
     print(f"wrote {path}")
