@@ -33,11 +33,11 @@ parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and trans
 parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (10 GiB of memory)
 	$(BIN)/python -m parity --full $(ARGS)
 
-wheel: $(VENV)/installed  ## the package beside the oldest JAX and Flax, as on a course's host: paint, train, lessons
+wheel: $(VENV)/installed  ## the package beside the oldest JAX and Flax, as on a course's host: make wheel ARGS="8 9 12"
 	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv --clear build/host
 	build/host/bin/python -m pip install --quiet --constraint .ci/oldest.txt "$$(echo build/wheel/*.whl)[course]"
-	cd build && host/bin/python ../.ci/host.py
+	cd build && host/bin/python ../.ci/host.py $(ARGS)
 
 # Huge pages, where there are any: a fifth less time for a training step, and good for PyTorch, too.
 bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from diffusion.conditioning import alike, contexts, weighed
-from diffusion.config import garden_masked
 from diffusion.layers.attention import Attention
+from diffusion.presets import garden_masked
 from diffusion.settings import Settings
 from diffusion.text import emphasis
 

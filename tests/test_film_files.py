@@ -183,22 +183,12 @@ def test_a_film_s_model_has_all_that_was_given_for_it(monkeypatch, tmp_path):
         raise ValueError("enough")
 
     monkeypatch.setattr(diffusion, "load", load)
-    command = [
-        "film",
-        "a house",
-        "--model",
-        "sd",
-        "--vae",
-        "v",
-        "--tokenizer",
-        "t",
-        "--motion",
-        "m",
-    ]
-    command += ["--motion", "m", "--embedding", "cat.safetensors=<cat>"]
+    command = ["film", "a house", "--model", "sd", "--vae", "v", "--tokenizer", "t"]
+    command += ["--motion", "m", "--embedding", "cat.safetensors=<cat>", "--clip-skip", "2"]
     command += ["--output", str(tmp_path / "film.gif")]
     assert cli.main(command) == 1
     assert given == {
         "model": "sd", "dtype": None, "loras": {}, "vae": "v", "tokenizer": "t", "motion": "m",
+        "clip_skip": 2,
         "embeddings": {"cat.safetensors": "<cat>"},
     }  # fmt: skip

@@ -185,6 +185,6 @@ def test_what_makes_no_sense_in_a_picture_file(field, value, message):
 @pytest.mark.parametrize(("width", "height"), [(104, 72), (1920, 1080), (8, 8), (8192, 8)])
 def test_sides_are_multiples_of_the_autoencoder_s_factor_alone(width, height):
     assert Settings("", height=height, width=width).size(sd_v1()) == (height, width)
-    assert Settings("", height=20, width=36).size(garden()) == (20, 36)
+    assert Settings("", height=20, width=36).size(garden64()) == (20, 36)
     with pytest.raises(ValueError, match="width is 1084; give a multiple of 8"):
         Settings("", height=height, width=1084).size(sd_v1())
