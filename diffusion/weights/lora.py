@@ -171,7 +171,8 @@ def find(path: str | Path, model: Path | None = None) -> Path:
     """
     path = Path(path).expanduser()
     if model is not None and not path.exists() and path.name == str(path):
-        path = model / f"{path}.safetensors" if (model / f"{path}.safetensors").is_file() else path
+        own = model / f"{path}.safetensors"
+        return own if own.is_file() else path
     if not path.is_dir():
         return path
     found = [path / USUAL] if (path / USUAL).is_file() else sorted(path.glob("*.safetensors"))
