@@ -34,7 +34,7 @@ SETTINGS = [
     "steps=2", "batch_size=2", *(f"model.denoiser.{name}={size}" for name, size in SIZES.items()),
 ]  # fmt: skip
 
-pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -45,7 +45,7 @@ TINY = [
 TINY_BUT_THE_DENOISER = [text for text in TINY if "denoiser" not in text]
 COMMAND = ["--set", "steps=2", "batch_size=2", *TINY]
 
-pytestmark = pytest.mark.filterwarnings("default::diffusion.text.tokenizer.PromptCutWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
 
 
 @pytest.fixture(scope="module", autouse=True)
