@@ -79,6 +79,7 @@ command goes on where it was.
   diffusion train all --output runs/wide --set model.denoiser.block_out_channels="(64,128,192)"
   diffusion train unet --start garden --output runs/longer --set learning_rate=0.0005
   diffusion train dit --start garden --output runs/dit
+  diffusion train dvae --start garden64 --output runs/dvae
   diffusion train masked --start runs/dvae --output runs/masked
   diffusion train distill --start garden --output runs/fast
   diffusion train motion --start garden --output runs/film
@@ -210,8 +211,8 @@ def add_film(film: argparse.ArgumentParser) -> None:
 def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
-        help="tokenizer, text, vae, unet, dit or masked, or all of a model in this order; motion; "
-        "distill; judge; autoencoder",
+        help="tokenizer, text, vae or dvae, unet, dit or masked, or all of a model in this order; "
+        "motion; distill; judge; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -224,7 +225,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--start",
         metavar="MODEL",
         help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
-        "another denoiser: a copy of the rest; distill: the teacher; motion: what moves",
+        "another kind of network: a copy of the rest; distill: the teacher; motion: what moves",
     )
     train.add_argument(
         "--set",

@@ -10,6 +10,7 @@ from diffusion.config import (
     DiTConfig,
     DVAEConfig,
     ModelConfig,
+    RectifiedFlowConfig,
     SamplingConfig,
     TextEncoderConfig,
     UNetConfig,
@@ -61,11 +62,12 @@ def _garden(latent_channels: int, vae_channels: tuple[int, ...]) -> ModelConfig:
 
 
 def garden_dit() -> ModelConfig:
-    """The smaller garden's text encoder and VAE, and a diffusion transformer for its U-Net."""
+    """The garden's text encoder and VAE, a diffusion transformer for its U-Net, straight paths."""
     return dataclasses.replace(
-        garden64(),
+        garden(),
         name="garden-dit",
         denoiser=DiTConfig(
+            latent_channels=12,
             layers=8,
             heads=6,
             head_width=32,
@@ -73,6 +75,7 @@ def garden_dit() -> ModelConfig:
             sample_size=16,
             learned_variance=False,
         ),
+        process=RectifiedFlowConfig(),
     )
 
 
@@ -84,6 +87,7 @@ def garden_dvae() -> ModelConfig:
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
         norm_groups=8,
+        scaling_factor=0.27,  # so the codes of the VAE's latents are as far apart as they should be
     )
     return dataclasses.replace(garden64(), name="garden-dvae", autoencoder=discrete)
 

@@ -73,7 +73,7 @@ class AutoencoderTask:
     grown_from: tuple[Any, Params] | None = None  # the smaller autoencoder: configuration, weights
 
     def __post_init__(self) -> None:
-        self.name = architecture(self.model.autoencoder).folder
+        self.name = architecture(self.model.autoencoder).part
         self.structure, like = structure(self.model.autoencoder)
         self.kind: Any = type(nnx.merge(self.structure, like))
         self.tend_every = TEND_EVERY if hasattr(self.kind, "tend") else 0
@@ -87,7 +87,10 @@ class AutoencoderTask:
         self.after = jax.jit(self._after, static_argnums=0)
 
     def init(self, seed: int) -> Params:
-        params = split(create(self.model.autoencoder, nnx.Rngs(seed)))[1]
+        return self.begun(split(create(self.model.autoencoder, nnx.Rngs(seed)))[1], seed)
+
+    def begun(self, params: Params, seed: int) -> Params:
+        """Ready for the first step, with what the autoencoder learns of a few pictures before."""
         return self._set_right("begin", params, seed) if hasattr(self.kind, "begin") else params
 
     def tend(self, params: Params, step: int) -> Params:

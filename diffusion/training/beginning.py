@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from diffusion.config import ModelConfig
 from diffusion.config_text import override
 from diffusion.runtime.parameters import Params
 from diffusion.training.card import Order
-from diffusion.training.growth import check_growth, grown
+from diffusion.training.growth import check_growth, grown, grows
 from diffusion.weights import folder
 from diffusion.weights.architectures import SLOTS, architecture
 from diffusion.weights.configs import INDEX, shared
@@ -27,16 +27,18 @@ class Beginning:
     params: Params
     after: Any
     inside: str = ""  # its name in what a task trains; "": it is all that is trained
+    grown: Callable[[Params, int], Params] | None = None  # what else it needs, with a seed
 
     @property
     def grows(self) -> bool:
-        return _sizes(self.config) != _sizes(self.after)
+        return _differ(self.config, self.after)
 
-    def given(self, init: Callable[[], Params]) -> Params:
+    def given(self, init: Callable[[int], Params], seed: int) -> Params:
         """The parameters to begin with; from fresh ones, which `init` makes, what else there is."""
         if self.grows:
-            return grown(self.config, self.params, self.after, init())
-        return init() | {self.inside: self.params} if self.inside else self.params
+            params = grown(self.config, self.params, self.after, init(seed))
+            return self.grown(params, seed) if self.grown else params
+        return init(seed) | {self.inside: self.params} if self.inside else self.params
 
 
 def beginning(order: Order, slot: str, config: ModelConfig) -> Beginning | None:
@@ -45,18 +47,18 @@ def beginning(order: Order, slot: str, config: ModelConfig) -> Beginning | None:
         return None
     before = folder.load_config(order.start)
     old, new = getattr(before, slot), getattr(config, slot)
-    if type(old) is not type(new):
+    if type(old) is not type(new) and not grows(old, new):
         return None
     return Beginning(order.start, old, folder.load_part(order.start, before, slot)[1], new)
 
 
 def heir(
-    slot: str, start: Path, output: Path, new: ModelConfig, settings: Sequence[str]
+    slot: str, start: Path, output: Path, new: ModelConfig | None, settings: Sequence[str]
 ) -> ModelConfig:
     """The configuration of what begins with a model's weights.
 
-    That of `output` if it holds a model. Else a copy of the model, which may be larger; or, with
-    another kind of denoiser, `new` that hears and sees as the model does.
+    That of `output` if it holds a model. Else a copy of the model, which may be larger; or, where
+    `new` has another kind of network in the slot, `new` with the rest of the model.
 
     Raises ValueError where it cannot begin with them.
     """
@@ -65,25 +67,40 @@ def heir(
         raise ValueError(f"--start and --output are both {output}; name a new --output")
     if (output / INDEX).exists():
         config = folder.load_config(output)
-    elif slot == "denoiser" and type(copied.denoiser) is not type(new.denoiser):
+    elif new is None or type(getattr(copied, slot)) is type(getattr(new, slot)):
+        config = override(copied, settings)
+        _check_rest(copied, config, {slot, "denoiser"} if slot == "autoencoder" else {slot})
+    elif slot == "autoencoder":
+        own = _own(new.autoencoder, "autoencoder.", settings)
+        rest = [text for text in settings if not text.startswith("autoencoder.")]
+        config = override(replace(copied, name=new.name, autoencoder=own), rest)
+        _check_rest(copied, config, {slot})
+    else:
         kept = replace(
             new,
             image_size=copied.image_size,
             text_encoder=copied.text_encoder,
-            denoiser=_own(new.denoiser, "denoiser.", settings),
+            denoiser=_own(_fitted(new.denoiser, copied), "denoiser.", settings),
             autoencoder=copied.autoencoder,
             process=_own(new.process, "process.", settings),
         )
         apart = ("denoiser.", "process.")  # they have to fit the copy before anything else changes
         config = override(kept, [text for text in settings if not text.startswith(apart)])
         _check_rest(copied, config, {slot})
-    else:
-        config = override(copied, settings)
-        _check_rest(copied, config, {slot, "denoiser"} if slot == "autoencoder" else {slot})
     old, after = getattr(copied, slot), getattr(config, slot)
-    if type(old) is type(after) and _sizes(old) != _sizes(after):
+    if (grows(old, after) or type(old) is type(after)) and _differ(old, after):
         check_growth(old, after)
     return config
+
+
+def _fitted(denoiser: Any, copied: ModelConfig) -> Any:
+    """A denoiser that hears the model's words and works on its latents."""
+    z = copied.autoencoder.latent_channels
+    sizes = {
+        "latent_channels": z, "in_channels": z, "context_width": copied.text_encoder.width
+    }  # fmt: skip
+    own = {entry.name for entry in fields(denoiser)}
+    return replace(denoiser, **{name: size for name, size in sizes.items() if name in own})
 
 
 def _own(config: Any, prefix: str, settings: Sequence[str]) -> Any:
@@ -102,9 +119,13 @@ def _check_rest(copied: ModelConfig, config: ModelConfig, free: set[str]) -> Non
         )
 
 
-def _sizes(network: Any) -> Any:
-    """A network's configuration without what training finds out."""
-    return replace(network, scaling_factor=1.0) if hasattr(network, "scaling_factor") else network
+def _differ(one: Any, other: Any) -> bool:
+    """Two configurations of networks, but for what training finds out."""
+    one, other = (
+        replace(network, scaling_factor=1.0) if hasattr(network, "scaling_factor") else network
+        for network in (one, other)
+    )
+    return bool(one != other)
 
 
 def copy_of(start: Path, output: Path, config: ModelConfig) -> None:

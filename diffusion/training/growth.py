@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.config import UNetConfig, VAEConfig
+from diffusion.config import DVAEConfig, UNetConfig, VAEConfig
 from diffusion.runtime.parameters import Params
 
 
@@ -24,21 +24,27 @@ def grown(before: Any, given: Params, after: Any, fresh: Params) -> Params:
     """
     check_growth(before, after)
     fresh = _copied(fresh)
-    GROWTH[type(after)][0](before, _copied(given), after, fresh)
+    GROWTH[type(before), type(after)][0](before, _copied(given), after, fresh)
     return fresh
+
+
+def grows(before: Any, after: Any) -> bool:
+    """Can one kind of network begin with another, or with a smaller one of its own?"""
+    return (type(before), type(after)) in GROWTH
 
 
 def check_growth(before: Any, after: Any) -> None:
     """Raises ValueError where a network cannot begin with another one's weights."""
-    if type(before) is not type(after) or type(after) not in GROWTH:
-        known = ", ".join(kind.__name__ for kind in GROWTH)
+    if not grows(before, after):
+        known = ", ".join(f"{b.__name__} with {a.__name__}" for a, b in GROWTH)
         raise ValueError(
-            f"a {type(after).__name__} cannot begin with a {type(before).__name__}; "
-            f"what can grow: {known}"
+            f"a {type(after).__name__} cannot begin with a {type(before).__name__}; what can: "
+            f"{known}"
         )
-    changes = GROWTH[type(after)][1]
+    changes = GROWTH[type(before), type(after)][1]
     for entry in dataclasses.fields(after):
-        old, new = getattr(before, entry.name), getattr(after, entry.name)
+        new = getattr(after, entry.name)
+        old = getattr(before, entry.name, entry.default)  # what it has no word for is as usual
         if old != new and entry.name not in changes:
             raise ValueError(
                 f"{entry.name} is {new}, and {old} in the network to begin with: give the same"
@@ -46,7 +52,7 @@ def check_growth(before: Any, after: Any) -> None:
     now, least = after.latent_channels, before.latent_channels
     if now < least:
         raise ValueError(f"latent_channels is {now}; to begin with {least}, give {least} or more")
-    if hasattr(after, "block_out_channels"):
+    if type(before) is type(after) and hasattr(after, "block_out_channels"):
         inner, outer = before.block_out_channels, after.block_out_channels
         if outer != (inner[0],) * (len(outer) - len(inner)) + inner:
             raise ValueError(
@@ -94,11 +100,30 @@ def _grow_vae(before: VAEConfig, given: Params, after: VAEConfig, fresh: Params)
         double[1, 1] = np.eye(len(double[0, 0]))
 
 
-GROWTH: dict[type[Any], tuple[Callable[..., None], tuple[str, ...]]] = {
-    UNetConfig: (_grow_unet, ("in_channels", "latent_channels")),
-    VAEConfig: (_grow_vae, ("block_out_channels", "latent_channels", "scaling_factor")),
-}
-"""Who can grow -> how, and which of its sizes."""
+def _choose_codes(before: VAEConfig, given: Params, after: DVAEConfig, fresh: Params) -> None:
+    """The VAE's means and pictures, in the unit of the codes; the codes themselves are not known.
+
+    1x1 convolutions follow the encoder's last one, so they are in it from now on.
+    """
+    unit, z = before.scaling_factor / after.scaling_factor, after.latent_channels
+    mean = given.pop("quant_conv")
+    last, kernel = given["encoder"]["conv_out"], mean["kernel"][0, 0, :, :z]
+    last["kernel"] = last["kernel"] @ kernel
+    last["bias"] = last["bias"] @ kernel + mean["bias"][:z]
+    fresh["quant_conv"]["kernel"][...] = np.eye(z) * unit
+    fresh["quant_conv"]["bias"][...] = 0.0
+    given["post_quant_conv"]["kernel"] /= unit
+    _take(fresh, given)
+
+
+GROWTH: dict[tuple[type[Any], type[Any]], tuple[Callable[..., None], tuple[str, ...]]] = {
+    (UNetConfig, UNetConfig): (_grow_unet, ("in_channels", "latent_channels")),
+    (VAEConfig, VAEConfig): (
+        _grow_vae, ("block_out_channels", "latent_channels", "scaling_factor")
+    ),
+    (VAEConfig, DVAEConfig): (_choose_codes, ("codes", "scaling_factor")),
+}  # fmt: skip
+"""What can begin with what -> how, and what may differ."""
 
 
 def widen(fresh: Params, given: Params, inputs: int = 1, outputs: int = 1) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from diffusion.config import (
 from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.motion_config import MotionConfig, motion_for
-from diffusion.presets import garden64, garden_dit, garden_masked
+from diffusion.presets import garden64, garden_dit, garden_dvae, garden_masked
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -43,17 +42,18 @@ from diffusion.weights.configs import INDEX
 from diffusion.weights.files import save_params
 from diffusion.weights.lora_writing import save_lora
 
-# A denoiser is called by its architecture; a new folder begins with the garden model that has it.
+# Autoencoders and denoisers are called by their architectures; a new folder begins with the garden
+# model that has them.
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
+AUTOENCODERS = ("vae", "dvae")
 MODELS = {
     architecture(model.denoiser).part: model
     for model in (garden64(), garden_dit(), garden_masked())
-}
-BEFORE = ("tokenizer", "text", "vae")  # what a denoiser learns with
-PARTS = (*BEFORE, "unet")
+} | dict(zip(AUTOENCODERS, (garden64(), garden_dvae()), strict=True))
+PARTS = ("tokenizer", "text", "vae", "unet")  # of the garden
 SLOTS_OF = {
-    "text": "text_encoder", "vae": "autoencoder", **dict.fromkeys(DENOISERS, "denoiser"),
-    "distill": "denoiser", "motion": "denoiser",
+    "text": "text_encoder", **dict.fromkeys(AUTOENCODERS, "autoencoder"),
+    **dict.fromkeys(DENOISERS, "denoiser"), "distill": "denoiser", "motion": "denoiser",
 }  # fmt: skip
 PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
@@ -73,7 +73,8 @@ def train_part(
     logs and sample sheets go to `output`/training/`part`.
 
     Args:
-        part: one of `BEFORE` or `DENOISERS`, or "all" that the model has; "distill": a LoRA of the
+        part: "tokenizer", "text", one of `AUTOENCODERS` or `DENOISERS`, or "all" that the model
+            has; "distill": a LoRA of the
             denoiser of `start`, to paint in a step or two, and `output` a model with it; "motion":
             modules that join the frames of films, for the denoiser of `output`; "autoencoder": the
             Keras sample's, which stands by itself.
@@ -82,8 +83,9 @@ def train_part(
         watch: called with each sample sheet; see `train`.
         start: a model whose weights training begins with, in place of random ones. A new `output`
             begins as its copy. A U-Net or a VAE may be larger than there: it begins with what the
-            smaller one knows (`diffusion.training.growth`). From a model with another kind of
-            denoiser `output` copies the rest, and begins with a new denoiser.
+            smaller one knows (`diffusion.training.growth`), as a dVAE does with what a VAE knows.
+            From a model with another kind of denoiser `output` copies the rest, and begins with a
+            new denoiser.
         new: the model of a new `output`; None: that of the garden, with the denoiser that is named.
 
     Raises ValueError that names a wrong part or setting, or the part that has to be trained first.
@@ -104,15 +106,15 @@ def train_part(
             f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
             "from pairs: give each shard an even number"
         )
-    new = new or MODELS.get(part, garden64())
+    model = new or MODELS.get(part, garden64())
     if start is not None:
-        new = heir(SLOTS_OF[part], start, output, new, model_settings)
+        model = heir(SLOTS_OF[part], start, output, new or MODELS.get(part), model_settings)
         if SLOTS_OF[part] == "denoiser":
-            _check_trainable(new)
+            _check_trainable(model)
     if hosts.writes():
         if start is not None:
-            copy_of(start, output, new)
-        _model_config(output, model_settings, new)
+            copy_of(start, output, model)
+        _model_config(output, model_settings, model)
     hosts.wait("the folder is there")
     for name in _parts(part, output):
         order = Order(name, output, train_settings, watch, start)
@@ -122,13 +124,20 @@ def train_part(
 
 def _parts(part: str, output: Path) -> tuple[str, ...]:
     """The one part, or all that the model of a folder has, in order."""
-    named = architecture(folder.load_config(output).denoiser).part
-    if part in DENOISERS and part != named:
-        raise ValueError(
-            f"the denoiser of {output} is a {named}: `diffusion train {named}`; or name another "
-            "--output"
-        )
-    return (*BEFORE, named) if part == "all" else (part,)
+    config = folder.load_config(output)
+    for slot, known in (("autoencoder", AUTOENCODERS), ("denoiser", DENOISERS)):
+        named = architecture(getattr(config, slot)).part
+        if part in known and part != named:
+            raise ValueError(
+                f"the {slot} of {output} is a {named}: `diffusion train {named}`; or name another "
+                "--output"
+            )
+    return (*_before(config), named) if part == "all" else (part,)
+
+
+def _before(config: ModelConfig) -> tuple[str, ...]:
+    """What a denoiser learns with."""
+    return ("tokenizer", "text", architecture(config.autoencoder).part)
 
 
 def _frame(config: ModelConfig) -> dict[str, Any]:
@@ -210,6 +219,7 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
     begin = beginning(order, "autoencoder", config)
     smaller = (begin.config, begin.params) if begin is not None and begin.grows else None
     task = autoencoder.AutoencoderTask(config, smaller)
+    begin = begin and dataclasses.replace(begin, grown=task.begun)
     params = run_task(task, autoencoder.preset(), order, begin=begin)
     if not hosts.writes():
         return
@@ -223,7 +233,7 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> None:
         scaled = dataclasses.replace(network, scaling_factor=scale)
         folder.save_config(output, dataclasses.replace(config, autoencoder=scaled))
     denoiser_file = folder.part_file(output, config, "denoiser")
-    if denoiser_file.exists() and file.read_bytes() != before:
+    if smaller is None and denoiser_file.exists() and file.read_bytes() != before:
         warnings.warn(
             f"the {denoiser_file.parent.name} of {output} learnt to paint for another "
             f"{file.parent.name}; let it go on with this one: diffusion train "
@@ -241,7 +251,7 @@ def _frozen(root: Path, config: ModelConfig) -> dict[str, Any]:
 def _train_denoiser(order: Order, config: ModelConfig) -> None:
     output = order.output
     _check_trainable(config)
-    _require(order, config, "tokenizer", "text", "vae")
+    _require(order, config, *_before(config))
     tokenizer = folder.load_tokenizer(output)
     frozen = _frozen(output, config)
     task = denoiser.DenoiserTask(config, tokenizer, **frozen)
@@ -274,7 +284,7 @@ def _distill(order: Order, config: ModelConfig) -> None:
 
 
 def _train_motion(order: Order, config: ModelConfig) -> None:
-    _require(order, config, "tokenizer", "text", "vae", architecture(config.denoiser).part)
+    _require(order, config, *_before(config), architecture(config.denoiser).part)
     modules = _modules(order, config)
     frozen = _frozen(order.output, config)
     frozen |= {"denoiser": folder.load_part(order.output, config, "denoiser")[1]}
@@ -322,7 +332,7 @@ def _train_sample(order: Order, config: ModelConfig) -> None:
 TRAINERS: dict[str, Callable[[Order, ModelConfig], None]] = {
     "tokenizer": _train_tokenizer,
     "text": _train_text,
-    "vae": _train_autoencoder,
+    **dict.fromkeys(AUTOENCODERS, _train_autoencoder),
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
     "motion": _train_motion,
@@ -371,7 +381,7 @@ def run_task(
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
         decides["start"] = fingerprint(begin.params)
         origin = {"start": {"model": begin.root.name, "weights": decides["start"]} | before}
-        given = begin.given(partial(task.init, config.seed))
+        given = begin.given(task.init, config.seed)
     params = train(task, config, place, decides, order.watch, given)
     if not hosts.writes():
         return params

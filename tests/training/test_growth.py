@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.config import ConvAutoencoderConfig, UNetConfig, VAEConfig
+from diffusion.config import ConvAutoencoderConfig, DVAEConfig, UNetConfig, VAEConfig
 from diffusion.runtime.parameters import Params, split
 from diffusion.training.growth import check_growth, grown
 from diffusion.weights.architectures import create, structure
@@ -17,6 +17,10 @@ from diffusion.weights.architectures import create, structure
 VAE = VAEConfig(
     latent_channels=2, block_out_channels=(4, 8), layers_per_block=1, norm_groups=2,
     scaling_factor=0.5,
+)  # fmt: skip
+DVAE = DVAEConfig(
+    latent_channels=2, codes=16, block_out_channels=(4, 8), layers_per_block=1, norm_groups=2,
+    scaling_factor=0.25,
 )  # fmt: skip
 LARGER_VAE = replace(VAE, latent_channels=5, block_out_channels=(4, 4, 4, 8))
 UNET = UNetConfig(
@@ -63,6 +67,15 @@ def test_a_vae_that_grew_sees_and_decodes_larger_pictures_as_before():
     np.testing.assert_array_equal(new, fresh["quant_conv"]["kernel"][0, 0, :, 2:5])
 
 
+def test_a_vae_that_chooses_codes_sees_and_decodes_as_before():
+    before, after, fresh = begun(VAE, DVAE)
+    images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3), minval=-1.0)
+    latents = before.encode(images)
+    np.testing.assert_allclose(after.encode(images), latents, atol=1e-5)
+    np.testing.assert_allclose(after.soft_decode(latents), before.decode(latents), atol=1e-5)
+    np.testing.assert_array_equal(after.codebook.codes, fresh["codebook"]["vectors"]["embedding"])
+
+
 def test_a_unet_that_grew_paints_the_old_channels_as_before():
     smaller, larger, _ = begun(UNET, LARGER_UNET)
     x_t = jax.random.normal(jax.random.key(1), (2, 4, 4, 5))
@@ -80,8 +93,10 @@ def test_a_unet_that_grew_paints_the_old_channels_as_before():
         (VAE, replace(VAE, block_out_channels=(2, 4, 8)), r"give that or \(4, 4, 8\)"),
         (LARGER_VAE, VAE, "latent_channels is 2; to begin with 5, give 5 or more"),
         (LARGER_UNET, UNET, "latent_channels is 2; to begin with 5, give 5 or more"),
-        (UNET, VAE, "a VAEConfig cannot begin with a UNetConfig; what can grow: UNetConfig"),
-        (ConvAutoencoderConfig(), ConvAutoencoderConfig(), "what can grow: UNetConfig, VAEConfig"),
+        (UNET, VAE, "a VAEConfig cannot begin with a UNetConfig; what can: UNetConfig with UNet"),
+        (ConvAutoencoderConfig(), ConvAutoencoderConfig(), "what can: .*DVAEConfig with VAEC"),
+        (VAE, replace(DVAE, norm_groups=1), "norm_groups is 1, and 2 in the network"),
+        (DVAE, VAE, "a VAEConfig cannot begin with a DVAEConfig"),
     ],
 )  # fmt: skip
 def test_what_cannot_grow_is_named(before, after, message):

@@ -91,7 +91,7 @@ DISCRETE = ModelConfig(
 def test_codes_begin_in_use_and_dead_ones_come_back(tmp_path, monkeypatch):
     monkeypatch.setattr(autoencoder, "TEND_EVERY", 2)
     task = AutoencoderTask(DISCRETE)
-    assert (task.name, task.tend_every) == ("vqvae", 2)
+    assert (task.name, task.tend_every) == ("dvae", 2)
     begun = task.init(0)
     codes = begun["codebook"]["vectors"]["embedding"]
     assert np.unique(codes, axis=0).shape == (16, 4)

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import diffusion
 from diffusion import cli
 from diffusion.datasets.curriculum import CANDIDATES
+from diffusion.datasets.garden import sample_scenes
 from diffusion.inspection.trace import trace
 from diffusion.picture_reading import read_settings
 from diffusion.presets import garden
@@ -197,7 +198,7 @@ def test_parts_need_those_before_them(tmp_path):
 @pytest.mark.parametrize(
     ("part", "settings", "named"),
     [
-        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, unet, dit"),
+        ("face", [], "unknown part 'face'; choose one of tokenizer, text, vae, dvae, unet"),
         ("vae", ["speed=3"], "speed=3.*learning_rate"),
         ("vae", ["steps"], "'steps'"),
         ("vae", ["steps=many"], "steps"),
@@ -293,9 +294,10 @@ def test_a_model_for_larger_pictures_grows_part_by_part(trained, tmp_path, steps
         train_part("text", tmp_path / "words", STILL, start=trained)
 
 
+HEARS = ["model.denoiser.context_width=8"]  # a copy's denoiser does by itself
 SMALL_DIT = [
     "model.denoiser.layers=1", "model.denoiser.heads=1", "model.denoiser.head_width=8",
-    "model.denoiser.context_width=8", "model.denoiser.sample_size=8",
+    "model.denoiser.sample_size=8",
 ]  # fmt: skip
 
 
@@ -333,6 +335,26 @@ def test_another_denoiser_begins_in_a_copy_of_the_rest(trained, tmp_path):
         train_part("dit", tmp_path / "other", other, start=trained)
 
 
+def test_a_discrete_autoencoder_begins_with_the_vae_and_keeps_the_unet(trained, tmp_path, steps):
+    output = tmp_path / "codes"
+    steps(0.0)
+    small = {"codes": 16, "latent_channels": 4, "block_out_channels": (4,), "norm_groups": 2}
+    sizes = [f"model.autoencoder.{name}={value}" for name, value in small.items()]
+    train_part("dvae", output, [*STILL, *sizes], start=trained)
+    config = folder.load_config(output)
+    assert (config.name, config.autoencoder.codes) == ("garden-dvae", 16)
+    assert files(output)["denoiser"].read_bytes() == files(trained)["denoiser"].read_bytes()
+    assert json.loads((output / "training.json").read_text())["dvae"]["start"]["model"] == "garden"
+    images = stripes(sample_scenes(np.random.default_rng(0), 4), 8)
+    (mine, theirs) = (diffusion.load(root).autoencoder.module for root in (output, trained))
+    seen, known = mine.encode(images), theirs.encode(images)
+    assert np.corrcoef(np.ravel(seen), np.ravel(known))[0, 1] > 0.99  # but for the unit
+    assert len(np.unique(mine.codes(images))) > 1
+    assert [step.t for step in diffusion.load(output).sample("a red house", steps=2)]
+    with pytest.raises(ValueError, match=r"autoencoder of .*codes is a dvae: `diffusion train dv"):
+        train_part("vae", output, STILL)
+
+
 def test_a_transformer_goes_on_from_its_own_weights(trained, tmp_path, steps):
     steps(0.0)
     first, output = tmp_path / "first", tmp_path / "longer"
@@ -344,7 +366,7 @@ def test_a_transformer_goes_on_from_its_own_weights(trained, tmp_path, steps):
 
 def test_all_parts_of_a_new_folder_follow_its_denoiser(tmp_path):
     with pytest.raises(ValueError, match=r"dit needs the tokenizer .*`diffusion train all`"):
-        train_part("dit", tmp_path, [*TINY_BUT_THE_DENOISER, *SMALL_DIT])
+        train_part("dit", tmp_path, [*TINY_BUT_THE_DENOISER, *SMALL_DIT, *HEARS])
     with pytest.raises(ValueError, match="another configuration"):
         train_part("all", tmp_path, [*STILL, "model.denoiser.layers=3"])
     assert folder.load_config(tmp_path).denoiser.layers == 1

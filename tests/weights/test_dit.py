@@ -65,8 +65,8 @@ def test_a_garden_model_with_a_transformer_comes_back():
     assert configs.read(written, "other") == garden_dit()
     with pytest.raises(ValueError, match="a model with unet is not supported"):
         configs.check_index(written[configs.INDEX] | {"unet": ["diffusers", "UNet"]})
-    with pytest.raises(ValueError, match=r"sample_size is 16; 32 is needed.* 128x128 pixels"):
-        configs.write(dataclasses.replace(garden_dit(), image_size=128))
+    with pytest.raises(ValueError, match=r"sample_size is 16; 32 is needed.* 256x256 pixels"):
+        configs.write(dataclasses.replace(garden_dit(), image_size=256))
 
 
 @pytest.mark.parametrize(

@@ -73,4 +73,5 @@ ARCHITECTURE = Architecture(
     names=NAMES,
     read=read,
     write=write,
+    part="dvae",
 )
