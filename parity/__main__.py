@@ -73,6 +73,7 @@ def sections(full: bool, seed: int) -> Iterator[Section]:
         yield from networks(reference.FULL, seed, tiny=False)
         yield from transformers.sections(seed, tiny=False)
         yield from motion.sections(seed, tiny=False)
+        yield "single files, full size", single_file.rows(seed, tiny=False)
         return
     yield from networks(reference.TINY, seed, tiny=True)
     yield from transformers.sections(seed, tiny=True)

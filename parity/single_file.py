@@ -7,6 +7,8 @@ and so do we. What the reference says of every name is recorded for the tests.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from diffusion.weights.architectures import structure, text_encoder, unet, vae
 from diffusion.weights.files import Weights
 from diffusion.weights.names import from_file, theirs
 from parity import reference
+from parity.full_size import synthetic_tokenizer
 
 GOLDEN = "single_file"
 ONES = {one.folder: one for one in (unet.ARCHITECTURE, vae.ARCHITECTURE, text_encoder.ARCHITECTURE)}
@@ -68,17 +71,46 @@ def converted(pipeline: StableDiffusionPipeline, tensors: State, family: str) ->
     return found | {"text_encoder": words}
 
 
-def rows(seed: int) -> Iterator[Row]:
-    """Every tensor of both tiny models: theirs from the file, and ours; equal to the bit."""
-    for family, model in reference.TINY.items():
+def rows(seed: int, *, tiny: bool = True) -> Iterator[Row]:
+    """Every tensor of both models: theirs from the file, and ours; equal to the bit.
+
+    In full size also the memory that it takes to load the file.
+    """
+    for family, model in (reference.TINY if tiny else reference.FULL).items():
         with tempfile.TemporaryDirectory() as place:
             root, path = Path(place) / "folder", Path(place) / "model.safetensors"
-            pipeline = reference.build(model, seed, tiny=True)
+            pipeline = reference.build(model, seed, tiny=tiny)
+            if not tiny:
+                pipeline = pipeline.to(torch.float16)  # as most such files are
             pipeline.save_pretrained(root)
             tensors = original(pipeline, root, family)
             save_file(tensors, path)
             for part, state in converted(pipeline, tensors, family).items():
                 yield _compare(f"{family} {part}", root, path, part, state)
+            if not tiny:
+                text = folder.load_config(root).text_encoder
+                synthetic_tokenizer(text.vocab_size, text.length).save(root / "tokenizer")
+                for dtype in ("float32", "bfloat16"):
+                    yield _memory(family, path, root / "tokenizer", dtype)
+
+
+def _memory(family: str, path: Path, tokenizer: Path, dtype: str) -> Row:
+    """What loading takes at its peak, beyond the weights that it leaves in memory: 10 % at most."""
+    code = (
+        "import resource, sys, jax, diffusion\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "jax.block_until_ready(jax.numpy.zeros(1))\n"
+        "before, (path, tokenizer, dtype) = peak(), sys.argv[1:]\n"
+        "artist = diffusion.load(path, tokenizer=tokenizer, dtype=dtype)\n"
+        "networks = artist.text_encoder, artist.denoiser, artist.autoencoder\n"
+        "leaves = jax.block_until_ready(jax.tree.leaves([one.params for one in networks]))\n"
+        "print(peak() - before, sum(leaf.nbytes for leaf in leaves))\n"
+    )
+    order = [sys.executable, "-c", code, path, tokenizer, dtype]
+    told = subprocess.run(order, check=True, capture_output=True, text=True).stdout
+    taken, weights = map(int, told.split())
+    beyond = max(0.0, taken / weights - 1.0)
+    return Row(f"{family} in {dtype}: memory", (weights,), taken - weights, beyond, 0.1)
 
 
 def _compare(name: str, root: Path, path: Path, part: str, state: State) -> Row:

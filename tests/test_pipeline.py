@@ -136,6 +136,16 @@ def test_one_seed_one_picture_whatever_is_painted_beside_it(artist):
             np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
 
 
+@pytest.mark.slow  # compiles the garden
+def test_other_counts_change_the_shipped_garden_by_no_more_than_the_docs_say():
+    garden = load("garden")
+    together = garden.paint(PROMPT, count=2, seed=3).astype(int)
+    alone = [garden.paint(PROMPT, count=1, first=i, seed=3)[0] for i in range(2)]
+    apart = np.abs(together - np.stack(alone))
+    assert apart.max() <= 1
+    assert np.mean(apart > 0) <= 1e-4
+
+
 def test_a_long_series_is_painted_in_turns(artist, turns_of_three):
     seen = []
     series = artist.paint(PROMPT, count=8, steps=3, on_step=seen.append)
