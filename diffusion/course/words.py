@@ -251,6 +251,36 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
         "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
         "of the shares.",
+        "hint.cut.rows": "that cuts rows into pieces, not the canvas into squares: bring the two "
+        "axes of one square beside each other before you reshape.",
+        "hint.cut.columns": "that goes down the canvas first; the first tokens are the first row "
+        "of squares.",
+        "hint.cut.channels": "inside of a square, the channels of one position stay together: "
+        "they come last.",
+        "hint.cut.turned": "each square is turned: inside of it, too, the row comes before the "
+        "column.",
+        "hint.cut.scattered": "a token is a square of neighbours; yours has positions from all "
+        "over the canvas.",
+        "hint.block.no_one": "multiply by 1 + scale: where the scale is 0, the token stays.",
+        "hint.block.exchanged": "of each three vectors the first is added, the second multiplies.",
+        "hint.block.gate_first": "the order is shift, scale, gate; yours begins with the gate.",
+        "hint.block.same_three": "the last three of the six vectors are those of `think`.",
+        "hint.block.no_gate": "what `look` and `think` bring passes a gate before it is added.",
+        "hint.block.gated_words": "what the words bring is added as it is: here it has no gate.",
+        "hint.block.normed_words": "`listen` is given h as it is, without a norm.",
+        "hint.block.no_norm": "`norm` comes first, then scale and shift, then `look` or `think`.",
+        "hint.block.no_stream": "each of the three is added to h; yours puts it in h's place.",
+        "hint.block.parallel": "one after the other: `listen` hears what `look` has changed, and "
+        "`think` gets what both have.",
+        "hint.looked_far.numbers": "token 8 stands below token 0 where a row has 8: from the "
+        "number find row and column.",
+        "hint.looked_far.squares": "that is the squared distance; take the root.",
+        "hint.looked_far.city": "that walks along rows and columns; the straight line is wanted "
+        "(`jnp.hypot`).",
+        "hint.looked_far.sum": "over the tokens that look, take the mean.",
+        "hint.looked_far.mean": "the weights of one token already sum to 1: over those looked at, "
+        "add up.",
+        "hint.looked_far.one": "one number for each head.",
     },
 }
 
