@@ -281,6 +281,35 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.looked_far.mean": "the weights of one token already sum to 1: over those looked at, "
         "add up.",
         "hint.looked_far.one": "one number for each head.",
+        "hint.ends.sign": "v points from the picture to the noise: to the picture it goes back.",
+        "hint.ends.whole": "from picture to noise it is one whole v, but z is on the way: s of it "
+        "is behind z, 1 - s is ahead.",
+        "hint.ends.shares": "at s = 1 the canvas is the noise, and the picture is a whole v away.",
+        "hint.ends.exchanged": "these are the two, but exchanged: v points to the noise.",
+        "hint.flow_loss.direction": "here v points to the noise: noise less picture.",
+        "hint.flow_loss.noise": "the velocity is asked for, not the noise.",
+        "hint.flow_loss.turned": "at t = 1000 there is only noise; at yours, only the picture.",
+        "hint.flow_loss.curve": "the weights are 1 - s and s themselves, no roots: the path is a "
+        "straight line.",
+        "hint.flow_loss.told_share": "the network is told t, up to 1000; the weights are made of "
+        "t / 1000.",
+        "hint.flow_loss.sum": "the mean of all squares, so that the loss does not depend on the "
+        "size of the batch.",
+        "hint.any_step.along_v": "that is right for a flow only: elsewhere signal and spread do "
+        "not change by the same amount. Find the noise, and mix anew.",
+        "hint.any_step.unscaled": "z less its picture is spread times the noise: divide by it.",
+        "hint.any_step.bright": "in z the picture has the weight signal.",
+        "hint.any_step.canvas": "take the noise out of the canvas first.",
+        "hint.any_step.exchanged": "the noise is taken out at the old levels, and both are mixed "
+        "at the new ones.",
+        "hint.any_step.finished": "that jumps to the end; only one step is taken.",
+        "hint.glasses.naked": "the squares of the two new weights have to sum to 1, not the "
+        "weights.",
+        "hint.glasses.squares": "a canvas of variance 4 is divided by 2: take the root.",
+        "hint.glasses.noise": "alpha_bar is the share of the picture.",
+        "hint.glasses.root": "alpha_bar is the square of the picture's weight.",
+        "hint.glasses.upside_down": "the canvas is multiplied by the factor: where its variance is "
+        "below 1, it has to grow.",
     },
 }
 

@@ -101,6 +101,14 @@ EQUAL = {
         "if level != len(channels) - 1:": "no level is beyond the last",
         "found, h = ([], skips[-1])": "the last skip has the last level's channels",
     },
+    "cut": {
+        "squares = z.reshape(b, h // p, p, w // p, c, p).transpose(0, 1, 3, 2, 4, 5)": (
+            "the last two axes stay beside each other"
+        ),
+        "squares = z.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, -3, 2, 4, 5)": (
+            "of six axes, -3 is axis 3"
+        ),
+    },
     "listen": {
         "mixed = jnp.einsum('hnm,mhd->nhd', jax.nn.softmax(logits), v)": LAST,
         "logits = jnp.einsum('nhd,mhd->hnm', q, k) / (c / heads) ** 0.5": "heads divides c",

@@ -15,7 +15,7 @@ from diffusion.stages import dit_blocks
 
 def _latents() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(0)
-    shapes = (((2, 4, 6, 3), 2), ((1, 6, 3, 2), 3), ((2, 4, 8, 5), 4))
+    shapes = (((3, 4, 6, 5), 2), ((1, 6, 3, 2), 3), ((2, 4, 8, 3), 4))
     return [(jnp.asarray(rng.standard_normal(shape, np.float32)), p) for shape, p in shapes]
 
 
