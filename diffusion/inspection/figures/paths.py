@@ -47,7 +47,7 @@ def planes(named: Mapping[str, Mixing], steps: int) -> Figure:
 def ways(named: Mapping[str, Ways], points: Float[np.ndarray, "k 2"]) -> Figure:
     """Ways in a plane from noise (grey) to where they end (blue), and the pictures (orange).
 
-    Above each: how long the ways are, in the mean, beside the straight lines between their ends.
+    Above each: how long a way is beside the straight line between its ends, the median of all.
     """
     figure = paper(2.2 * len(named), 2.5)
     axes = figure.subplots(1, len(named), squeeze=False)[0]
@@ -56,7 +56,7 @@ def ways(named: Mapping[str, Ways], points: Float[np.ndarray, "k 2"]) -> Figure:
         axis.plot(*way[0].T, ".", color=PALE, markersize=3)
         axis.plot(*points.T, "o", color=COLOURS[1], markersize=5)
         axis.plot(*way[-1].T, ".", color=COLOURS[0], markersize=3)
-        title = f"{name}\n{detour(way).mean():.2f} times as long"
+        title = f"{name}\n{np.median(detour(way)):.2f} times as long"
         axis.set_title(title, fontsize=SMALL, color=INK)
         axis.set(xlim=(-EDGE - 0.6, EDGE + 0.6), ylim=(-EDGE - 0.6, EDGE + 0.6))
         axis.set(xticks=[], yticks=[], aspect="equal")
@@ -73,6 +73,7 @@ def asked(named: Mapping[str, Mixing], steps: int) -> Figure:
         axis.plot((edges[1:] + edges[:-1]) / 2, counts, color=colour, label=name)
         seen = _shares(process, process.timesteps(steps, "trailing"))
         axis.plot(seen, np.full(len(seen), -0.25 * (i + 1)), "o", color=colour, markersize=3)
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick >= 0])
     axis.set_xlabel("share of noise", fontsize=SMALL, color=INK)
     axis.set_ylabel("how often", fontsize=SMALL, color=INK)
     plain(axis)

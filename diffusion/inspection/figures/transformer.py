@@ -42,7 +42,10 @@ def grid(run: Trace) -> tuple[int, int]:
 
 
 def places(config: DiTConfig, positions: Sequence[tuple[int, int]]) -> Figure:
-    """The code of every place, and how alike (as a cosine) some places are to all others."""
+    """The code of every place, and how alike (as a cosine) some places are to all others.
+
+    White is as unlike as any two places are.
+    """
     side = config.sample_size // config.patch
     code = place_code(side, side, config.width, side)
     figure = paper(3.0 + 1.5 * len(positions), 2.0)
@@ -53,9 +56,10 @@ def places(config: DiTConfig, positions: Sequence[tuple[int, int]]) -> Figure:
     first.set_ylabel(f"{side * side} patches", fontsize=SMALL, color=INK)
     first.tick_params(labelsize=SMALL, colors=INK)
     unit = code / np.linalg.norm(code, axis=1, keepdims=True)
+    least = (unit @ unit.T).min()
     for axis, (row, column) in zip(others, positions, strict=True):
         likeness = (unit @ unit[row * side + column]).reshape(side, side)
-        show(axis, likeness, f"like row {row}, column {column}", cmap=AMOUNT, vmin=0, vmax=1)
+        show(axis, likeness, f"like row {row}, column {column}", cmap=AMOUNT, vmin=least, vmax=1)
     return figure
 
 
@@ -97,6 +101,7 @@ def gates_over_time(artist: Artist, count: int = 101) -> Figure:
         axis.set_title(f"gates of the {name}: mean size", fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("timestep t", fontsize=SMALL, color=INK)
         axis.set_ylabel("block", fontsize=SMALL, color=INK)
+        axis.set_yticks(range(len(values)))
         axis.tick_params(labelsize=SMALL, colors=INK)
     bar = figure.colorbar(image, ax=axes)
     bar.ax.tick_params(labelsize=SMALL, colors=INK)
