@@ -34,8 +34,8 @@ def test_the_way_is_a_mixture_of_belief_and_noise(run):
     assert (np.diff(shares) < 0).all()
     alpha, sigma = run.artist.process.levels(np.asarray([run.steps[1].t]))
     noise = (np.asarray(run.steps[1].x_t) - alpha * np.asarray(run.steps[1].x0)) / sigma
-    s = sigma / (alpha + sigma)
-    np.testing.assert_allclose(shares[1], s.item(), rtol=1e-5)
+    s = (sigma / (alpha + sigma)).item()
+    np.testing.assert_allclose(shares[1], s, rtol=1e-5)
     np.testing.assert_allclose(way[1], (1 - s) * run.steps[1].x0 + s * noise, atol=1e-5)
     np.testing.assert_array_equal(way[-1], run.steps[-1].x_next)
 
