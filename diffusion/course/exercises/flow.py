@@ -83,8 +83,8 @@ def _any_step(
     z: Any, x0: Any, signal: float, spread: float, next_signal: float, next_spread: float
 ) -> Any:
     """What the table of `euler` does in a step that does not end at the picture."""
-    slope = (np.asarray([level]) for level in (next_spread / next_signal, signal, spread))
-    from_z, from_x0 = along_slope(*slope, np.asarray([next_signal]))
+    alpha, sigma, next_alpha = np.array([[signal], [spread], [next_signal]])
+    from_z, from_x0 = along_slope(next_spread / next_alpha, alpha, sigma, next_alpha)
     return from_z.item() * z + from_x0.item() * x0
 
 
