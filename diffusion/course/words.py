@@ -275,6 +275,65 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.draws.unrooted": "the covariance is divided by n, so what is drawn by its root.",
         "hint.draws.of_draws": "n is the number of codes, not of draws.",
         "hint.draws.one_mean": "each number of a code has a mean of its own: over the codes alone.",
+        "hint.cut.rows": "that cuts rows into pieces, not the canvas into squares: bring the two "
+        "axes of one square beside each other before you reshape.",
+        "hint.cut.columns": "that goes down the canvas first; the first tokens are the first row "
+        "of squares.",
+        "hint.cut.channels": "inside of a square, the channels of one position stay together: "
+        "they come last.",
+        "hint.cut.turned": "each square is turned: inside of it, too, the row comes before the "
+        "column.",
+        "hint.cut.scattered": "a token is a square of neighbours; yours has positions from all "
+        "over the canvas.",
+        "hint.block.no_one": "multiply by 1 + scale: where the scale is 0, the token stays.",
+        "hint.block.exchanged": "of each three vectors the first is added, the second multiplies.",
+        "hint.block.gate_first": "the order is shift, scale, gate; yours begins with the gate.",
+        "hint.block.same_three": "the last three of the six vectors are those of `think`.",
+        "hint.block.no_gate": "what `look` and `think` bring passes a gate before it is added.",
+        "hint.block.gated_words": "what the words bring is added as it is: here it has no gate.",
+        "hint.block.normed_words": "`listen` is given h as it is, without a norm.",
+        "hint.block.no_norm": "`norm` comes first, then scale and shift, then `look` or `think`.",
+        "hint.block.no_stream": "each of the three is added to h; yours puts it in h's place.",
+        "hint.block.parallel": "one after the other: `listen` hears what `look` has changed, and "
+        "`think` gets what both have.",
+        "hint.looked_far.numbers": "token 8 stands below token 0 where a row has 8: from the "
+        "number find row and column.",
+        "hint.looked_far.squares": "that is the squared distance; take the root.",
+        "hint.looked_far.city": "that walks along rows and columns; the straight line is wanted "
+        "(`jnp.hypot`).",
+        "hint.looked_far.sum": "over the tokens that look, take the mean.",
+        "hint.looked_far.mean": "the weights of one token already sum to 1: over those looked at, "
+        "add up.",
+        "hint.looked_far.one": "one number for each head.",
+        "hint.ends.sign": "v points from the picture to the noise: to the picture it goes back.",
+        "hint.ends.whole": "from picture to noise it is one whole v, but z is on the way: s of it "
+        "is behind z, 1 - s is ahead.",
+        "hint.ends.shares": "at s = 1 the canvas is the noise, and the picture is a whole v away.",
+        "hint.ends.exchanged": "these are the two, but exchanged: v points to the noise.",
+        "hint.flow_loss.direction": "here v points to the noise: noise less picture.",
+        "hint.flow_loss.noise": "the velocity is asked for, not the noise.",
+        "hint.flow_loss.turned": "at t = 1000 there is only noise; at yours, only the picture.",
+        "hint.flow_loss.curve": "the weights are 1 - s and s themselves, no roots: the path is a "
+        "straight line.",
+        "hint.flow_loss.told_share": "the network is told t, up to 1000; the weights are made of "
+        "t / 1000.",
+        "hint.flow_loss.sum": "the mean of all squares, so that the loss does not depend on the "
+        "size of the batch.",
+        "hint.any_step.along_v": "that is right for a flow only: elsewhere signal and spread do "
+        "not change by the same amount. Find the noise, and mix anew.",
+        "hint.any_step.unscaled": "z less its picture is spread times the noise: divide by it.",
+        "hint.any_step.bright": "in z the picture has the weight signal.",
+        "hint.any_step.canvas": "take the noise out of the canvas first.",
+        "hint.any_step.exchanged": "the noise is taken out at the old levels, and both are mixed "
+        "at the new ones.",
+        "hint.any_step.finished": "that jumps to the end; only one step is taken.",
+        "hint.glasses.naked": "the squares of the two new weights have to sum to 1, not the "
+        "weights.",
+        "hint.glasses.squares": "a canvas of variance 4 is divided by 2: take the root.",
+        "hint.glasses.noise": "alpha_bar is the share of the picture.",
+        "hint.glasses.root": "alpha_bar is the square of the picture's weight.",
+        "hint.glasses.upside_down": "the canvas is multiplied by the factor: where its variance is "
+        "below 1, it has to grow.",
     },
 }
 

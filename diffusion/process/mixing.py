@@ -46,6 +46,9 @@ class Mixing(ABC):
     def timesteps(self, steps: int, spacing: str = "leading") -> Real[np.ndarray, " steps"]: ...
 
     @abstractmethod
+    def draw_timesteps(self, key: Array, count: int) -> Timesteps: ...
+
+    @abstractmethod
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """What the denoiser is trained to predict."""
 

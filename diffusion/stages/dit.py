@@ -24,6 +24,8 @@ from diffusion.stages.dit_blocks import (
     DiTBlock,
     LinearModulation,
     TableModulation,
+    cut,
+    joined,
     modulate,
     norm,
 )
@@ -74,12 +76,9 @@ class Patches(nnx.Module):
         self.base, self.scale = config.sample_size // p, config.position_scale
 
     def __call__(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b n c"]:
-        b, h, w, z = latents.shape
+        _, h, w, _ = latents.shape
         p, width = self.kernel.shape[0], self.kernel.shape[3]
-        if h % p or w % p:
-            raise ValueError(f"latents of {h}x{w}: the sides must be multiples of {p}")
-        cut = latents.reshape(b, h // p, p, w // p, p, z).swapaxes(2, 3)
-        tokens = cut.reshape(b, -1, p * p * z) @ self.kernel[...].reshape(-1, width)
+        tokens = cut(latents, p) @ self.kernel[...].reshape(-1, width)
         place = place_code(h // p, w // p, width, self.base, self.scale)
         return tokens + self.bias[None, None] + jnp.asarray(place, tokens.dtype)[None]
 
@@ -191,12 +190,9 @@ class DiT(nnx.Module):
         context: Float[Array, "b m d"] | Int[Array, "b 1"],  # words, without filling; or a label
     ) -> Float[Array, "b h w z"]:
         """The first half of the channels, where the variance is predicted beside them."""
-        b, h, w, z = latents.shape
+        _, h, w, z = latents.shape
         told = (self.words if self.listens else self.label)(timesteps, context, (h, w))
         x = self.patches(latents)
         for block in self.blocks:
             x = block(x, told.blocks, told.context)
-        x = self.exit(x, told.exit)
-        p = self.patch
-        x = x.reshape(b, h // p, w // p, p, p, -1).swapaxes(2, 3).reshape(b, h, w, -1)
-        return x[..., :z]
+        return joined(self.exit(x, told.exit), h // self.patch, self.patch)[..., :z]

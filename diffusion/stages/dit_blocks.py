@@ -27,6 +27,25 @@ def modulate(
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
+def cut(latents: Float[Array, "b h w z"], p: int) -> Float[Array, "b n d"]:
+    """A latent as p x p patches, row by row; the numbers of each by row, column and channel.
+
+    Raises ValueError where the sides are no multiples of p.
+    """
+    b, h, w, z = latents.shape
+    if h % p or w % p:
+        raise ValueError(f"latents of {h}x{w}: the sides must be multiples of {p}")
+    squares = latents.reshape(b, h // p, p, w // p, p, z).swapaxes(2, 3)
+    return squares.reshape(b, -1, p * p * z)
+
+
+def joined(patches: Float[Array, "b n d"], rows: int, p: int) -> Float[Array, "b h w z"]:
+    """What `cut` made of a latent, put together again: `rows` rows of patches."""
+    b, n, d = patches.shape
+    squares = patches.reshape(b, rows, n // rows, p, p, d // p**2).swapaxes(2, 3)
+    return squares.reshape(b, rows * p, n // rows * p, -1)
+
+
 class LinearModulation(nnx.Module):
     """adaLN-Zero (Peebles & Xie 2023, section 3.2): Linear(silu(time)), cut into vectors.
 

@@ -101,6 +101,51 @@ EQUAL = {
         "if level != len(channels) - 1:": "no level is beyond the last",
         "found, h = ([], skips[-1])": "the last skip has the last level's channels",
     },
+    "cut": {
+        "squares = z.reshape(b, h // p, p, w // p, c, p).transpose(0, 1, 3, 2, 4, 5)": (
+            "the last two axes stay beside each other"
+        ),
+        "squares = z.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, -3, 2, 4, 5)": (
+            "of six axes, -3 is axis 3"
+        ),
+        "squares = z.reshape(h // p, b, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)": (
+            "the first two axes stay beside each other"
+        ),
+    },
+    "looked_far": {
+        f"distance = jnp.hypot({sides})": "a length has no sign, and its sides no order"
+        for sides in (
+            "column[:, None] - column[None], row[:, None] - row[None]",
+            "row[None] - row[:, None], column[:, None] - column[None]",
+            "-(row[:, None] - row[None]), column[:, None] - column[None]",
+            "row[:, None] - row[None], column[None] - column[:, None]",
+            "row[:, None] - row[None], -(column[:, None] - column[None])",
+        )
+    }
+    | {
+        f"return (weights * distance[None]).sum(axis={over}).mean(axis={then})": (
+            "a sum over both axes has no order; -2 is axis 1"
+        )
+        for over, then in (("-1", "1"), ("-1", "--1"), ("1", "-1"), ("-2", "-1"), ("--1", "-1"))
+    }
+    | {
+        f"row, column = jnp.divmod(jnp.arange(weights.shape[{axis}]), columns)": (
+            "as many look as are looked at"
+        )
+        for axis in ("2", "-1")
+    },
+    "flow_loss": {
+        "return jnp.mean((noise - x0 - predict(z, t)) ** 2)": SQUARED,
+        "return jnp.mean((-(predict(z, t) - (noise - x0))) ** 2)": SQUARED,
+    },
+    "glasses": {
+        "length = jnp.sqrt((s - 1) ** 2 + s ** 2)": SQUARED,
+        "length = jnp.sqrt((-(1 - s)) ** 2 + s ** 2)": SQUARED,
+    }
+    | {
+        f"return {{'alpha_bar': {share} ** 2, 'factor': 1 / length}}": SQUARED
+        for share in ("(-((1 - s) / length))", "((s - 1) / length)", "(-(1 - s) / length)")
+    },
     "listen": {
         "mixed = jnp.einsum('hnm,mhd->nhd', jax.nn.softmax(logits), v)": LAST,
         "logits = jnp.einsum('nhd,mhd->hnm', q, k) / (c / heads) ** 0.5": "heads divides c",

@@ -11,6 +11,7 @@ from flax import nnx
 from diffusion.config import DiTConfig
 from diffusion.runtime.parameters import SameKey
 from diffusion.stages.dit import DiT, place_code
+from diffusion.stages.dit_blocks import cut, joined
 
 WORDS = DiTConfig(
     layers=1, heads=3, head_width=4, context_width=8, sample_size=4, learned_variance=False
@@ -108,6 +109,14 @@ def test_every_norm_has_the_right_eps():
             if isinstance(module, nnx.LayerNorm)
         }
         assert found == {"blocks.0.norm1": 1e-6, "blocks.0.norm2": second, "exit.norm": 1e-6}
+
+
+def test_patches_go_row_by_row_and_come_back():
+    latents = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
+    patches = cut(latents, 2)
+    assert patches.shape == (2, 6, 12)
+    np.testing.assert_array_equal(patches[1, 4], latents[1, 2:, 2:4].ravel())
+    np.testing.assert_array_equal(joined(patches, 2, 2), latents)
 
 
 def test_latents_that_cannot_be_cut_are_refused(inputs):
