@@ -68,7 +68,7 @@ def simplex(
     At each temperature the Gumbel noise is the same. Below: how many mixtures are nearly one code.
     """
     noise = jax.random.gumbel(jax.random.key(0), (count, 3))
-    figure = paper(2.0 * len(temperatures), 2.1)
+    figure = paper(1.9 * len(temperatures), 2.5)
     for axis, temperature in zip(figure.subplots(1, len(temperatures)), temperatures, strict=True):
         shares = np.asarray(gumbel_softmax(jnp.asarray(logits)[None], noise, temperature))
         axis.fill(*CORNERS.T, facecolor="none", edgecolor=PALE)
