@@ -19,7 +19,7 @@ def _distances(x: Any, codes: Any) -> Any:
 def _draws() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
-    gumbel = lambda *shape: jnp.asarray(rng.gumbel(size=shape).astype(np.float32))  # noqa: E731
+    gumbel = lambda *shape: jnp.asarray(rng.gumbel(size=shape), jnp.float32)  # noqa: E731
     return [
         (draw(5, 2), draw(4, 2), gumbel(5, 4), 1.0),
         (draw(4, 3), draw(6, 3), gumbel(4, 6), 0.5),
@@ -66,7 +66,7 @@ def _in_turn(codes: Any, fresh: Any, dead: Any, distance: Any) -> Any:
 def _canvases() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(2)
     found: list[tuple[Any, ...]] = []
-    for n, k, mask, left in ((10, 5, 5, 3), (12, 4, 6, 5), (16, 7, 7, 0), (9, 3, 3, 1)):
+    for n, k, mask, left in ((40, 5, 5, 12), (24, 4, 6, 9), (16, 7, 7, 0), (9, 3, 3, 1)):
         canvas = np.where(rng.random(n) < 0.6, mask, rng.integers(0, k, n))
         canvas[:2], canvas[-1] = mask, 1  # never all of one kind
         logits = 3 * rng.standard_normal((n, k)) + 4 * rng.standard_normal((n, 1))
@@ -77,7 +77,8 @@ def _canvases() -> list[tuple[Any, ...]]:
 
 def filled(canvas: Any, logits: Any, drawn: Any, doubts: Any, left: int, mask: int) -> Any:
     """The package's own step, of one picture in a row."""
-    row = masked.MaskTable(np.int32(0), np.float32(0), np.float32(left > 0), np.float32(1))
+    nothing, one = np.zeros((), np.float32), np.ones((), np.float32)
+    row = masked.MaskTable(nothing, nothing, masked=one * (left > 0), temperature=one)
     as_map = lambda values: jnp.asarray(values)[None, None, :, None]  # noqa: E731
     _, after = masked.fill(
         mask,

@@ -1,6 +1,7 @@
 """Figures of codes: a picture as numbers of a codebook, and how a painter fills them in."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +44,10 @@ def there_and_back(artist: Artist, pictures: UInt8[np.ndarray, "n H W 3"]) -> Fi
     lost = np.abs(pictures.astype(int) - back).mean(axis=-1) / 255
     return rows_of(
         [
-            ("picture", pictures),
+            ("picture", list(pictures)),
             ("encoder says", colours[:count]),
             ("nearest codes", colours[count:]),
-            ("there and back", back),
+            ("there and back", list(back)),
             ("what is lost", [amount(np.minimum(3 * one, 1)) for one in lost]),
         ],
         [""] * count,
@@ -55,9 +56,9 @@ def there_and_back(artist: Artist, pictures: UInt8[np.ndarray, "n H W 3"]) -> Fi
 
 def nearest(artist: Artist, latents: Latents) -> Float[Array, "b h w z"]:
     """The code that is nearest at each position of a latent, in the latent's unit."""
-    scale = artist.config.autoencoder.scaling_factor
-    codes: Array = artist.autoencoder.codebook(latents / scale)
-    return codes * scale
+    config: Any = artist.config.autoencoder
+    codes: Array = artist.autoencoder.codebook(latents / config.scaling_factor)
+    return codes * config.scaling_factor
 
 
 def simplex(
@@ -152,7 +153,7 @@ def exchanged(
     apart = np.abs(pictures.astype(float) - pictures[0]).mean(axis=-1) / 255
     names = [f"code {number}" for number in (int(codes[0, row, column, 0]), *others)]
     figure = rows_of(
-        [("picture", pictures), ("change", [amount(np.minimum(3 * x, 1)) for x in apart])],
+        [("picture", list(pictures)), ("change", [amount(np.minimum(3 * x, 1)) for x in apart])],
         names,
         side=1.2,
     )
