@@ -40,10 +40,12 @@ def _shared(shares: Any) -> Any:
 def _codebooks() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(1)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))  # noqa: E731
+    # The second code is nearer to (2, 2) than the first, if distances are not squared.
+    three = jnp.asarray([[0.0, 0.0], [5.0, 2.0], [-9.0, 0.0]])
     return [
-        (3 * draw(8, 2), draw(20, 2), draw(8, 2)),
+        (3 * draw(20, 4), 2 * draw(24, 4), draw(20, 4)),
         (draw(4, 3), draw(40, 3), draw(4, 3)),  # none is dead
-        (draw(6, 2) + jnp.arange(6.0)[:, None], draw(3, 2), draw(6, 2)),
+        (three, jnp.asarray([[2.0, 2.0], [-9.0, 1.0]]), draw(3, 2)),
     ]
 
 
