@@ -46,6 +46,11 @@ def run(tiny, write_model, tmp_path_factory):
     return trace(painter, PROMPT, seed=1)
 
 
+def close(one, other):
+    """The same picture; programs for more or fewer pictures round differently."""
+    np.testing.assert_allclose(one.astype(float), other, atol=1)
+
+
 def shown(figure):
     return [image.get_array() for axis in figure.axes for image in axis.images]
 
@@ -105,18 +110,18 @@ def test_use_is_sorted_and_dead_codes_are_told():
 
 def test_codes_alone_and_exchanged(artist, run):
     page = shown(codes.alone(artist, [3, 5, 7], columns=2))[0]
-    assert page.shape == (40, 40, 3)
+    assert page.shape == (44, 44, 3)
     everywhere = artist.decode(jnp.full((1, 8, 8, 1), 5))[0]
-    np.testing.assert_array_equal(page[4:20, 24:40], everywhere)
+    close(page[4:20, 24:40], everywhere)
 
     finished = run.steps[-1].x_next
     figure = codes.exchanged(run.artist, finished, 2, 6, [0, 9])
     drawn = shown(figure)
-    np.testing.assert_array_equal(drawn[0], run.pictures[0])
+    close(drawn[0], run.pictures[0])
     other = run.artist.decode(finished.at[:, 2, 6].set(9))[0]
-    np.testing.assert_array_equal(drawn[2], other)
+    close(drawn[2], other)
     apart = np.abs(other.astype(float) - run.pictures[0]).mean(axis=-1) / 255
-    np.testing.assert_array_equal(drawn[5], amount(np.minimum(3 * apart, 1)))
+    np.testing.assert_allclose(drawn[5], amount(np.minimum(3 * apart, 1)), atol=0.03)
     assert figure.axes[2].get_title() == "code 9"
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata()[:2], [11.5, 13.5])
 

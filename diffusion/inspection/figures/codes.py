@@ -69,9 +69,10 @@ def simplex(
     At each temperature the Gumbel noise is the same. Below: how many mixtures are nearly one code.
     """
     noise = jax.random.gumbel(jax.random.key(0), (count, 3))
+    for_all = jnp.broadcast_to(jnp.asarray(logits), noise.shape)
     figure = paper(1.9 * len(temperatures), 2.5)
     for axis, temperature in zip(figure.subplots(1, len(temperatures)), temperatures, strict=True):
-        shares = np.asarray(gumbel_softmax(jnp.asarray(logits)[None], noise, temperature))
+        shares = np.asarray(gumbel_softmax(for_all, noise, temperature))
         axis.fill(*CORNERS.T, facecolor="none", edgecolor=PALE)
         axis.scatter(*(shares @ CORNERS).T, s=5, alpha=0.4, color=COLOURS[0], linewidths=0)
         for corner, name in zip(CORNERS, "012", strict=True):
