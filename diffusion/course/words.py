@@ -334,6 +334,36 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.glasses.root": "alpha_bar is the square of the picture's weight.",
         "hint.glasses.upside_down": "the canvas is multiplied by the factor: where its variance is "
         "below 1, it has to grow.",
+        "hint.mixture.noise_apart": "the noise is added to the logits, and the temperature divides "
+        "both.",
+        "hint.mixture.multiplied": "divide by the temperature: the colder, the clearer the choice.",
+        "hint.mixture.away": "the nearest code is the likeliest: the logits are minus the squared "
+        "distances.",
+        "hint.mixture.unsquared": "the distance is squared.",
+        "hint.mixture.certain": "without noise nothing is drawn: add it to the logits.",
+        "hint.mixture.axis": "each latent shares itself out over the codes: softmax along the last "
+        "axis.",
+        "hint.mixture.one": "that is one code each, and lets no gradient through: mix them by a "
+        "softmax.",
+        "hint.mixture.shares": "these are the shares; mix the codes by them.",
+        "hint.mixture.mean": "the squared distance is a sum over the d numbers, not a mean.",
+        "hint.revive.living": "it is the used codes that stay, and the others that are exchanged.",
+        "hint.revive.all": "a code that is nearest to any latent stays.",
+        "hint.revive.in_turn": "a dead code takes the fresh one of its own number.",
+        "hint.revive.farthest": "a code is used if it is the nearest: argmin.",
+        "hint.revive.removed": "there are as many codes afterwards: dead ones are exchanged, not "
+        "taken out.",
+        "hint.fill.surest": "it is the least sure that are hidden again.",
+        "hint.fill.known": "what was laid before stays: only places that were masked may be hidden "
+        "again.",
+        "hint.fill.overwritten": "what was laid before stays: a code is laid only where there was "
+        "a mask.",
+        "hint.fill.raw": "logits of two places cannot be compared: make them log probabilities "
+        "first.",
+        "hint.fill.certain": "add the doubts, or the order is the same in every painting.",
+        "hint.fill.peak": "how sure it is of what was drawn, not of the likeliest code.",
+        "hint.fill.probability": "the doubts are added to the logarithm of the probability.",
+        "hint.fill.too_many": "`left` is how many masks are left, not how many codes are laid.",
     },
 }
 

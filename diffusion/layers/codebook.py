@@ -1,5 +1,6 @@
 """A codebook: a few vectors that stand for all others (van den Oord et al. 2017, section 3.1)."""
 
+import math
 from functools import partial
 
 import jax
@@ -19,6 +20,34 @@ def squared_distances(
     """
     x, codes = x.astype(jnp.float32), codes.astype(jnp.float32)
     return jnp.square(x[..., None, :] - codes[None, None, None]).sum(axis=-1)
+
+
+def gumbel_softmax(
+    logits: Float[Array, "*b k"], noise: Float[Array, "*b k"], temperature: Float[Array, ""] | float
+) -> Float[Array, "*b k"]:
+    """softmax((logits + noise) / temperature): shares of a mixture (Jang et al. 2017, eq. 2).
+
+    With noise of the Gumbel distribution the largest share is a draw from the softmax of the
+    logits; the lower the temperature, the nearer it is to 1.
+    """
+    return jax.nn.softmax((logits + noise) / temperature, axis=-1)
+
+
+def kl_to_uniform(logits: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+    """KL divergence of softmax(logits) from all codes being as likely, in nats: 0 to log k."""
+    log_q = jax.nn.log_softmax(logits, axis=-1)
+    return jnp.sum(jnp.exp(log_q) * (log_q + math.log(logits.shape[-1])), axis=-1)
+
+
+def revived(
+    codes: Float[Array, "k d"], x: Float[Array, "b h w d"], fresh: Float[Array, "k d"]
+) -> Float[Array, "k d"]:
+    """The codes, with a fresh one in place of each that is nearest to no position of a map.
+
+    Restarts of Dhariwal et al. 2020 (section 3.1), where the fresh ones are drawn from the map.
+    """
+    used = counts(squared_distances(x, codes).argmin(axis=-1), len(codes)) > 0
+    return jnp.where(used[:, None], codes, fresh)
 
 
 def counts(codes: Int[Array, "b h w"], size: int) -> Int[Array, " {size}"]:

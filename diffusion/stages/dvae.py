@@ -7,15 +7,22 @@ says, so the likeliest is the nearest. A VQ autoencoder takes just that one (van
 and the decoder takes the nearest codes of what it gets (Rombach et al. 2022, section 3.1, VQ-reg.).
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from diffusion.config import DVAEConfig
-from diffusion.layers.codebook import Codebook, counts, k_means, perplexity, squared_distances
+from diffusion.layers.codebook import (
+    Codebook,
+    counts,
+    gumbel_softmax,
+    k_means,
+    kl_to_uniform,
+    perplexity,
+    revived,
+    squared_distances,
+)
 from diffusion.layers.convolution import Conv2d
 from diffusion.stages.autoencoder_blocks import Decoder, Encoder
 
@@ -99,12 +106,10 @@ class DVAE(nnx.Module):
         """
         x = self._seen(images)
         logits = -squared_distances(x, self.codebook.codes)
-        gumbel = jax.random.gumbel(key, logits.shape)
-        mixture = jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
+        mixture = gumbel_softmax(logits, jax.random.gumbel(key, logits.shape), temperature)
         latents = mixture @ self.codebook.codes.astype(jnp.float32) * self.scaling_factor
-        log_q, size = jax.nn.log_softmax(logits, axis=-1), logits.shape[-1]
-        kl = jnp.sum(jnp.exp(log_q) * (log_q + math.log(size))) / images.size
-        counted = counts(logits.argmax(axis=-1), size)
+        kl = kl_to_uniform(logits).sum() / images.size
+        counted = counts(logits.argmax(axis=-1), logits.shape[-1])
         costs = {"code_kl": warmth * kl, "used": jnp.mean(counted > 0)}
         return latents, costs | {"perplexity": perplexity(counted)}
 
@@ -134,12 +139,7 @@ class DVAE(nnx.Module):
         self.post_quant_conv.kernel[...] = self.post_quant_conv.kernel[...] / stretch
 
     def tend(self, images: Float[Array, "b H W k"], key: Array) -> None:
-        """In training, from time to time: a code that no picture uses becomes one of its latents.
-
-        Restarts of Dhariwal et al. 2020 (section 3.1).
-        """
-        x = self._seen(images)
-        codes = self.codebook.codes
-        used = counts(self.codebook.nearest(x), len(codes)) > 0
-        drawn = jax.random.choice(key, x.reshape(-1, x.shape[-1]), (len(codes),))
-        self.codebook.vectors.embedding[...] = jnp.where(used[:, None], codes, drawn)
+        """In training, now and then: a code that no picture uses becomes one of their latents."""
+        x, codes = self._seen(images), self.codebook.codes
+        fresh = jax.random.choice(key, x.reshape(-1, x.shape[-1]), (len(codes),))
+        self.codebook.vectors.embedding[...] = revived(codes, x, fresh)

@@ -22,6 +22,7 @@ BY_NAME = {name: found for lesson in EXERCISES.values() for name, found in lesso
 LAST = "the last axis is the default"
 ONLY = "of two axes the last is axis 1"
 SQUARED = "a square has no sign"
+IN_FRONT = "an axis of length 1 is added in front by itself"
 # Mutants that are the right answer in other words: exercise -> the line that changed -> why.
 EQUAL = {
     "merge_pair": {"return glued": "a list is taken for a tuple, on purpose"},
@@ -158,6 +159,31 @@ EQUAL = {
         "if layer <= 'conv' and padding == 'valid':": "no name stands before conv",
         "if layer == 'conv' and padding >= 'valid':": "no padding stands after valid",
         "elif layer >= 'up':": "no name stands after up",
+    },
+    "mixture": {
+        "shares = jax.nn.softmax((logits + noise) / temperature)": LAST,
+        "shares = jax.nn.softmax((logits + noise) / temperature, axis=-1)": ONLY,
+        "logits = -jnp.square(codes[None] - x[:, None]).sum(axis=2)": SQUARED,
+        "logits = -jnp.square(-(x[:, None] - codes[None])).sum(axis=2)": SQUARED,
+        "logits = -jnp.square(x[:, None] - codes).sum(axis=2)": IN_FRONT,
+    },
+    "revive": {
+        "distance = jnp.square(x[:, None] - codes[None]).mean(axis=2)": "the nearest stays nearest",
+        "distance = jnp.square(codes[None] - x[:, None]).sum(axis=2)": SQUARED,
+        "distance = jnp.square(-(x[:, None] - codes[None])).sum(axis=2)": SQUARED,
+        "distance = jnp.square(x[:, None] - codes).sum(axis=2)": IN_FRONT,
+        "used = jnp.isin(jnp.arange(len(fresh)), distance.argmin(axis=1))": "there are as many",
+        "used = jnp.isin(jnp.arange(len(codes)), distance.argmin(axis=-1))": ONLY,
+    },
+    "fill": {
+        "log_p = jax.nn.log_softmax(logits, axis=1)": "JAX takes NumPy's arrays, and NumPy JAX's",
+        "log_p = np.asarray(jax.nn.log_softmax(logits))": LAST,
+        "log_p = np.asarray(jax.nn.log_softmax(logits, axis=-1))": ONLY,
+        "open_ = canvas >= mask": "no code has a number beyond the mask's",
+    }
+    | {
+        f"sure = log_p[np.arange(len({other})), drawn] + doubts": "all are n long"
+        for other in ("canvas", "doubts", "log_p", "logits")
     },
     "weight": {
         "return jnp.clip(1, snr, 5) / (snr + 1)": "1 kept between snr and 5 is the same number",

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffusion.layers.codebook import Codebook, counts, k_means, perplexity, squared_distances
+from diffusion.layers.codebook import (
+    Codebook,
+    counts,
+    gumbel_softmax,
+    k_means,
+    kl_to_uniform,
+    perplexity,
+    revived,
+    squared_distances,
+)
 
 
 def with_codes(*codes):
@@ -40,6 +49,26 @@ def test_counts_and_perplexity():
     assert perplexity(counts(codes, 5)) == pytest.approx(2.0)
     assert perplexity(jnp.asarray([7, 0])) == pytest.approx(1.0)
     assert perplexity(jnp.asarray([3, 3, 3, 3])) == pytest.approx(4.0)
+
+
+def test_cold_shares_are_draws_from_the_softmax():
+    logits = jnp.tile(jnp.asarray([1.0, 0.0, -1.0]), (20_000, 1))
+    noise = jax.random.gumbel(jax.random.key(0), logits.shape)
+    cold, hot = (np.asarray(gumbel_softmax(logits, noise, t)) for t in (1e-3, 1e3))
+    np.testing.assert_allclose(cold.mean(axis=0), jax.nn.softmax(logits[0]), atol=0.01)
+    np.testing.assert_allclose(hot, 1 / 3, atol=0.01)
+    np.testing.assert_allclose(gumbel_softmax(logits, 0 * logits, 1.0), jax.nn.softmax(logits))
+
+
+def test_the_kl_is_nothing_where_all_are_alike_and_log_k_where_one_is_certain():
+    found = kl_to_uniform(jnp.asarray([[2.0, 2.0, 2.0], [0.0, 1e4, 0.0]]))
+    np.testing.assert_allclose(found, [0.0, np.log(3)], atol=1e-6)
+
+
+def test_dead_codes_are_exchanged_for_the_fresh_ones_of_their_number():
+    codes, fresh = jnp.asarray([[0.0], [9.0], [2.0]]), jnp.asarray([[5.0], [6.0], [7.0]])
+    x = jnp.asarray([0.1, 1.9, 2.2]).reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(revived(codes, x, fresh), [[0.0], [6.0], [2.0]])
 
 
 def test_k_means_finds_the_middles_of_heaps():
