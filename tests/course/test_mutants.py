@@ -22,6 +22,7 @@ BY_NAME = {name: found for lesson in EXERCISES.values() for name, found in lesso
 LAST = "the last axis is the default"
 ONLY = "of two axes the last is axis 1"
 SQUARED = "a square has no sign"
+TURNED = "height and width become one axis in either order, and are taken apart again"
 # Mutants that are the right answer in other words: exercise -> the line that changed -> why.
 EQUAL = {
     "merge_pair": {"return glued": "a list is taken for a tuple, on purpose"},
@@ -109,6 +110,21 @@ EQUAL = {
         "return jnp.mean((v - prediction) ** 2)": SQUARED,
         "return jnp.mean((-(prediction - v)) ** 2)": SQUARED,
     },
+    "across_frames": {
+        "films = x.reshape(-1, frames, w, h, c).transpose(0, 2, 3, 1, 4)": TURNED,
+        "return seen.reshape(-1, w, h, frames, c).transpose(0, 3, 1, 2, 4).reshape(x.shape)": (
+            TURNED
+        ),
+    },
+    "look": {
+        "h = norm(x) + place": "an axis is added in front by itself",
+        "weights = jax.nn.softmax(q @ k.mT / q.shape[-1] ** 0.5)": LAST,
+    }
+    | {
+        f"weights = jax.nn.softmax(q @ k.mT / {other}.shape[-1] ** 0.5, axis=-1)": "all are C wide"
+        for other in ("h", "k", "place", "v", "x")
+    },
+    "slerp": {"angle = -jnp.arccos(cosine)": "sines above and below change their sign"},
     "weight": {
         "return jnp.clip(1, snr, 5) / (snr + 1)": "1 kept between snr and 5 is the same number",
     },
@@ -121,7 +137,7 @@ def _solutions():
     for source in sources():
         code = [c for c in notebook(source, solved=True).cells if c.cell_type == "code"]
         given = {
-            asked[1]: ast.unparse(ast.parse(cell.source).body[-1].value.args[1])
+            asked[1]: ast.unparse(_checked(cell.source))
             for cell in code
             if (asked := CHECK.search(cell.source))
         }
@@ -129,6 +145,13 @@ def _solutions():
             if name := cell.metadata.get("exercise"):
                 found[name] = cell.source, given[name]
     return found
+
+
+def _checked(code):
+    """What a cell gives to its check."""
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    [given] = [call.args[1] for call in calls if ast.unparse(call.func) == "lesson.check"]
+    return given
 
 
 SOLUTIONS = _solutions()
