@@ -25,12 +25,12 @@ Frames = UInt8[np.ndarray, "n H W 3"]
 Points = Float[np.ndarray, "films frames 2"]
 
 
-def strips(films: Mapping[str, Frames], shown: int = 8) -> Figure:
+def strips(films: Mapping[str, Frames], shown: int = 6) -> Figure:
     """Some frames of each film side by side, a row a film."""
     count = len(next(iter(films.values())))
     indices = spread(count, shown)
     rows = [(name, list(frames[indices])) for name, frames in films.items()]
-    return rows_of(rows, [f"frame {i}" for i in indices])
+    return rows_of(rows, [f"frame {i}" for i in indices], side=0.8)
 
 
 def slices(films: Mapping[str, Frames], row: float) -> Figure:
@@ -59,7 +59,7 @@ def changes(frames: Frames) -> float:
     return float(np.abs(np.diff(frames.astype(np.int16), axis=0)).mean())
 
 
-def over_time(run: FilmTrace, moments: int = 4, shown: int = 8) -> Figure:
+def over_time(run: FilmTrace, moments: int = 3, shown: int = 4) -> Figure:
     """The canvases of a film and what is seen in them, at some steps: each row is a strip."""
     rows = []
     for i in spread(len(run.steps), moments):
@@ -67,7 +67,7 @@ def over_time(run: FilmTrace, moments: int = 4, shown: int = 8) -> Figure:
         frames = np.array(spread(len(step.x_t), shown))
         for name, latents in (("$x_t$", step.x_t), (r"$\hat x_0$", step.x0)):
             rows.append((f"t = {step.t:g}\n{name}", list(run.artist.decode(latents[frames]))))
-    return rows_of(rows, [f"frame {i}" for i in frames], side=0.9)
+    return rows_of(rows, [f"frame {i}" for i in frames], side=0.8)
 
 
 def who_looks(run: FilmTrace, index: int) -> Figure:
@@ -108,7 +108,7 @@ def places_look(
         show(row[0], picture)
         tall, wide = len(picture) / h, len(picture[0]) / w
         corner = x * wide - 0.5, y * tall - 0.5
-        row[0].add_patch(Rectangle(corner, wide, tall, fill=False, color=INK))
+        row[0].add_patch(Rectangle(corner, wide, tall, fill=False, color="white", linewidth=2))
         row[0].set_ylabel(name, fontsize=SMALL, color=INK)
         for head, axis in enumerate(row[1:]):
             _map(axis, found[y, x, head])
