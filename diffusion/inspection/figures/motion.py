@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -132,6 +132,6 @@ def on_ring(films: Mapping[str, Points], ring: Float[np.ndarray, "n 2"]) -> Figu
     return figure
 
 
-def _map(axis: Axes, weights: Float[Array | np.ndarray, "f f"]) -> None:
+def _map(axis: Axes, weights: Float[np.ndarray, "f f"]) -> None:
     most = float(weights.max())
     show(axis, weights, f"up to {most:.0%}", cmap=AMOUNT, vmin=0.0, vmax=most)
