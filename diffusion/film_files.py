@@ -68,7 +68,7 @@ def _save_images(path: Path, frames: Frames, times: list[int], text: str) -> Non
     options: dict[str, Any] = {"loop": 0}
     suffix = path.suffix.lower()
     if suffix == ".gif":
-        pictures = _with_one_palette(frames)
+        pictures = with_one_palette(frames, COLOURS)
         options["comment"] = text.encode("ascii")
     elif suffix == ".webp":
         exif = Image.Exif()
@@ -82,10 +82,10 @@ def _save_images(path: Path, frames: Frames, times: list[int], text: str) -> Non
     first.save(path, save_all=True, append_images=others, duration=times, **options)
 
 
-def _with_one_palette(frames: Frames) -> list[Image.Image]:
+def with_one_palette(frames: Frames, colours: int) -> list[Image.Image]:
     """One palette for all frames: with one each, what stands still would flicker."""
     tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
-    palette = tall.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = tall.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames

@@ -364,6 +364,40 @@ TABLE: Mapping[str, Mapping[str, str]] = {
         "hint.fill.peak": "how sure it is of what was drawn, not of the likeliest code.",
         "hint.fill.probability": "the doubts are added to the logarithm of the probability.",
         "hint.fill.too_many": "`left` is how many masks are left, not how many codes are laid.",
+        "hint.across_frames.reshaped": "a reshape only counts anew: these are neighbouring "
+        "positions of one frame. The axis of the frames has to be moved beside the channels first.",
+        "hint.across_frames.reshaped_back": "the way there is right. Back, the axis of the frames "
+        "has to be moved, too, before the reshape.",
+        "hint.across_frames.one_film": "that joins all films of the batch to one: a film has "
+        "`frames` frames, and the next film follows.",
+        "hint.across_frames.films_fastest": "in the batch all frames of the first film come "
+        "first: (films, frames), not (frames, films).",
+        "hint.across_frames.positions": "these are sequences of positions, one for each frame; "
+        "wanted are sequences of frames, one for each position.",
+        "hint.across_frames.exchanged": "height comes before width, on the way back, too.",
+        "hint.look.no_place": "without its place a frame does not know whether another comes "
+        "before it or after it.",
+        "hint.look.place_first": "the place is added after the norm, which would change it.",
+        "hint.look.place_stays": "the place goes into queries, keys and values, not into what "
+        "goes on.",
+        "hint.look.placeless_values": "the values are made from the norm with the place, too.",
+        "hint.look.no_norm": "normalise x first.",
+        "hint.look.no_shortcut": "what is heard is added to x.",
+        "hint.look.unscaled": "divide the products by the square root of the width.",
+        "hint.look.width": "by the square root of the width, not by the width.",
+        "hint.look.axis": "each frame shares out its attention over the frames that it looks at: "
+        "the softmax goes along the last axis.",
+        "hint.look.positions": "that looks at other positions; the frames of a position are the "
+        "middle axis.",
+        "hint.slerp.straight": "that is the straight mix, which is weaker than noise.",
+        "hint.slerp.exchanged": "at share 0 it is all `one`, at share 1 all `other`.",
+        "hint.slerp.rescaled": "a straight mix brought back to its length goes along the arc "
+        "unevenly; the weights are sines.",
+        "hint.slerp.right_angle": "the angle is that between these two; only on average is it a "
+        "right one.",
+        "hint.slerp.undivided": "divide by the sine of the whole angle.",
+        "hint.slerp.product": "the cosine is the product divided by both lengths.",
+        "hint.slerp.each_alone": "one angle for the whole canvas: sum over all of its axes.",
     },
 }
 

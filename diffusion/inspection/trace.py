@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.pipeline import Artist, Latents
 from diffusion.process.sampling import Step
+from diffusion.runtime.programs import Network
 from diffusion.settings import Settings
 
 LARGEST = 2**25  # values of an attention's weights; what looks at more positions keeps none
@@ -98,6 +99,15 @@ class Trace:
         return self.text_activations["context"]
 
     @property
+    def denoiser(self) -> Network:
+        """What was called at each step."""
+        return self.artist.denoiser
+
+    def heard(self, count: int) -> Float[Array, "2b n d"]:
+        """The contexts of `count` pictures, in both branches."""
+        return jnp.repeat(self.context, count, axis=0)
+
+    @property
     def marked(self) -> int:
         """How many rows of the context are those of marks and words: the filling is left out."""
         return len(self._told) + 2
@@ -114,10 +124,10 @@ class Trace:
                 del self._activations[next(iter(self._activations))]
             b = len(step.x_t)
             told = self.artist.config.denoiser.guidance_width is not None
-            both, tensors = self.artist.denoiser.compiled(_watched)(
+            both, tensors = self.denoiser.compiled(_watched)(
                 jnp.concatenate([step.x_t, step.x_t]),
                 jnp.full(2 * b, step.t),
-                jnp.repeat(self.context, b, axis=0),
+                self.heard(b),
                 *([jnp.full(2 * b, self.guidance)] if told else []),
             )
             weights = {name: x for name, x in tensors.items() if name.endswith(WEIGHTS)}

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from diffusion.config import VariancePreservingConfig
 from diffusion.course import Lesson
 from diffusion.course.exercise import Exercise, check
-from diffusion.course.exercises import EXERCISES
+from diffusion.course.exercises import EXERCISES, film
 from diffusion.course.words import TABLE, Words
 from diffusion.process import process, samplers
+from diffusion.stages.motion import TemporalBlock
 from diffusion.training.conv_autoencoder import keras_adam
 
 ALL = [(name, exercise) for lesson in EXERCISES.values() for name, exercise in lesson.items()]
@@ -189,6 +191,17 @@ def test_the_exercise_of_adam_is_the_projects_optimizer():
         changes, memory = optimizer.update(gradients, memory)
         ours = EXERCISES[13]["change"].right(memory.mean["a"], memory.square["a"], step)
         np.testing.assert_allclose(ours, changes["a"], rtol=1e-4)
+
+
+def test_the_exercise_of_the_look_is_the_projects_block():
+    x, norm, place, layers = film.EXERCISES["look"].cases()[0]
+    block = TemporalBlock(x.shape[-1], 1, rngs=nnx.Rngs(0))
+    for name, kernel in layers.items():
+        getattr(block.attention1, name).kernel[...] = kernel
+    for last in (block.attention2.out, block.feed_forward.linear2):  # these two say nothing
+        last.kernel[...] = 0 * last.kernel[...]
+    found = film.EXERCISES["look"].right(x, norm, place, layers)
+    np.testing.assert_allclose(found, block(x), atol=1e-5)
 
 
 def test_a_row_that_is_cut_one_token_too_late_is_refused():

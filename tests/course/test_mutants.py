@@ -23,6 +23,7 @@ LAST = "the last axis is the default"
 ONLY = "of two axes the last is axis 1"
 SQUARED = "a square has no sign"
 IN_FRONT = "an axis of length 1 is added in front by itself"
+TURNED = "height and width become one axis in either order, and are taken apart again"
 # Mutants that are the right answer in other words: exercise -> the line that changed -> why.
 EQUAL = {
     "merge_pair": {"return glued": "a list is taken for a tuple, on purpose"},
@@ -185,6 +186,21 @@ EQUAL = {
         f"sure = log_p[np.arange(len({other})), drawn] + doubts": "all are n long"
         for other in ("canvas", "doubts", "log_p", "logits")
     },
+    "across_frames": {
+        "films = x.reshape(-1, frames, w, h, c).transpose(0, 2, 3, 1, 4)": TURNED,
+        "return seen.reshape(-1, w, h, frames, c).transpose(0, 3, 1, 2, 4).reshape(x.shape)": (
+            TURNED
+        ),
+    },
+    "look": {
+        "h = norm(x) + place": "an axis is added in front by itself",
+        "weights = jax.nn.softmax(q @ k.mT / q.shape[-1] ** 0.5)": LAST,
+    }
+    | {
+        f"weights = jax.nn.softmax(q @ k.mT / {other}.shape[-1] ** 0.5, axis=-1)": "all are C wide"
+        for other in ("h", "k", "place", "v", "x")
+    },
+    "slerp": {"angle = -jnp.arccos(cosine)": "sines above and below change their sign"},
     "weight": {
         "return jnp.clip(1, snr, 5) / (snr + 1)": "1 kept between snr and 5 is the same number",
     },

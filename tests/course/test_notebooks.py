@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from diffusion.course.execution import checks, execute, independent, rehearsal, verify
 from diffusion.course.exercises import EXERCISES
@@ -263,6 +263,45 @@ def test_a_figure_that_is_too_large_shrinks_and_says_so():
     assert 0.5 * FIGURE < len(small) <= FIGURE
     height, width, _ = pixels(small).shape
     assert width / height == pytest.approx(1.5, rel=0.02)
+
+
+def animated(frames, times):
+    found = BytesIO()
+    first, *others = map(Image.fromarray, frames)
+    first.save(found, "PNG", save_all=True, append_images=others, duration=times, loop=0)
+    return found.getvalue()
+
+
+def played(film):
+    image = Image.open(BytesIO(film))
+    assert (image.format, image.info["loop"]) == ("PNG", 0)
+    shown = ImageSequence.Iterator(image)
+    found = [(np.asarray(frame.convert("RGB")), frame.info["duration"]) for frame in shown]
+    return np.stack([frame for frame, _ in found]), [time for _, time in found]
+
+
+def test_a_film_of_few_colours_stays_as_it_is_and_moves():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (60, 3), np.uint8)
+    drawn = colours[rng.integers(0, 60, (5, 40, 50))]
+    small = small_figure(animated(drawn, [100, 125, 125, 125, 500]))
+    frames, times = played(small)
+    np.testing.assert_array_equal(frames, drawn)
+    assert times == [100, 125, 125, 125, 500]
+    np.testing.assert_array_equal(played(small_figure(small))[0], drawn)
+
+
+def test_a_film_gets_fewer_colours_before_it_shrinks():
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 256, (8, 120, 120, 3), np.uint8)
+    small = small_figure(animated(drawn, 125))
+    frames, _ = played(small)
+    assert frames.shape == drawn.shape
+    assert len(small) <= FIGURE
+    assert len(np.unique(frames.reshape(-1, 3), axis=0)) <= 128
+    with pytest.warns(UserWarning, match="a film of 240x120 is stored at .*: show less in it"):
+        small = small_figure(animated(drawn.repeat(2, axis=2)[:, :, ::-1], 125))
+    assert len(small) <= FIGURE
 
 
 def test_what_is_stored_of_an_executed_notebook(lesson):
