@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 PROMPT ?= a red house with two old trees and yellow flowers
 export PROMPT
 ARGS ?=
+HOST ?= --constraint .ci/oldest.txt
 MARKS ?= -m "not slow"
 
 .PHONY: paint test check lessons notebook parity parity-full wheel bench train speedrun figures clean
@@ -36,7 +37,7 @@ parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full
 wheel: $(VENV)/installed  ## the package beside the oldest JAX and Flax, as on a course's host: make wheel ARGS="8 9 12"
 	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	$(PYTHON) -m venv --clear build/host
-	build/host/bin/python -m pip install --quiet --constraint .ci/oldest.txt "$$(echo build/wheel/*.whl)[course]"
+	build/host/bin/python -m pip install --quiet $(HOST) "$$(echo build/wheel/*.whl)[course]"
 	cd build && host/bin/python ../.ci/host.py $(ARGS)
 
 # Huge pages, where there are any: a fifth less time for a training step, and good for PyTorch, too.

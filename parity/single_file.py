@@ -97,8 +97,9 @@ def rows(seed: int, *, tiny: bool = True) -> Iterator[Row]:
 def _memory(family: str, path: Path, tokenizer: Path, dtype: str) -> Row:
     """What loading takes at its peak, beyond the weights that it leaves in memory: 10 % at most."""
     code = (
-        "import resource, sys, jax, diffusion\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "import re, sys, jax, diffusion\n"
+        "told = lambda: open('/proc/self/status').read()\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', told())[1]) * 1024\n"
         "jax.block_until_ready(jax.numpy.zeros(1))\n"
         "before, (path, tokenizer, dtype) = peak(), sys.argv[1:]\n"
         "artist = diffusion.load(path, tokenizer=tokenizer, dtype=dtype)\n"
