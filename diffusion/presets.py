@@ -93,7 +93,7 @@ def garden_dvae() -> ModelConfig:
 
 
 def garden_masked() -> ModelConfig:
-    """The garden's painter of codes: 16x16 of the 1,024 codes, filled in 12 steps."""
+    """The garden's painter of codes: 16x16 of the 1,024 codes, four a token, in 12 steps."""
     return dataclasses.replace(
         garden_dvae(),
         name="garden-masked",
@@ -101,10 +101,11 @@ def garden_masked() -> ModelConfig:
             codes=1024,
             vocabulary=1025,
             channels=128,
-            blocks=1,
+            blocks=2,
             block_heads=4,
+            halves=True,
             width=192,
-            layers=5,
+            layers=4,
             heads=6,
             mlp_width=384,
             context_width=128,

@@ -35,7 +35,7 @@ def inputs():
     [
         (MaskedTransformerConfig(), 474, 603_537_664),
         (MaskedTransformerConfig(halves=True), 478, 608_257_792),
-        (garden_masked().denoiser, 130, 4_812_480),
+        (garden_masked().denoiser, 154, 4_882_816),
     ],
     ids=["amused-256", "amused-512", "garden"],
 )
