@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from diffusion.images import sheet
+from diffusion.inspection.figures.museum import PROMPT, museum
 from diffusion.inspection.figures.overview import art_class
 from diffusion.inspection.figures.prompts import prompts
 from diffusion.inspection.figures.style import pca_rgb
@@ -44,3 +46,14 @@ def test_every_prompt_has_its_pictures(artist, monkeypatch):
     assert [axis.get_title() for axis in figure.axes] == [text for pair in pairs for text in pair]
     shown = figure.axes[0].images[0].get_array()
     assert np.array_equal(shown[1:-1, 1:-1], artist.paint("a house")[0])
+
+
+@pytest.mark.filterwarnings("ignore::diffusion.text.tokenizer.PromptCutWarning")
+def test_the_museum_has_a_row_for_each_model(artist):
+    figure = museum({"garden64": artist, "garden": artist}, count=1)
+    assert [axis.get_title() for axis in figure.axes][1] == "garden: U-Net, VAE"
+    pictures = [axis.images[0].get_array() for axis in figure.axes]
+    [painted] = artist.paint(PROMPT, count=1, seed=0)
+    larger = painted.repeat(8, axis=0).repeat(8, axis=1)
+    for picture in pictures:
+        np.testing.assert_array_equal(picture, sheet(larger[None], columns=1, gap=1))

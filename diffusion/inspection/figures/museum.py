@@ -39,7 +39,5 @@ def museum(artists: dict[str, Artist], count: int = 6, seed: int = 0) -> Figure:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "museum.webp")
-    museum({name: load(name) for name in MODELS}).savefig(
-        path, dpi=DPI, pil_kwargs={"quality": 85}
-    )
+    museum({name: load(name) for name in MODELS}).savefig(path, dpi=DPI, pil_kwargs={"quality": 85})
     print(f"wrote {path}")
