@@ -112,7 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a prompt may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    parser, said = build_parser(), sys.argv[1:] if arguments is None else arguments
+    for word in said:
+        if word.startswith("--") and word.endswith("=--"):  # which argparse takes for an empty list
+            parser.error(f"argument {word.removesuffix('=--')}: expected one argument")
+    options = parser.parse_args(said)
     with contextlib.redirect_stderr(Lasting(sys.stderr)):
         return _run(options)
 
