@@ -18,6 +18,7 @@ from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
 from diffusion.motion_config import MotionConfig, motion_for
 from diffusion.presets import garden64, garden_dit, garden_dvae, garden_masked
+from diffusion.process import mixing, process
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -111,6 +112,8 @@ def train_part(
         model = heir(SLOTS_OF[part], start, output, new or MODELS.get(part), model_settings)
         if SLOTS_OF[part] == "denoiser":
             _check_trainable(model)
+        if part == "distill":
+            mixing(process(model.process))  # says so where codes are masked
     if hosts.writes():
         if start is not None:
             copy_of(start, output, model)

@@ -126,6 +126,9 @@ def test_it_begins_in_a_copy_of_a_model_with_codes(discrete, tiny_folder, tmp_pa
     assert pictures.shape == (2, 16, 16, 3)
     with pytest.raises(ValueError, match="VAEConfig has none; use a discrete autoencoder"):
         train_part("masked", tmp_path / "other", SETTINGS, start=tiny_folder)
+    with pytest.raises(ValueError, match="Masking masks codes; take a model that mixes"):
+        train_part("distill", tmp_path / "fast", start=output)
+    assert not (tmp_path / "fast").exists()
     other = dataclasses.replace(AUTOENCODER, codes=8)
     with pytest.raises(ValueError, match=r"denoiser\.codes is 16, autoencoder\.codes is 8"):
         dataclasses.replace(config, autoencoder=other)
