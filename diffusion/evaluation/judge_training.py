@@ -24,7 +24,7 @@ from diffusion.images import sheet, to_uint8
 from diffusion.runtime.parameters import Params, precision, shapes, split
 from diffusion.training.card import Order
 from diffusion.training.log import Metrics, Watch
-from diffusion.training.recipe import DTYPE, run_task
+from diffusion.training.parts import DTYPE, run_task
 from diffusion.training.train_config import TrainConfig
 
 HELD_OUT_SHARE = 0.1

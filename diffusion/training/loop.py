@@ -38,6 +38,7 @@ class Task(Protocol):
     A task may also have any of these:
 
     - `optimizer(config)`: in place of the loop's own;
+    - `prepare(folder, seed)`: what it makes once, before the first batch, and keeps in the folder;
     - `anneal(done) -> Params`: what the loss finds in `frozen` besides, when that share of the
       steps is done;
     - `tend_every` and `tend(params, step) -> Params`: parameters that are set right every so many
@@ -180,6 +181,8 @@ def _train(
     if (latest := manager.latest_step()) is not None:
         state = manager.restore(latest, args=ocp.args.StandardRestore(state))
     start = int(state.step)
+    if hasattr(task, "prepare") and start < config.steps:
+        task.prepare(folder, config.seed)
     log, step = Log(folder, task, start), make_step(task, config)
     tend_every = getattr(task, "tend_every", 0)
     window: list[Metrics] = []

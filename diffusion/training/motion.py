@@ -6,6 +6,7 @@ a clip are as noisy as each other, each under noise of its own.
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,21 +17,23 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.datasets.captions import clip_captions
 from diffusion.datasets.curriculum import CAPTION_DROPOUT, DETAILED_SHARE
-from diffusion.datasets.garden import Clips, render_clips, sample_clips
+from diffusion.datasets.garden import Clips, render_clips
 from diffusion.images import sheet, to_uint8
 from diffusion.motion_config import MotionConfig
 from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
-from diffusion.runtime.parameters import Params, precision, split
+from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
 from diffusion.stages.noisy_latent import initial_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
+from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
 from diffusion.training.log import Metrics
 from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import create, structure
 
-VIEWS = 2  # of each clip, under as many noises, as drawing and encoding its frames cost, too
+CLIPS = 1024  # that a training looks at again and again
+VIEWS = 2  # of each clip at a time, under as many noises
 STILL_SHARE = 0.2  # of the clips: nothing happens, so nothing is to move
 SHOWN = 8  # frames of each film in a sample sheet
 PREVIEWED = (  # what the sample sheets ask for, a film each
@@ -45,15 +48,19 @@ PREVIEWED = (  # what the sample sheets ask for, a film each
 
 class CaptionedClips(NamedTuple):
     tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
-    clips: Clips
+    latents: Float[Array | np.ndarray, "b f h w z"]
 
 
-def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> CaptionedClips:
-    clips = sample_clips(rng, size, STILL_SHARE)
+def examples(
+    tokenizer: Tokenizer, known: Library, rng: np.random.Generator, size: int
+) -> CaptionedClips:
+    """Any clips of a library, with new words."""
+    chosen = rng.integers(len(known.latents), size=size)
+    clips = jax.tree.map(lambda x: x[chosen], known.clips)
     said = clip_captions(clips, rng, DETAILED_SHARE)
     silent = rng.random(size) < CAPTION_DROPOUT
     texts = ["" if quiet else caption.text for quiet, caption in zip(silent, said, strict=True)]
-    return CaptionedClips(tokenizer(texts), clips)
+    return CaptionedClips(tokenizer(texts), known.latents[chosen])
 
 
 @dataclass
@@ -68,7 +75,21 @@ class MotionTask(DenoiserTask):
         self.name = "motion"
         self.frozen |= {"denoiser": self.denoiser}
         self.structures["motion"] = structure(self.motion)[0]
-        self.batch = partial(examples, self.tokenizer)
+
+    def prepare(self, place: Path, seed: int) -> None:
+        """The clips of a training, in its folder."""
+        frames = self.motion.length
+
+        @jax.jit
+        def encode(clips: Clips) -> Float[Array, "b f h w z"]:
+            films = render_clips(clips, frames, self.model.image_size)
+            autoencoder = self._frozen(self.frozen)[1]
+            latents = self.process.encode(autoencoder, films.reshape(-1, *films.shape[2:]))
+            return latents.reshape(-1, frames, *latents.shape[1:])
+
+        mark = f"{fingerprint(self.autoencoder)[:8]}-{frames}"
+        known = library(place / "clips", CLIPS, seed, STILL_SHARE, encode, mark)
+        self.batch = partial(examples, self.tokenizer, known)
 
     def init(self, seed: int) -> Params:
         return split(create(self.motion, nnx.Rngs(seed)))[1]
@@ -88,9 +109,9 @@ class MotionTask(DenoiserTask):
         key: Array,
     ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction, of all frames (Guo et al. 2023, eq. 4)."""
-        posterior_key, noise_key, time_key = jax.random.split(key, 3)
+        noise_key, time_key = jax.random.split(key)
         frames, dtype = self.motion.length, precision(params)
-        latents, context = self.seen(frozen, batch, posterior_key, dtype)
+        latents, context = self.seen(frozen, batch)
         t = self.process.draw_timesteps(time_key, len(latents) // frames)
         each = jnp.repeat(t, frames)
         noise = jax.random.normal(noise_key, latents.shape)
@@ -101,15 +122,12 @@ class MotionTask(DenoiserTask):
         loss = jnp.mean(self.process.weight(each) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[len(error) // 2 :].mean()}
 
-    def seen(
-        self, frozen: Params, batch: Any, key: Array, dtype: Any
-    ) -> tuple[Float[Array, "bf h w z"], Float[Array, "bf n d"]]:
-        """Latents and contexts of the frames of all clips, `VIEWS` times each."""
-        text_encoder, autoencoder = self._frozen(frozen)
-        frames = self.motion.length
-        films = render_clips(batch.clips, frames, self.model.image_size).astype(dtype)
-        latents = self.process.encode(autoencoder, films.reshape(-1, *films.shape[2:]), key)
-        context = jnp.repeat(text_encoder(jnp.asarray(batch.tokens)), frames, axis=0)
+    def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
+        """Latents (bf h w z) and contexts (bf n d) of the frames of all clips, `VIEWS` times."""
+        text_encoder, _ = self._frozen(frozen)
+        films = jnp.asarray(batch.latents, jnp.float32)
+        latents = films.reshape(-1, *films.shape[2:])
+        context = jnp.repeat(text_encoder(jnp.asarray(batch.tokens)), films.shape[1], axis=0)
         return jnp.concatenate([latents] * VIEWS), jnp.concatenate([context] * VIEWS)
 
     def picture(self, params: Params) -> np.ndarray:

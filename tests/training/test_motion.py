@@ -14,7 +14,7 @@ from diffusion.motion_config import motion_for
 from diffusion.stages.motion import MotionModule
 from diffusion.training import motion
 from diffusion.training.loop import init_state, make_step
-from diffusion.training.motion import MotionTask, examples
+from diffusion.training.motion import MotionTask
 from diffusion.training.recipe import train_part
 from diffusion.training.train_config import TrainConfig
 from diffusion.weights import adapter, folder
@@ -35,6 +35,7 @@ def quick_clips():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(motion, "render_clips", clips_of_stripes)
         patch.setattr(motion, "PREVIEWED", motion.PREVIEWED[:1])
+        patch.setattr(motion, "CLIPS", 64)
         yield
 
 
@@ -47,18 +48,42 @@ def task_of(root):
 
 
 @pytest.fixture(scope="module")
-def task(shallow_folder):
-    return task_of(shallow_folder)
+def task(shallow_folder, tmp_path_factory):
+    task = task_of(shallow_folder)
+    task.prepare(tmp_path_factory.mktemp("training"), 0)
+    return task
 
 
 def test_examples_are_captioned_clips(task):
-    batch = examples(task.tokenizer, np.random.default_rng(0), 200)
+    batch = task.batch(np.random.default_rng(0), 200)
     assert batch.tokens.shape == (200, 16)
-    assert set(np.asarray(batch.clips.motion)) <= set(range(len(MOTIONS))) | {STILL}
-    again = examples(task.tokenizer, np.random.default_rng(0), 200)
+    assert batch.latents.shape[:2] == (200, FRAMES)
+    again = task.batch(np.random.default_rng(0), 200)
     jax.tree.map(np.testing.assert_array_equal, again, batch)
     wordless = (batch.tokens == task.tokenizer([""])).all(1)
     assert 0.04 < wordless.mean() < 0.18
+
+
+def test_clips_are_encoded_once_and_their_latents_are_their_own(task, tmp_path, monkeypatch):
+    task.prepare(tmp_path, 5)
+    [known] = task.batch.args[1:]
+    assert set(known.clips.motion) <= set(range(len(MOTIONS))) | {STILL}
+    i = 40  # of the second file
+    clip = jax.tree.map(lambda x: x[i : i + 1], known.clips)
+    films = clips_of_stripes(clip, FRAMES, task.model.image_size)[0]
+    autoencoder = task._frozen(task.frozen)[1]
+    np.testing.assert_allclose(known.latents[i], autoencoder.encode(films), atol=2e-2)
+    files = sorted((tmp_path / "clips").iterdir())
+    assert len(files) == 2
+    before = [file.read_bytes() for file in files]
+    files[1].unlink()
+    drawn = []
+    monkeypatch.setattr(motion, "render_clips", lambda *a: drawn.append(1) or clips_of_stripes(*a))
+    task.prepare(tmp_path, 5)
+    assert drawn == [1]  # one program, for what was missing
+    assert [file.read_bytes() for file in files] == before
+    task.prepare(tmp_path, 5)
+    assert drawn == [1]
 
 
 def test_frames_of_a_clip_are_as_noisy_as_each_other(task, monkeypatch):
