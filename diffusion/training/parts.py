@@ -35,8 +35,11 @@ from diffusion.weights.files import save_params
 from diffusion.weights.lora_writing import save_lora
 
 # Autoencoders and denoisers are called by their architectures.
+SAMPLE = architecture(ConvAutoencoderConfig()).part  # the Keras sample's: in no model
 DENOISERS = tuple(one.part for one in ARCHITECTURES.values() if one.slot == "denoiser")
-AUTOENCODERS = ("vae", "dvae")
+AUTOENCODERS = tuple(
+    one.part for one in ARCHITECTURES.values() if one.slot == "autoencoder" and one.part != SAMPLE
+)
 SLOTS_OF = {
     "text": "text_encoder", **dict.fromkeys(AUTOENCODERS, "autoencoder"),
     **dict.fromkeys(DENOISERS, "denoiser"), "distill": "denoiser", "motion": "denoiser",
@@ -230,7 +233,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], Save]] = {
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
     "motion": _train_motion,
-    "autoencoder": _train_sample,
+    SAMPLE: _train_sample,
 }
 
 

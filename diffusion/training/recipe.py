@@ -28,7 +28,7 @@ from diffusion.weights.configs import INDEX
 MODELS = {
     architecture(model.denoiser).part: model
     for model in (garden64(), garden_dit(), garden_masked())
-} | dict(zip(AUTOENCODERS, (garden64(), garden_dvae()), strict=True))
+} | {architecture(model.autoencoder).part: model for model in (garden64(), garden_dvae())}
 PARTS = ("tokenizer", "text", "vae", "unet")  # of the garden
 
 
