@@ -126,11 +126,22 @@ def load_card(root: Path) -> dict[str, Any]:
 
 
 def trainings(root: Path, part: str) -> list[dict[str, Any]]:
-    """The trainings that a part went through, from the first to the last, as its card has them."""
+    """The trainings that a part went through, from the first to the last, as its card has them.
+
+    Raises ValueError where an entry of the card makes no sense.
+    """
     found, entry = [], load_card(root).get(part)
-    while entry is not None and "steps" in entry:
+    while entry is not None:
+        if not isinstance(entry, dict):
+            raise ValueError(f"{root / CARD}: {part} has {entry!r:.40} where a training belongs")
+        if "steps" not in entry:
+            break
         found.append(entry)
         entry = entry.get("start")
+    for entry in found:
+        for name in ("steps", "batch_size", "seed"):
+            if type(value := entry.get(name)) is not int:
+                raise ValueError(f"{root / CARD}: {name} of {part} is {value!r:.40}, no number")
     return found[::-1]
 
 

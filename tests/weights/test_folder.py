@@ -236,3 +236,19 @@ def test_a_part_survives(tiny_folder, tmp_path, slot, linear):
     assert all(name.startswith("text_model.") == (slot == "text_encoder") for name in stored)
     name = "mid_block.attentions.0.proj_in.weight"
     assert name not in stored or stored[name].ndim == (2 if linear else 4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (3.5, "training.json: unet has 3.5 where a training belongs"),
+        ({"steps": 2, "batch_size": 2, "seed": 0, "start": 1}, "unet has 1 where a training"),
+        ({"steps": 2, "batch_size": 2}, "seed of unet is None, no number"),
+        ({"steps": True, "batch_size": 2, "seed": 0}, "steps of unet is True, no number"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_named(entry, says, tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps({"unet": entry}))
+    with pytest.raises(ValueError, match=says):
+        folder.trainings(tmp_path, "unet")
+    assert folder.trainings(tmp_path, "vae") == []
