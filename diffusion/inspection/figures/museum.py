@@ -13,7 +13,6 @@ from diffusion.pipeline import Artist
 PROMPT = "a red house with two old trees and yellow flowers"
 MODELS = {
     "garden": "U-Net, VAE",
-    "garden-dit": "transformer on straight paths, VAE",
     "garden64": "U-Net, VAE, half the size",
     "garden-dvae": "U-Net, discrete VAE",
     "garden-masked": "transformer that fills in codes, discrete VAE",
