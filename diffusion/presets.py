@@ -80,7 +80,7 @@ def garden_dit() -> ModelConfig:
 
 
 def garden_dvae() -> ModelConfig:
-    """The smaller garden with a discrete autoencoder: 256 codes of 1,024 a picture."""
+    """The smaller garden with a discrete autoencoder: 256 codes a picture, each one of 1,024."""
     discrete = DVAEConfig(
         latent_channels=4,
         codes=1024,

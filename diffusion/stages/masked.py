@@ -107,8 +107,8 @@ class Exit(nnx.Module):
 class MaskedTransformer(nnx.Module):
     """One glance at the codes: what is behind the masks?
 
-    It is not told the time: how much is masked it sees. Where a token is, it knows from the zeros
-    around the map, which the windows of the first blocks see.
+    It is not told the time: how much is masked it sees. It has no code of place. The windows of the
+    first blocks see the zeros around the map; those of the last blocks carry this on.
     """
 
     def __init__(self, config: MaskedTransformerConfig, *, rngs: nnx.Rngs):
