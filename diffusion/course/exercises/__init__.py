@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from diffusion.course.exercise import Exercise
 from diffusion.course.exercises import (
-    codes,
     conv_autoencoder,
     cross_attention,
     museum,
@@ -36,5 +35,4 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     11: vae.EXERCISES,
     12: museum.EXERCISES,
     13: conv_autoencoder.EXERCISES,
-    14: codes.EXERCISES,
 }
