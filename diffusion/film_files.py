@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,10 @@ def _save_mp4(path: Path, frames: Frames, fps: int, text: str) -> None:
         quality=None,
         output_params=[*QUALITY, "-metadata", f"comment={text}"],
     )
-    writer.send(None)
+    with warnings.catch_warnings():
+        # JAX fears threads in a forked process; this one becomes the encoder at once.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        writer.send(None)
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))
     writer.close()

@@ -27,9 +27,14 @@ def solutions():
     found = {}
     for source in SOURCES:
         code = [c for c in notebook(source, solved=True).cells if c.cell_type == "code"]
+        given = {
+            asked[1]: mutated._checked(cell.source)
+            for cell in code
+            if (asked := CHECK.search(cell.source))
+        }
         for cell in code:
             if name := cell.metadata.get("exercise"):
-                found[name] = cell.source
+                found[name] = cell.source, given[name]
     return found
 
 
@@ -70,10 +75,10 @@ def test_a_lesson_has_its_exercises_and_no_cell_needs_an_answer():
 @pytest.mark.parametrize("name", ALL)
 def test_no_mutant_of_a_solution_passes(name, monkeypatch):
     monkeypatch.setattr(mutated, "BY_NAME", ALL)
-    code = SOLUTIONS[name]
-    assert mutated.solved(name, code, name)
+    code, given = SOLUTIONS[name]
+    assert mutated.solved(name, code, given)
     made = [(mutated.changed(code, mutant), mutant) for _, mutant in mutated.mutants(code)]
     equal = mutated.EQUAL.get(name, {})
     assert equal.keys() <= dict(made).keys()
-    passed = {line for line, mutant in made if mutated.solved(name, mutant, name)}
+    passed = {line for line, mutant in made if mutated.solved(name, mutant, given)}
     assert not passed - equal.keys()
