@@ -22,23 +22,7 @@ SOURCES = [Source.read(path) for path in sorted((LESSONS / "drafts").glob("*/[0-
 WORDS = Words("en")
 
 
-def solutions():
-    """Exercise -> the code of its solution, and what its check is given."""
-    found = {}
-    for source in SOURCES:
-        code = [c for c in notebook(source, solved=True).cells if c.cell_type == "code"]
-        given = {
-            asked[1]: mutated._checked(cell.source)
-            for cell in code
-            if (asked := CHECK.search(cell.source))
-        }
-        for cell in code:
-            if name := cell.metadata.get("exercise"):
-                found[name] = cell.source, given[name]
-    return found
-
-
-SOLUTIONS = solutions()
+SOLUTIONS = mutated.solutions(SOURCES)
 
 
 @pytest.mark.parametrize("name", ALL)

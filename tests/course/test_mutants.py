@@ -207,10 +207,10 @@ EQUAL = {
 }
 
 
-def _solutions():
+def solutions(lessons):
     """Exercise -> the code of its solution, and the expression that its check is given."""
     found = {}
-    for source in sources():
+    for source in lessons:
         code = [c for c in notebook(source, solved=True).cells if c.cell_type == "code"]
         given = {
             asked[1]: _checked(cell.source) for cell in code if (asked := CHECK.search(cell.source))
@@ -227,7 +227,7 @@ def _checked(code):
     return next(ast.unparse(c.args[1]) for c in calls if ast.unparse(c.func) == "lesson.check")
 
 
-SOLUTIONS = _solutions()
+SOLUTIONS = solutions(sources())
 
 
 def solved(name, code, answer):
