@@ -87,7 +87,8 @@ class AutoencoderTask:
         self.after = jax.jit(self._after, static_argnums=0)
 
     def init(self, seed: int) -> Params:
-        return self.begun(split(create(self.model.autoencoder, nnx.Rngs(seed)))[1], seed)
+        params = split(create(self.model.autoencoder, nnx.Rngs(seed)))[1]
+        return params if self.grown_from else self.begun(params, seed)  # else once it has grown
 
     def begun(self, params: Params, seed: int) -> Params:
         """Ready for the first step, with what the autoencoder learns of a few pictures before."""

@@ -27,7 +27,7 @@ class Beginning:
     params: Params
     after: Any
     inside: str = ""  # its name in what a task trains; "": it is all that is trained
-    grown: Callable[[Params, int], Params] | None = None  # what else it needs, with a seed
+    ready: Callable[[Params, int], Params] | None = None  # what else it needs, once it has grown
 
     @property
     def grows(self) -> bool:
@@ -37,7 +37,7 @@ class Beginning:
         """The parameters to begin with; from fresh ones, which `init` makes, what else there is."""
         if self.grows:
             params = grown(self.config, self.params, self.after, init(seed))
-            return self.grown(params, seed) if self.grown else params
+            return self.ready(params, seed) if self.ready else params
         return init(seed) | {self.inside: self.params} if self.inside else self.params
 
 

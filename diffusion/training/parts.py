@@ -107,7 +107,7 @@ def _train_autoencoder(order: Order, config: ModelConfig) -> Save:
     begin = beginning(order, "autoencoder", config)
     smaller = (begin.config, begin.params) if begin is not None and begin.grows else None
     task = autoencoder.AutoencoderTask(config, smaller)
-    begin = begin and dataclasses.replace(begin, grown=task.begun)
+    begin = begin and dataclasses.replace(begin, ready=task.begun)
     params = run_task(task, autoencoder.preset(), order, begin=begin)
     stays = smaller is not None  # near latents that are known already
     return lambda: _save_autoencoder(order.output, config, params, stays)
