@@ -78,18 +78,17 @@ class MotionTask(DenoiserTask):
 
     def prepare(self, place: Path, seed: int) -> None:
         """The clips of a training, in its folder."""
-        frames = self.motion.length
-
-        @jax.jit
-        def encode(clips: Clips) -> Float[Array, "b f h w z"]:
-            films = render_clips(clips, frames, self.model.image_size)
-            autoencoder = self._frozen(self.frozen)[1]
-            latents = self.process.encode(autoencoder, films.reshape(-1, *films.shape[2:]))
-            return latents.reshape(-1, frames, *latents.shape[1:])
-
-        mark = f"{fingerprint(self.autoencoder)[:8]}-{frames}"
+        encode = partial(jax.jit(self._encode), self.frozen)
+        mark = f"{fingerprint(self.autoencoder)[:8]}-{self.motion.length}"
         known = library(place / "clips", CLIPS, seed, STILL_SHARE, encode, mark)
         self.batch = partial(examples, self.tokenizer, known)
+
+    def _encode(self, frozen: Params, clips: Clips) -> Float[Array, "b f h w z"]:
+        """The latents of all frames."""
+        films = render_clips(clips, self.motion.length, self.model.image_size)
+        autoencoder = self._frozen(frozen)[1]
+        latents = self.process.encode(autoencoder, films.reshape(-1, *films.shape[2:]))
+        return latents.reshape(*films.shape[:2], *latents.shape[1:])
 
     def init(self, seed: int) -> Params:
         return split(create(self.motion, nnx.Rngs(seed)))[1]
