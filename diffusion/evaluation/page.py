@@ -119,10 +119,17 @@ def page(report: Report, main: Group) -> str:
 
 
 def _wrapped(part: str) -> str:
-    """Prose in lines of 110; headings, tables, figures and lists as they are."""
+    """Prose in lines; headings, tables, figures and lists as they are."""
     if part[0] in "#|!" or (part[0].isdigit() and "\n" in part):
         return part
-    return textwrap.fill(part, 110, break_long_words=False, break_on_hyphens=False)
+    return _filled(part)
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """Lines of 110, all but the first indented."""
+    return textwrap.fill(
+        text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _by_line(groups: Mapping[str, Mapping[str, Share]]) -> str:
@@ -238,7 +245,7 @@ def _pictures(main: Group) -> list[str]:
         "## Pictures",
         f"The first picture of the first {len(questions)} captions, row by row; nothing chosen.",
         "![Contact sheet](contact.png)",
-        "\n".join(f"{i + 1}. {question.text}" for i, question in enumerate(questions)),
+        "\n".join(_filled(f"{i + 1}. {one.text}", "   ") for i, one in enumerate(questions)),
         "## Failures",
         f"The first picture of {len(failed):,} captions shows something else than was named; "
         f"{min(FAILURES, len(failed))} of them, evenly over all, with what the judge sees instead:",
