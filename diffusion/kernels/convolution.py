@@ -12,6 +12,7 @@ from diffusion.kernels.device import suits_a_cpu
 from diffusion.kernels.gathered import gathered
 from diffusion.kernels.phases import upsampled
 from diffusion.kernels.plain import Padding, plain
+from diffusion.kernels.products import product
 from diffusion.kernels.winograd import winograd
 
 FEW = 512  # positions of all maps of a batch, from which on Winograd's tiles are
@@ -42,7 +43,7 @@ def convolve(
     if kernel.ndim == 3:
         return winograd(x, kernel)
     if len(kernel) == 1:
-        return x @ kernel[0, 0]
+        return product(x, kernel[0, 0])
     width = min(c, kernel.shape[-1])
     if not suits_a_cpu(x) or width < NARROW:
         return plain(x, kernel)

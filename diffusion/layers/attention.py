@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 from diffusion.kernels.attention import attend
 from diffusion.kernels.chunks import in_parts
 from diffusion.layers.activations import exact_gelu
+from diffusion.layers.linear import Linear
 from diffusion.layers.normalisation import GroupNorm
 
 
@@ -68,10 +69,10 @@ class Attention(nnx.Module):
         if width % heads:
             raise ValueError(f"heads: {heads} heads do not divide a width of {width}")
         context_width = context_width or width
-        self.query = nnx.Linear(width, width, use_bias=qkv_bias, rngs=rngs)
-        self.key = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
-        self.value = nnx.Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
-        self.out = nnx.Linear(width, width, use_bias=out_bias, rngs=rngs)
+        self.query = Linear(width, width, use_bias=qkv_bias, rngs=rngs)
+        self.key = Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
+        self.value = Linear(context_width, width, use_bias=qkv_bias, rngs=rngs)
+        self.out = Linear(width, width, use_bias=out_bias, rngs=rngs)
         self.heads = heads
 
     def __call__(
@@ -108,8 +109,8 @@ class FeedForward(nnx.Module):
         self, width: int, inner: int | None = None, *, use_bias: bool = True, rngs: nnx.Rngs
     ):
         inner = inner or 4 * width
-        self.linear1 = nnx.Linear(width, 2 * inner, use_bias=use_bias, rngs=rngs)
-        self.linear2 = nnx.Linear(inner, width, use_bias=use_bias, rngs=rngs)
+        self.linear1 = Linear(width, 2 * inner, use_bias=use_bias, rngs=rngs)
+        self.linear2 = Linear(inner, width, use_bias=use_bias, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         return in_parts(self.geglu, x, width=self.linear1.out_features)
@@ -155,9 +156,9 @@ class SpatialTransformer(nnx.Module):
         self, channels: int, heads: int, context_width: int, *, groups: int, rngs: nnx.Rngs
     ):
         self.norm = GroupNorm(channels, groups, eps=1e-6)
-        self.project_in = nnx.Linear(channels, channels, rngs=rngs)
+        self.project_in = Linear(channels, channels, rngs=rngs)
         self.block = TransformerBlock(channels, heads, context_width, rngs=rngs)
-        self.project_out = nnx.Linear(
+        self.project_out = Linear(
             channels, channels, kernel_init=jax.nn.initializers.zeros, rngs=rngs
         )
 

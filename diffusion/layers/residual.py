@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from diffusion.kernels.gradients import recomputed
 from diffusion.layers.convolution import Conv2d
+from diffusion.layers.linear import Linear
 from diffusion.layers.normalisation import GroupNorm
 
 
@@ -32,7 +33,7 @@ class ResidualBlock(nnx.Module):
     ):
         self.norm1 = GroupNorm(in_channels, groups, eps=eps)
         self.conv1 = Conv2d(in_channels, out_channels, downscale=downscale, rngs=rngs)
-        self.time = None if time_width is None else nnx.Linear(time_width, out_channels, rngs=rngs)
+        self.time = None if time_width is None else Linear(time_width, out_channels, rngs=rngs)
         self.norm2 = GroupNorm(out_channels, groups, eps=eps)
         self.conv2 = Conv2d(
             out_channels, out_channels, downscale=downscale, kernel_init=zeros, rngs=rngs

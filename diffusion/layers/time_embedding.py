@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Real
 
+from diffusion.layers.linear import Linear
+
 
 def sinusoids(
     timesteps: Real[Array, " b"], width: int, shift: int = 0
@@ -56,10 +58,10 @@ class TimeEmbedding(nnx.Module):
         shift: int = 0,
         rngs: nnx.Rngs,
     ):
-        self.linear1 = nnx.Linear(channels, width, rngs=rngs)
-        self.linear2 = nnx.Linear(width, width, rngs=rngs)
+        self.linear1 = Linear(channels, width, rngs=rngs)
+        self.linear2 = Linear(width, width, rngs=rngs)
         if guidance_width is not None:
-            self.guidance = nnx.Linear(guidance_width, channels, use_bias=False, rngs=rngs)
+            self.guidance = Linear(guidance_width, channels, use_bias=False, rngs=rngs)
         self.channels, self.guidance_width, self.shift = channels, guidance_width, shift
 
     def __call__(

@@ -16,6 +16,8 @@ from jax.nn.initializers import lecun_normal, normal, zeros
 from jaxtyping import Array, Float, Int, Real
 
 from diffusion.config import DiTConfig
+from diffusion.kernels.products import product
+from diffusion.layers.linear import Linear
 from diffusion.layers.time_embedding import TimeEmbedding
 from diffusion.stages.dit_blocks import (
     EPS,
@@ -78,7 +80,7 @@ class Patches(nnx.Module):
     def __call__(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b n c"]:
         _, h, w, _ = latents.shape
         p, width = self.kernel.shape[0], self.kernel.shape[3]
-        tokens = cut(latents, p) @ self.kernel[...].reshape(-1, width)
+        tokens = product(cut(latents, p), self.kernel[...].reshape(-1, width))
         place = place_code(h // p, w // p, width, self.base, self.scale)
         return tokens + self.bias[None, None] + jnp.asarray(place, tokens.dtype)[None]
 
@@ -137,7 +139,7 @@ class WordsExit(nnx.Module):
     def __init__(self, config: DiTConfig, out: int, *, rngs: nnx.Rngs):
         self.norm = norm(config.width, EPS, rngs=rngs)
         self.modulation = TableModulation(config.width, 2)
-        self.linear = nnx.Linear(config.width, out, kernel_init=zeros, rngs=rngs)
+        self.linear = Linear(config.width, out, kernel_init=zeros, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b n c"], time: Float[Array, "b 1 c"]
@@ -154,8 +156,8 @@ class LabelExit(nnx.Module):
     def __init__(self, config: DiTConfig, out: int, *, rngs: nnx.Rngs):
         width = config.width
         self.norm = norm(width, EPS, rngs=rngs)
-        self.linear1 = nnx.Linear(width, 2 * width, kernel_init=zeros, rngs=rngs)
-        self.linear2 = nnx.Linear(width, out, kernel_init=zeros, rngs=rngs)
+        self.linear1 = Linear(width, 2 * width, kernel_init=zeros, rngs=rngs)
+        self.linear2 = Linear(width, out, kernel_init=zeros, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b n c"], time: Float[Array, "b 1 c"]

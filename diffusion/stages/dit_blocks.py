@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from diffusion.config import DiTConfig
 from diffusion.kernels.chunks import in_parts
 from diffusion.layers.attention import Attention
+from diffusion.layers.linear import Linear
 
 EPS = 1e-6
 EPS_BEFORE_MLP_OF_DIT = 1e-5  # the reference's default, which the official file leaves alone
@@ -55,7 +56,7 @@ class LinearModulation(nnx.Module):
     traced = True
 
     def __init__(self, width: int, parts: int, *, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(width, parts * width, kernel_init=zeros, rngs=rngs)
+        self.linear = Linear(width, parts * width, kernel_init=zeros, rngs=rngs)
         self.parts = parts
 
     def __call__(self, time: Float[Array, "b 1 c"]) -> Float[Array, "b p c"]:
@@ -81,8 +82,8 @@ class MLP(nnx.Module):
     traced = True
 
     def __init__(self, width: int, hidden: int, out: int, *, rngs: nnx.Rngs):
-        self.linear1 = nnx.Linear(width, hidden, rngs=rngs)
-        self.linear2 = nnx.Linear(hidden, out, rngs=rngs)
+        self.linear1 = Linear(width, hidden, rngs=rngs)
+        self.linear2 = Linear(hidden, out, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
         return in_parts(self.think, x, width=self.linear1.out_features)
@@ -126,5 +127,5 @@ class DiTBlock(nnx.Module):
 def _listening(width: int, heads: int, *, rngs: nnx.Rngs) -> Attention:
     """It has no gate, so its exit begins closed."""
     attention = Attention(width, heads, qkv_bias=True, rngs=rngs)
-    attention.out = nnx.Linear(width, width, kernel_init=zeros, rngs=rngs)
+    attention.out = Linear(width, width, kernel_init=zeros, rngs=rngs)
     return attention

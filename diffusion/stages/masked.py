@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Real
 
 from diffusion.config_codes import SIZES, MaskedTransformerConfig
 from diffusion.layers.convolution import PointwiseConv
+from diffusion.layers.linear import Linear
 from diffusion.layers.time_embedding import sinusoids
 from diffusion.stages.masked_blocks import (
     Double,
@@ -58,8 +59,8 @@ class Condition(nnx.Module):
 
     def __init__(self, config: MaskedTransformerConfig, *, rngs: nnx.Rngs):
         given = config.context_width + SIZES * config.size_code
-        self.linear1 = nnx.Linear(given, config.width, use_bias=False, rngs=rngs)
-        self.linear2 = nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
+        self.linear1 = Linear(given, config.width, use_bias=False, rngs=rngs)
+        self.linear2 = Linear(config.width, config.width, use_bias=False, rngs=rngs)
         self.size_code = config.size_code
 
     def __call__(
@@ -113,17 +114,17 @@ class MaskedTransformer(nnx.Module):
 
     def __init__(self, config: MaskedTransformerConfig, *, rngs: nnx.Rngs):
         width, channels = config.width, config.channels
-        self.words = nnx.Linear(config.context_width, width, use_bias=False, rngs=rngs)
+        self.words = Linear(config.context_width, width, use_bias=False, rngs=rngs)
         self.words_norm = rms_norm(width, rngs=rngs)
         self.condition = Condition(config, rngs=rngs)
         self.codes = CodeEmbedding(config, rngs=rngs)
         self.halve = Halve(channels, rngs=rngs) if config.halves else None
         self.down = MapBlocks(config, rngs=rngs)
         self.norm_in = rms_norm(channels, rngs=rngs)
-        self.project_in = nnx.Linear(channels, width, use_bias=False, rngs=rngs)
+        self.project_in = Linear(channels, width, use_bias=False, rngs=rngs)
         self.blocks = nnx.List(TokenBlock(config, rngs=rngs) for _ in range(config.layers))
         self.norm_out = rms_norm(width, rngs=rngs)
-        self.project_out = nnx.Linear(width, channels, use_bias=False, rngs=rngs)
+        self.project_out = Linear(width, channels, use_bias=False, rngs=rngs)
         self.up = MapBlocks(config, rngs=rngs)
         self.double = Double(channels, rngs=rngs) if config.halves else None
         self.exit = Exit(config, rngs=rngs)

@@ -14,6 +14,7 @@ from diffusion.config_codes import MaskedTransformerConfig
 from diffusion.layers.activations import exact_gelu
 from diffusion.layers.attention import Attention, FeedForward
 from diffusion.layers.convolution import DepthwiseConv
+from diffusion.layers.linear import Linear
 
 EPS = 1e-6  # of every normalisation
 WIDER = 4  # times as many channels in the middle of a block for maps
@@ -165,9 +166,9 @@ class Double(nnx.Module):
         return squares.reshape(b, 2 * h, 2 * w, c)
 
 
-def _linear(width: int, out: int, *, closed: bool = False, rngs: nnx.Rngs) -> nnx.Linear:
+def _linear(width: int, out: int, *, closed: bool = False, rngs: nnx.Rngs) -> Linear:
     start = zeros if closed else lecun_normal()
-    return nnx.Linear(width, out, use_bias=False, kernel_init=start, rngs=rngs)
+    return Linear(width, out, use_bias=False, kernel_init=start, rngs=rngs)
 
 
 def _attention(width: int, heads: int, *, rngs: nnx.Rngs) -> Attention:

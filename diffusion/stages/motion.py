@@ -15,6 +15,7 @@ from jax.nn.initializers import zeros
 from jaxtyping import Array, Float
 
 from diffusion.layers.attention import Attention, FeedForward
+from diffusion.layers.linear import Linear
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.motion_config import MotionConfig
 from diffusion.stages.unet_blocks import Look, Motion
@@ -72,9 +73,9 @@ class MotionModule(nnx.Module):
 
     def __init__(self, channels: int, heads: int, groups: int, length: int, *, rngs: nnx.Rngs):
         self.norm = GroupNorm(channels, groups, eps=1e-6)
-        self.project_in = nnx.Linear(channels, channels, rngs=rngs)
+        self.project_in = Linear(channels, channels, rngs=rngs)
         self.block = TemporalBlock(channels, heads, rngs=rngs)
-        self.project_out = nnx.Linear(channels, channels, kernel_init=zeros, rngs=rngs)
+        self.project_out = Linear(channels, channels, kernel_init=zeros, rngs=rngs)
         self.length = length
 
     def __call__(self, x: Float[Array, "bf h w c"], frames: int) -> Float[Array, "bf h w c"]:

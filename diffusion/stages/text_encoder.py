@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from diffusion.config import TextEncoderConfig
 from diffusion.layers.activations import exact_gelu, quick_gelu
 from diffusion.layers.attention import Attention
+from diffusion.layers.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
@@ -26,8 +27,8 @@ class TextLayer(nnx.Module):
         self.norm1 = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
         self.attention = Attention(config.width, config.heads, qkv_bias=True, rngs=rngs)
         self.norm2 = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
-        self.linear1 = nnx.Linear(config.width, config.mlp_width, rngs=rngs)
-        self.linear2 = nnx.Linear(config.mlp_width, config.width, rngs=rngs)
+        self.linear1 = Linear(config.width, config.mlp_width, rngs=rngs)
+        self.linear2 = Linear(config.mlp_width, config.width, rngs=rngs)
         self.activation = ACTIVATIONS[config.activation]
 
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "n n"]) -> Float[Array, "b n d"]:
@@ -66,7 +67,7 @@ class TextEncoder(nnx.Module):
         self.layers = nnx.List(TextLayer(config, rngs=rngs) for _ in range(config.layers))
         self.final_norm = nnx.LayerNorm(config.width, epsilon=config.eps, rngs=rngs)
         self.projection = (
-            nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
+            Linear(config.width, config.width, use_bias=False, rngs=rngs)
             if config.summary
             else None
         )

@@ -9,6 +9,7 @@ machines train as one (`diffusion.runtime.hosts`): each draws its part, and the 
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -84,7 +85,8 @@ def make_step(task: Task, config: TrainConfig) -> Step:
     anneal: Callable[[jax.Array], Params] = getattr(task, "anneal", lambda done: {})
 
     def loss(params: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
-        return task.loss(cast(params, config.dtype), cast(frozen, config.dtype), batch, key)
+        with _products(config):
+            return task.loss(cast(params, config.dtype), cast(frozen, config.dtype), batch, key)
 
     look = accumulated(jax.value_and_grad(loss, has_aux=True), config.accumulate)
 
@@ -99,6 +101,12 @@ def make_step(task: Task, config: TrainConfig) -> Step:
         return State(state.step + 1, params, average, optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _products(config: TrainConfig) -> AbstractContextManager[None]:
+    """How the factors of matrix products are rounded; JAX's own setting, unless one is named."""
+    named = config.products != "default"
+    return jax.default_matmul_precision(config.products) if named else nullcontext()
 
 
 def accumulated(look: Callable[..., Any], count: int) -> Callable[..., Any]:

@@ -34,6 +34,7 @@ from diffusion.datasets.garden import ATTRIBUTES, Scene, is_held_out, render, sa
 from diffusion.datasets.garden.motion import MOTIONS
 from diffusion.images import to_uint8
 from diffusion.layers.convolution import Conv2d, Downsample
+from diffusion.layers.linear import Linear
 from diffusion.layers.normalisation import GroupNorm
 from diffusion.layers.residual import ResidualBlock
 from diffusion.runtime.parameters import Params, shapes, split
@@ -74,7 +75,7 @@ class ImageTower(nnx.Module):
             ResidualBlock(a, b, groups=8, eps=1e-5, rngs=rngs) for a, b in pairwise(IMAGE_WIDTHS)
         )
         self.norm = GroupNorm(last, 8, eps=1e-5)
-        self.out = nnx.Linear(last * 16, width, rngs=rngs)  # 4x4 positions: where matters too
+        self.out = Linear(last * 16, width, rngs=rngs)  # 4x4 positions: where matters too
 
     def __call__(self, images: Float[Array, "b 32 32 3"]) -> Float[Array, "b d"]:
         h = self.conv_in(images)
@@ -88,11 +89,11 @@ class Pupil(nnx.Module):
 
     def __init__(self, config: TextEncoderConfig, *, rngs: nnx.Rngs):
         self.text = TextEncoder(config, rngs=rngs)
-        self.text_projection = nnx.Linear(config.width, config.width, use_bias=False, rngs=rngs)
+        self.text_projection = Linear(config.width, config.width, use_bias=False, rngs=rngs)
         self.image = ImageTower(config.width, rngs=rngs)
         self.logit_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
-        self.reading = nnx.Linear(config.width, sum(OPTIONS), rngs=rngs)
-        self.spelling = nnx.Linear(config.width, config.vocab_size, rngs=rngs)
+        self.reading = Linear(config.width, sum(OPTIONS), rngs=rngs)
+        self.spelling = Linear(config.width, config.vocab_size, rngs=rngs)
 
     def find(
         self,

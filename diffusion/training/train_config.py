@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
-DTYPES = ("float32", "bfloat16")
-OPTIMIZERS = ("adamw", "muon")
+KNOWN = {  # what an entry may be
+    "dtype": ("float32", "bfloat16"),
+    "products": ("default", "bfloat16", "float32"),
+    "optimizer": ("adamw", "muon"),
+}
 ANY_NUMBER = ("workers",)  # settings that change no weight
 LARGEST = 1e6
 BOUNDS = {  # least and most
@@ -25,6 +28,7 @@ class TrainConfig:
     ema: float = 0.0  # how much of the average of the weights is kept each step; 0: no averaging
     seed: int = 0
     dtype: str = "float32"  # of networks and gradients: "bfloat16" is faster on accelerators
+    products: str = "default"  # factors of matrices: "bfloat16" is faster on a CPU with AMX
     accumulate: int = 1  # parts of a batch that are looked at one after the other, in less memory
     shards: int = 1  # parts of a batch that are drawn apart; a multiple of the machines
     workers: int | None = None  # processes that draw; 0: a thread; None: as many as pay
@@ -46,7 +50,7 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value}; give more than 0, and {LARGEST:g} at most")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema is {self.ema}; give a share from 0 to below 1")
-        for name, known in (("dtype", DTYPES), ("optimizer", OPTIMIZERS)):
+        for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
         for name in ("accumulate", "shards"):

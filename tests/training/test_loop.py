@@ -432,9 +432,25 @@ def test_bfloat16_sees_half_the_bits_and_keeps_all(tmp_path):
     np.testing.assert_allclose(params["slopes"], SLOPES, atol=0.15)
 
 
+def test_products_are_rounded_where_the_training_asks_for_it(tmp_path):
+    asked = []
+
+    class Asks(Line):
+        def loss(self, params, frozen, batch, key):
+            asked.append(jax.config.jax_default_matmul_precision)
+            return super().loss(params, frozen, batch, key)
+
+    for products in ("default", "bfloat16"):
+        config = dataclasses.replace(CONFIG, steps=2, products=products)
+        with jax.default_matmul_precision("highest"):  # as in JAX_DEFAULT_MATMUL_PRECISION
+            train(Asks(), config, tmp_path / products)
+    assert set(asked) == {"highest", "bfloat16"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"products": "half"}, "products is 'half'; choose one of default, bfloat16, float32"),
         ({"dtype": "float64"}, "dtype is 'float64'; choose one of float32, bfloat16"),
         ({"accumulate": 3}, "batch_size 8 does not divide by accumulate 3"),
         ({"shards": 5}, "batch_size 8 does not divide by shards 5"),
