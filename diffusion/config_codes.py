@@ -7,6 +7,7 @@ from diffusion.config_checks import check_sizes
 
 SIZES = 5  # that a masked transformer is told
 MASK_RULES = ("cosine", "linear")  # how the share that is masked falls
+HOTTEST = 1000.0  # the order of the codes is chance
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,16 @@ class MaskingConfig:
 
     mask: int = 8255  # the number that stands for "masked"
     rule: str = "cosine"  # how the share that is masked falls: one of `MASK_RULES`
+    temperature: float = 2.0  # of the noise on the confidence in the first step; 0 in the last
 
     def __post_init__(self) -> None:
         check_sizes(self)
         if self.rule not in MASK_RULES:
             raise ValueError(f"rule is {self.rule!r}; choose one of {', '.join(MASK_RULES)}")
+        if not 0.0 < self.temperature < HOTTEST:
+            raise ValueError(
+                f"temperature is {self.temperature}; give a number between 0 and {HOTTEST:g}"
+            )
 
     @property
     def train_steps(self) -> int:

@@ -111,7 +111,8 @@ def garden_masked() -> ModelConfig:
             context_width=128,
             size_code=16,
         ),
-        process=MaskingConfig(mask=1024),
+        process=MaskingConfig(mask=1024, temperature=6.0),
+        guidance=4.0,
         sampling=SamplingConfig("maskgit", 12),
     )
 

@@ -34,7 +34,12 @@ def test_all_weights_are_at_most_48_mib():
 
 @pytest.mark.parametrize(
     ("name", "autoencoder", "denoiser"),
-    [("garden", "vae", "unet"), ("garden64", "vae", "unet"), ("garden-dvae", "dvae", "unet")],
+    [
+        ("garden", "vae", "unet"),
+        ("garden64", "vae", "unet"),
+        ("garden-dvae", "dvae", "unet"),
+        ("garden-masked", "dvae", "masked"),
+    ],
 )
 def test_the_card_tells_how_every_part_was_trained(name, autoencoder, denoiser):
     card = read_json(find(name) / "training.json")
@@ -59,6 +64,15 @@ def test_the_discrete_garden_is_its_preset_and_uses_all_of_its_codes():
     pictures = to_uint8(render(sample_scenes(np.random.default_rng(5), 256), 64))
     used = np.unique(artist.autoencoder.codes(from_uint8(pictures)))
     assert len(used) > 0.8 * artist.config.autoencoder.codes
+
+
+def test_the_painter_of_codes_is_its_preset_and_hears_the_words():
+    artist = diffusion.load("garden-masked")
+    assert artist.config == presets.garden_masked()
+    red, blue = (artist.paint(f"a {colour} house", count=4) for colour in ("red", "blue"))
+    wall = slice(38, 50), slice(24, 40)
+    assert mean_colour(red, *wall)[0] - mean_colour(blue, *wall)[0] > 40  # of 255
+    assert mean_colour(blue, *wall)[2] - mean_colour(red, *wall)[2] > 40
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 from diffusion.config_codes import MaskingConfig
 from diffusion.process.schedule import check_steps, evenly_drawn
 
-TEMPERATURE = 2.0  # of the Gumbel noise on the confidence in the first step; 0 in the last
 Codes = Int[Array, "b h w 1"]
 Logits = Float[Array, "b h w k"]
 Noise = Float[Array, "b h w 1"]
@@ -109,7 +108,7 @@ def maskgit(process: "Masking", steps: int, spacing: str = "leading") -> MaskTab
         step=np.arange(steps, dtype=np.int32),
         timestep=process.timesteps(steps, spacing),
         masked=masked,
-        temperature=np.linspace(TEMPERATURE, 0.0, steps, dtype=np.float32),
+        temperature=np.linspace(process.config.temperature, 0.0, steps, dtype=np.float32),
     )
 
 

@@ -18,7 +18,7 @@ from diffusion.config import (
     SamplingConfig,
     VariancePreservingConfig,
 )
-from diffusion.config_codes import MASK_RULES, MaskingConfig
+from diffusion.config_codes import HOTTEST, MASK_RULES, MaskingConfig
 from diffusion.process import masked
 from diffusion.process.samplers import LCM_GRID, SAMPLERS
 from diffusion.process.schedule import OFFSET, SPACINGS
@@ -201,10 +201,11 @@ def _read_process(data: Json) -> ProcessConfig:
 
 
 def _read_masks(data: Json) -> MaskingConfig:
-    check(data, {}, {"mask_token_id", "masking_schedule"})
+    check(data, {}, {"mask_token_id", "masking_schedule", "temperature"})
     return MaskingConfig(
         mask=number(data, "mask_token_id", 0, 1, 2**20),
         rule=choice(data, "masking_schedule", "cosine", MASK_RULES),
+        temperature=fraction(data, "temperature", 2.0, HOTTEST),
     )
 
 
@@ -269,10 +270,12 @@ def write(config: ModelConfig) -> dict[str, Json]:
 
 def _write_process(config: Any, spacing: str, consistent: bool) -> Json:
     if isinstance(config, MaskingConfig):
+        ours = {"temperature": config.temperature}  # an argument of the reference's pipeline
         return {
             "_class_name": MASKS,
             "mask_token_id": config.mask,
             "masking_schedule": config.rule,
+            **(ours if config.temperature != MaskingConfig.temperature else {}),
         }
     if isinstance(config, RectifiedFlowConfig):
         return {

@@ -1,5 +1,6 @@
 """Masks in place of noise: what disappears, what comes back, and in which order."""
 
+import dataclasses
 from itertools import pairwise
 
 import jax
@@ -91,6 +92,8 @@ def test_the_schedule():
     np.testing.assert_allclose(table.timestep, [1000, 750, 500, 250])
     np.testing.assert_allclose(table.masked[:3], np.cos(np.pi / 2 * np.arange(1, 4) / 4), rtol=1e-6)
     assert table.masked[3] == 0.0
+    hotter = Masking(dataclasses.replace(MASKS.config, temperature=6.0))
+    np.testing.assert_allclose(maskgit(hotter, 4).temperature, 3 * table.temperature, rtol=1e-6)
     np.testing.assert_allclose(table.temperature, [2, 4 / 3, 2 / 3, 0], rtol=1e-6)
     with pytest.raises(ValueError, match="steps must be between 1 and 1000, got 0"):
         samplers.table("maskgit", MASKS, 0)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from diffusion.course.exercise import Exercise
 from diffusion.course.exercises import (
+    codes,
     conv_autoencoder,
     cross_attention,
     museum,
@@ -35,4 +36,5 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     11: vae.EXERCISES,
     12: museum.EXERCISES,
     13: conv_autoencoder.EXERCISES,
+    14: codes.EXERCISES,
 }

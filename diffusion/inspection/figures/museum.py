@@ -15,6 +15,7 @@ MODELS = {
     "garden": "U-Net, VAE",
     "garden64": "U-Net, VAE, half the size",
     "garden-dvae": "U-Net, discrete VAE",
+    "garden-masked": "painter of codes, discrete VAE",
 }
 SIDE = 128  # pixels; smaller pictures are shown larger
 DPI = 100
