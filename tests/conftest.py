@@ -1,6 +1,7 @@
 """All tests: shapes are checked, warnings are errors, ranks are never promoted, no network."""
 
 import dataclasses
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -96,6 +97,18 @@ def own_cache(
         patch.setattr(compilation_cache.platformdirs, "user_cache_path", lambda name: cache)
         compilation_cache.keep_compilations()
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> Iterator[None]:
+    """What a file compiled goes when the file is done.
+
+    All of it would be 6 GB in each worker, and Python's garbage collector walks through it again
+    and again: tests at the end took eight times as long as alone.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
