@@ -100,6 +100,7 @@ def test_what_is_not_supported_is_named(changes, says):
         ("scheduler", {"mask_token_id": 8256}, r"process\.mask is 8256; give a number from 8192"),
         ("scheduler", {"masking_schedule": "root"}, "masking_schedule 'root' is not supported"),
         ("scheduler", {"mask_token_id": None}, "mask_token_id is None"),
+        ("scheduler", {"temperature": 0}, "temperature is 0; a number between 0 and 1000"),
         ("scheduler", {"_class_name": "DDIMScheduler", "mask_token_id": None}, "masked codes need"),
         ("text_encoder", {"projection_dim": 512}, "projection_dim is 512; 768 is needed"),
         ("text_encoder", {"hidden_size": 1024, "projection_dim": 1024}, "context_width must equal"),
