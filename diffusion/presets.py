@@ -66,6 +66,7 @@ def garden_dit() -> ModelConfig:
     return dataclasses.replace(
         garden(),
         name="garden-dit",
+        guidance=4.0,
         denoiser=DiTConfig(
             latent_channels=12,
             layers=8,
@@ -76,6 +77,7 @@ def garden_dit() -> ModelConfig:
             learned_variance=False,
         ),
         process=RectifiedFlowConfig(),
+        sampling=SamplingConfig("euler", 12, "trailing"),
     )
 
 

@@ -37,6 +37,7 @@ def test_all_weights_are_at_most_48_mib():
     [
         ("garden", "vae", "unet"),
         ("garden64", "vae", "unet"),
+        ("garden-dit", "vae", "dit"),
         ("garden-dvae", "dvae", "unet"),
         ("garden-masked", "dvae", "masked"),
     ],

@@ -10,12 +10,12 @@ import pytest
 
 from diffusion.course.execution import CHECK, independent
 from diffusion.course.exercise import check
-from diffusion.course.exercises import dit, film, flow
+from diffusion.course.exercises import film
 from diffusion.course.source import LESSONS, Source, notebook
 from diffusion.course.words import TABLE, Words
 from tests.course import test_mutants as mutated
 
-DRAFTS = {15: dit.EXERCISES, 16: flow.EXERCISES, 17: film.EXERCISES}
+DRAFTS = {17: film.EXERCISES}
 ALL = {name: exercise for lesson in DRAFTS.values() for name, exercise in lesson.items()}
 MISTAKES = [(name, hint) for name, exercise in ALL.items() for hint in exercise.mistakes]
 SOURCES = [Source.read(path) for path in sorted((LESSONS / "drafts").glob("*/[0-9]*.md"))]

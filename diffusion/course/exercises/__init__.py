@@ -7,6 +7,8 @@ from diffusion.course.exercises import (
     codes,
     conv_autoencoder,
     cross_attention,
+    dit,
+    flow,
     museum,
     noisy_latent,
     oracle,
@@ -37,4 +39,6 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     12: museum.EXERCISES,
     13: conv_autoencoder.EXERCISES,
     14: codes.EXERCISES,
+    15: dit.EXERCISES,
+    16: flow.EXERCISES,
 }

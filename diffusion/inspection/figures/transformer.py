@@ -119,8 +119,8 @@ def what_is_added(run: Trace, indices: Sequence[int]) -> Figure:
         axis.set_title(f"t = {run.steps[index].t:.0f}", fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("block", fontsize=SMALL, color=INK)
         axis.set_xticks(range(len(shares)))
-        axis.set_ylim(bottom=0)
         plain(axis)
+    axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("added, as a share of the token", fontsize=SMALL, color=INK)
     axes[0].legend(fontsize=SMALL, frameon=False)
     return figure
@@ -205,8 +205,8 @@ def how_far(run: Trace, indices: Sequence[int]) -> Figure:
         axis.set_title(f"t = {activations.step.t:.0f}", fontsize=SMALL + 1, color=INK)
         axis.set_xlabel("block", fontsize=SMALL, color=INK)
         axis.set_xticks(range(layers(activations)))
-        axis.set_ylim(bottom=0)
         plain(axis)
+    axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("distance, in patches", fontsize=SMALL, color=INK)
     return figure
 
