@@ -150,43 +150,48 @@ def possible(values: Mapping[str, str]) -> list[str]:
     ]
 
 
-def sample_clips(rng: np.random.Generator, count: int, still_share: float = 0.2) -> Clips:
+def sample_clips(
+    rng: np.random.Generator, count: int, still_share: float = 0.2, *, held_out: bool = False
+) -> Clips:
     """Scenes in each of which something happens, each motion as often as the others.
 
     Args:
         still_share: the share of clips in which nothing does, 0 to 1.
 
-    Held-out scenes and held-out combinations never come. A generator in the same state gives the
-    same clips.
+    Held-out scenes never come. Without `held_out`, nor do held-out combinations; with it, each
+    clip is one of these. A generator in the same state gives the same clips.
     """
     motion = rng.integers(len(MOTIONS), size=count).astype(np.int32)
     motion[rng.random(count) < still_share] = STILL
-    scenes = [_scene_for(rng, int(position)) for position in motion]
+    if held_out:
+        names = [list(MOTIONS).index(combination["motion"]) for combination in HELD_OUT]
+        motion = np.resize(np.array(names, np.int32), count)
+    scenes = [_scene_for(rng, int(position), held_out) for position in motion]
     return Clips(Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True))), motion)
 
 
-def _scene_for(rng: np.random.Generator, position: int) -> Scene:
+def _scene_for(rng: np.random.Generator, position: int, held_out: bool) -> Scene:
     """A scene in which this can happen."""
     while True:
         drawn = sample_scenes(rng, DRAWN)
         for place in range(DRAWN):
-            if _fits(drawn, place, position):
+            if _fits(drawn, place, position, held_out):
                 return Scene(*(field[place : place + 1] for field in drawn))
 
 
-def _fits(scenes: Scene, place: int, position: int) -> bool:
-    """Can this happen in a scene, and may training see it?"""
+def _fits(scenes: Scene, place: int, position: int, held_out: bool) -> bool:
+    """Can this happen in a scene, and is it a held-out combination or not, as asked?"""
     if position == STILL:
-        return True
+        return not held_out
     name = list(MOTIONS)[position]
     values = {key: words[int(getattr(scenes, key)[place])] for key, words in ATTRIBUTES.items()}
     attribute, own, *_ = CHANGES.get(name, ("style", values["style"]))
     begins = values[attribute] == own
-    held_out = any(
+    shown = any(
         all((values | {"motion": name})[key] == word for key, word in combination.items())
         for combination in HELD_OUT
     )
-    return begins and name in possible(values) and not held_out
+    return begins and name in possible(values) and shown == held_out
 
 
 def times(frames: int) -> Float[Array, " frames"]:

@@ -1,0 +1,229 @@
+"""Does what is said happen, and does the rest stand still? Films, seen by the judge of pictures.
+
+    python -m diffusion.evaluation.films --model runs/film --captions 100 --output runs/films.json
+
+Prints a row a group: captions in each language and those of combinations of motion and scene that
+training never saw, each beside drawn films that went through the VAE, and the painted films beside
+captions of others, which is chance.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+from tqdm import tqdm
+
+from diffusion.atomic_write import atomic_write
+from diffusion.datasets.captions import caption
+from diffusion.datasets.garden import ATTRIBUTES, Clips, render_clips, sample_clips
+from diffusion.datasets.garden.motion import CHANGES, MOTIONS
+from diffusion.evaluation import film_measures as measures
+from diffusion.evaluation import judge as judges
+from diffusion.evaluation.film_measures import Frames, View
+from diffusion.evaluation.judge import TrainedJudge
+from diffusion.evaluation.questions import LANGUAGES, scene_of, stream
+from diffusion.filming import FilmArtist
+from diffusion.images import to_uint8
+from diffusion.loading import load
+
+LENGTH = 16  # frames
+MOVED = 0.04  # sides of the picture, from which on a view has moved
+DRIFTED = 0.2  # the same for clouds
+SWAYS = 0.2  # share of the change that comes and goes
+STANDS = 0.045  # mean change from first to last frame of what stands still, rain included
+FALLS = ("rain", "snow")
+
+Paint = Callable[["FilmQuestion", int], Frames]
+
+
+@dataclass(frozen=True)
+class FilmQuestion:
+    """A caption of a clip that nobody was trained on, and what it says."""
+
+    text: str
+    named: Mapping[str, int]  # attribute -> position of the value that the words name
+    motion: str  # one of MOTIONS; "": nothing happens
+    clip: Clips  # one that fits, a batch of one
+
+
+class Seen(NamedTuple):
+    """What is seen in a film."""
+
+    values: Mapping[str, Int[np.ndarray, " f"]]  # of each attribute, frame by frame
+    view: View
+    drift: float
+    sways: float
+    change: float
+    flicker: float
+
+
+def questions(
+    count: int, language: str, seed: int = 0, *, held_out: bool = False
+) -> list[FilmQuestion]:
+    """`count` captions of clips, a fifth of them of gardens in which nothing happens."""
+    rng = stream(seed, 50 + 10 * held_out + LANGUAGES.index(language))
+    found: list[FilmQuestion] = []
+    names = [*MOTIONS, ""]
+    while len(found) < count:
+        clips = sample_clips(rng, 8, held_out=held_out)
+        for i, position in enumerate(clips.motion):
+            scene, name = scene_of(clips.scenes, i), names[int(position)]
+            said = caption(scene, 0, rng, language, motion=name)
+            named = {key: int(getattr(scene, key)[0]) for key in ATTRIBUTES if key in said.named}
+            if named:
+                clip = Clips(scene, np.array([position], np.int32))
+                found.append(FilmQuestion(said.text, named, name, clip))
+    return found[:count]
+
+
+def look(film: Frames, judge: TrainedJudge) -> Seen:
+    grey = measures.grey(film)
+    return Seen(
+        judge(film).values,
+        measures.view(grey),
+        measures.drift(grey),
+        measures.swaying(grey),
+        measures.change(grey),
+        measures.flicker(grey),
+    )
+
+
+def _changed(seen: Seen, motion: str) -> bool:
+    """Has the first frame what is there before, and the last what is there afterwards?"""
+    name, _, before, after = CHANGES[motion]
+    values, words = seen.values[name], ATTRIBUTES[name]
+    return words[values[0]] == before and words[values[-1]] == after
+
+
+def happens(seen: Seen, motion: str) -> bool:
+    """Does it happen in this film?"""
+    if motion in CHANGES:
+        return _changed(seen, motion)
+    shift, scale = seen.view
+    return {
+        "clouds drift left": seen.drift <= -DRIFTED,
+        "clouds drift right": seen.drift >= DRIFTED,
+        "trees sway": seen.sways >= SWAYS,
+        # What is seen goes to the other side.
+        "view moves left": shift >= MOVED,
+        "view moves right": shift <= -MOVED,
+        "view comes closer": scale > 1,
+        "view widens": scale < 1,
+    }[motion]
+
+
+def stands_still(seen: Seen) -> bool:
+    """Nothing happens: view, hour, season and weather stay, and little else changes."""
+    stays = all(seen.values[name][0] == seen.values[name][-1]
+                for name in ("sky", "season", "weather"))  # fmt: skip
+    still = abs(seen.view.shift) < MOVED and seen.view.scale == 1
+    return stays and still and seen.change <= STANDS
+
+
+def report(asked: Sequence[FilmQuestion], seen: Sequence[Seen]) -> dict[str, Any]:
+    """Shares of what is right; None where nothing was asked."""
+    both = list(zip(asked, seen, strict=True))
+    right = [(one.values[name] == value) for question, one in both
+             for name, value in question.named.items()]  # fmt: skip
+    stays = [one.values[name][0] == one.values[name][-1] for question, one in both
+             for name in ATTRIBUTES if name not in _changing(question)]  # fmt: skip
+    moving = {motion: [happens(one, motion) for question, one in both if question.motion == motion]
+              for motion in MOTIONS}  # fmt: skip
+    still = [stands_still(one) for question, one in both if not question.motion]
+    calm = [one.flicker for question, one in both if _below_is_calm(question, one)]
+    return {
+        "films": len(both),
+        "named, right in all frames": _mean([frames.all() for frames in right]),
+        "named, right in a frame": _mean([frames.mean() for frames in right]),
+        "stays from first to last frame": _mean(stays),
+        "named motion happens": _mean([found for each in moving.values() for found in each]),
+        "still scenes stay still": _mean(still),
+        "flicker": _mean(calm),
+        "motions": {name: [int(sum(found)), len(found)] for name, found in moving.items()},
+    }
+
+
+def _mean(found: Sequence[Any]) -> float | None:
+    return float(np.mean(found)) if found else None
+
+
+def _changing(question: FilmQuestion) -> tuple[str, ...]:
+    """What is another at the end; the sun goes elsewhere, too, and snow covers the ground."""
+    if question.motion not in CHANGES:
+        return ()
+    return (CHANGES[question.motion][0], "light")
+
+
+def _below_is_calm(question: FilmQuestion, seen: Seen) -> bool:
+    falls = [ATTRIBUTES["weather"].index(name) for name in FALLS]
+    calm = question.motion in ("clouds drift left", "clouds drift right")
+    return calm and not np.isin(seen.values["weather"], falls).any()
+
+
+def painter(artist: FilmArtist) -> Paint:
+    """Question i is seed i."""
+    return lambda question, seed: artist.film(question.text, seed=seed, frames=LENGTH)
+
+
+def drawer(artist: FilmArtist) -> Paint:
+    """The clip itself, after the VAE: the most that can be asked for."""
+    size = artist.config.image_size
+    draw = jax.jit(lambda clip: render_clips(clip, LENGTH, size)[0])
+    return lambda question, _: artist.decode(artist.encode(to_uint8(draw(question.clip))))
+
+
+def answered(
+    asked: Sequence[FilmQuestion], paint: Paint, judge: TrainedJudge, name: str
+) -> list[Seen]:
+    shown = tqdm(asked, desc=name, unit="film", leave=False)
+    return [look(paint(question, seed), judge) for seed, question in enumerate(shown)]
+
+
+def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) -> dict[str, Any]:
+    """A report for each group."""
+    groups = {language: questions(captions, language, seed) for language in LANGUAGES}
+    few = max(2, captions // 4)
+    unseen = [questions(few, language, seed, held_out=True) for language in LANGUAGES]
+    groups["held out"] = [question for some in unseen for question in some]
+    found = {}
+    for name, asked in groups.items():
+        seen = answered(asked, painter(artist), judge, f"painting, {name}")
+        found[name] = report(asked, seen)
+        drawn = answered(asked, drawer(artist), judge, f"drawing, {name}")
+        found[f"{name}, drawn"] = report(asked, drawn)
+        others = stream(seed, 80).permutation(len(asked))
+        found[f"{name}, captions shuffled"] = report([asked[i] for i in others], seen)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m diffusion.evaluation.films")
+    parser.add_argument("--model", default="garden")
+    parser.add_argument("--captions", type=int, default=100, help="of each language (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="a JSON file")
+    options = parser.parse_args()
+    artist = load(options.model)
+    if artist.motion is None:
+        parser.error(f"--model {options.model} has no motion modules, so its films are walks")
+    found = evaluate(artist, judges.load(None), options.captions, options.seed)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(options.output) as draft:
+        draft.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    for name, row in found.items():
+        print(f"{name}:")
+        for measure, value in row.items():
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            print(f"    {measure}: {shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
