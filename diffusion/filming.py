@@ -20,6 +20,7 @@ from diffusion.process.sampling import Step
 from diffusion.process.tables import Table
 from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
+from diffusion.stages.noisy_latent import mixed_noise
 from diffusion.weights.adapter import FOLDER, save_adapter
 
 
@@ -83,9 +84,13 @@ class FilmArtist(Artist):
         if image is not None:
             given = given._replace(mask=jnp.asarray(~begins))
         indices = asked.first + np.arange(asked.frames, dtype=np.uint32)
-        start = self._begin(given.seed, indices, given.known.shape[1:])
+        size = given.known.shape[1:]
+        keys, own = self._begin(given.seed, indices, size)
+        before = np.array([asked.first], np.uint32) - np.uint32(1)  # a picture of no frame
+        _, common = self._begin(given.seed, before, size)
+        noise = mixed_noise(own, common, self.motion.config.common_noise)
         program, place = self._moving(asked.frames, asked.loop), self._film_process
-        return [self._from(program, place, rows, given, *start)]
+        return [self._from(program, place, rows, given, keys, noise)]
 
     def resolve_film(
         self, settings: FilmSettings, image: Image | None = None

@@ -15,6 +15,7 @@ from diffusion.config import (
 from diffusion.config_checks import check_sizes
 
 FRAMES = 16  # of the films that our adapters learn with
+COMMON_NOISE = 0.5  # the best of the mixed models of Ge et al. 2023 (alpha = 1)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class MotionConfig:
     length: int = 32  # frames that can look at each other
     middle: bool = True  # is there a module at the bottleneck?
     beta_rule: str | None = "linear"  # of the noise it learnt with; None: that of its model
+    common_noise: float = 0.0  # share of the noise's variance that all frames have in common
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -37,6 +39,8 @@ class MotionConfig:
             raise ValueError(
                 f"beta_rule is {self.beta_rule!r}; choose one of {', '.join(BETA_RULES)}, or None"
             )
+        if not 0 <= self.common_noise < 1:
+            raise ValueError(f"common_noise is {self.common_noise}; give 0 to less than 1")
 
     def sampled(self, model: ModelConfig) -> ModelConfig:
         """The model as it paints films: with the noise that the adapter learnt with.
@@ -52,7 +56,7 @@ class MotionConfig:
 
 
 def motion_for(unet: UNetConfig) -> MotionConfig:
-    """A new adapter for a U-Net: as many heads as its levels have, and its own noise."""
+    """A new adapter for a U-Net: as many heads as its levels have, and its noise."""
     return MotionConfig(
         block_out_channels=unet.block_out_channels,
         layers_per_block=unet.layers_per_block,
@@ -60,4 +64,5 @@ def motion_for(unet: UNetConfig) -> MotionConfig:
         norm_groups=unet.norm_groups,
         length=FRAMES,
         beta_rule=None,
+        common_noise=COMMON_NOISE,
     )

@@ -56,7 +56,8 @@ def test_pictures_know_nothing_of_motion(moving, artist):
 
 def test_an_untrained_film_is_the_series_of_its_seed(shallow_folder, artist, tmp_path):
     place = tmp_path / "fresh"
-    config = motion_for(folder.load_config(shallow_folder).denoiser)
+    unet = folder.load_config(shallow_folder).denoiser
+    config = dataclasses.replace(motion_for(unet), common_noise=0.0)
     params = random_params(structure(config)[1], 0)
     silent = jax.tree_util.tree_map_with_path(
         lambda path, x: x * 0 if any(k.key == "project_out" for k in path if hasattr(k, "key"))
@@ -68,6 +69,16 @@ def test_an_untrained_film_is_the_series_of_its_seed(shallow_folder, artist, tmp
     *_, step = artist.sample(PROMPT, count=8, **settings)
     filmed = last(fresh, FilmSettings(PROMPT, frames=8, **settings))
     np.testing.assert_allclose(filmed, step.x_next, atol=1e-4)
+
+
+def test_frames_begin_with_noise_of_which_half_is_the_same(moving):
+    [steps] = moving.sample_film(FilmSettings(PROMPT, **FAST))
+    begins = np.asarray(next(steps).x_t).reshape(8, -1)
+    alike = np.corrcoef(begins)[~np.eye(8, dtype=bool)]
+    assert begins.std() == pytest.approx(1.0, abs=0.2)
+    assert alike.mean() == pytest.approx(0.5, abs=0.15)
+    [more] = moving.sample_film(FilmSettings(PROMPT, frames=10, steps=2))
+    np.testing.assert_array_equal(np.asarray(next(more).x_t)[:8].reshape(8, -1), begins)
 
 
 def test_frames_look_at_each_other(moving):

@@ -24,7 +24,7 @@ from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
 from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
-from diffusion.stages.noisy_latent import initial_noise, picture_keys
+from diffusion.stages.noisy_latent import mixed_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -113,13 +113,21 @@ class MotionTask(DenoiserTask):
         latents, context = self.seen(frozen, batch)
         t = self.process.draw_timesteps(time_key, len(latents) // frames)
         each = jnp.repeat(t, frames)
-        noise = jax.random.normal(noise_key, latents.shape)
+        noise = self.noise(noise_key, latents.shape)
         x_t = self.process.add_noise(latents, noise, each)
         denoiser = self.moving(params, frozen)
         prediction = denoiser(x_t.astype(dtype), each, context).astype(jnp.float32)
         error = self.process.error(prediction, latents, noise, each)
         loss = jnp.mean(self.process.weight(each) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[len(error) // 2 :].mean()}
+
+    def noise(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "bf h w z"]:
+        """The noise of all frames of some clips."""
+        own_key, common_key = jax.random.split(key)
+        films = (-1, self.motion.length, *shape[1:])
+        own = jax.random.normal(own_key, shape).reshape(films)
+        common = jax.random.normal(common_key, (len(own), 1, *shape[1:]))
+        return mixed_noise(own, common, self.motion.common_noise).reshape(shape)
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips, `VIEWS` times."""
@@ -139,7 +147,7 @@ class MotionTask(DenoiserTask):
             both = self.encode_text(self.frozen, self.tokenizer([text, ""]))
             context = jnp.repeat(both, frames, axis=0)
             keys = picture_keys(i, jnp.arange(frames))
-            x_t = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
+            x_t = self.noise(keys[0], (frames, size, size, self.model.denoiser.latent_channels))
             whole = {"motion": params, "frozen": self.frozen}
             advance = partial(self.advance, whole, context, keys)
             latents = finished(sample(advance, x_t, rows))

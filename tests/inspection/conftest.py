@@ -18,7 +18,9 @@ FRAMES = 8
 def filmer(shallow_folder):
     """The tiny model with motion modules that have learnt something."""
     artist = load(shallow_folder)
-    config = dataclasses.replace(motion_for(artist.config.denoiser), length=FRAMES)
+    config = dataclasses.replace(
+        motion_for(artist.config.denoiser), length=FRAMES, common_noise=0.0
+    )
     form, like = structure(config)
     modules = Network(form, lambda: random_params(like, 0))
     artist.motion = MotionModules(config, modules, artist.denoiser)

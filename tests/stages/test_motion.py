@@ -197,6 +197,7 @@ def test_a_loop_has_no_beginning(unet, adapter):
     [
         ({"heads": (8,)}, "heads needs one entry a level: 4"),
         ({"length": 0}, "length is 0; give whole numbers from 1 on"),
+        ({"common_noise": 1.0}, "common_noise is 1.0; give 0 to less than 1"),
         ({"beta_rule": "cosine"}, "beta_rule is 'cosine'; choose one of scaled_linear, linear"),
     ],
 )

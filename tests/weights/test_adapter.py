@@ -60,7 +60,10 @@ def test_the_garden_s_own_is_small():
     assert sum(leaf.size for leaf in leaves) == 1_796_512
 
 
-@pytest.mark.parametrize("config", [TINY, MotionConfig(middle=False, length=24)])
+@pytest.mark.parametrize(
+    "config",
+    [TINY, MotionConfig(middle=False, length=24), dataclasses.replace(TINY, common_noise=0.5)],
+)
 def test_what_is_written_is_read(config):
     assert motion.read(motion.write(config)) == config
 
@@ -96,7 +99,8 @@ def test_an_adapter_is_found_beside_a_model(place, tmp_path):
         ({"motion_max_seq_length": 0}, "motion_max_seq_length is 0"),
         ({"use_motion_mid_block": 1}, "use_motion_mid_block is 1; true or false"),
         ({"_diffusion": {"betas": "cosine"}}, "betas 'cosine' is not supported"),
-        ({"_diffusion": 3}, "_diffusion is 3; it may hold betas"),
+        ({"_diffusion": 3}, "_diffusion is 3; it may hold betas and common_noise"),
+        ({"_diffusion": {"betas": None, "common_noise": 1.5}}, "common_noise is 1.5; a number bet"),
     ],
 )
 def test_what_is_not_supported_is_named(place, options, says):

@@ -12,6 +12,7 @@ from diffusion.weights.options import (
     check,
     choice,
     flag,
+    fraction,
     number,
     numbers,
     off,
@@ -52,6 +53,7 @@ FIELDS = {
     "motion_norm_num_groups": ("norm_groups", number, 32, 1, 2**16),
 }
 HEADS, MIDDLE = "motion_num_attention_heads", "use_motion_mid_block"
+COMMON = "common_noise"
 OURS = "_diffusion"  # what the official layout has no place for; diffusers leaves it alone
 
 
@@ -62,14 +64,15 @@ def read(data: Json) -> MotionConfig:
     if not isinstance(heads, list):
         heads = [heads] * len(fields["block_out_channels"])
     own = data.get(OURS, {"betas": "linear"})
-    if not isinstance(own, dict) or own.keys() != {"betas"}:
-        raise ValueError(f"{OURS} is {own!r}; it may hold betas")
+    if not isinstance(own, dict) or not {"betas"} <= own.keys() <= {"betas", COMMON}:
+        raise ValueError(f"{OURS} is {own!r}; it may hold betas and {COMMON}")
     rule = own["betas"] if off(own["betas"]) else choice(own, "betas", "linear", BETA_RULES)
     return MotionConfig(
         **fields,
         heads=numbers({HEADS: heads}, HEADS, ()),
         middle=flag(data, MIDDLE, True),
         beta_rule=rule,
+        common_noise=fraction(own, COMMON, 0.5, 1.0) if own.get(COMMON) else 0.0,
     )
 
 
@@ -80,7 +83,7 @@ def write(config: MotionConfig, model: ModelConfig | None = None) -> Json:
         **to_options(config, FIELDS),
         HEADS: list(config.heads),
         MIDDLE: config.middle,
-        OURS: {"betas": config.beta_rule},
+        OURS: {"betas": config.beta_rule, COMMON: config.common_noise},
     }
 
 
