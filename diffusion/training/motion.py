@@ -1,7 +1,7 @@
 """Training motion modules: show a clip under noise, let its frames hear of each other.
 
 Guo et al. 2023, section 4.2. Text encoder, autoencoder and denoiser stay as they are. All frames of
-a clip are as noisy as each other, each under noise of its own.
+a clip are as noisy as each other, and have a share of their noise in common (Ge et al. 2023).
 """
 
 from dataclasses import dataclass
