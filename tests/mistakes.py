@@ -9,6 +9,7 @@ and evaluations stop where they would begin.
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import random
@@ -66,6 +67,7 @@ class Begun(Exception):
     """A training or an evaluation would begin now."""
 
 
+@functools.cache
 def options_of(command: str) -> list[argparse.Action]:
     """All options that a command knows, but --help."""
     commands = next(a for a in cli.build_parser()._actions if a.choices)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from diffusion.loading import load
 from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, one_step, sample
 from diffusion.training import distillation
@@ -17,6 +18,11 @@ from diffusion.weights.architectures import architecture
 from diffusion.weights.lora import LoRA
 from diffusion.weights.lora_writing import save_lora
 from diffusion.weights.names import theirs, to_file
+
+
+@pytest.fixture(scope="module")
+def artist(shallow_folder):
+    return load(shallow_folder)
 
 
 @pytest.fixture
@@ -46,6 +52,7 @@ def test_the_teacher_takes_the_step_that_the_sampler_takes(task):
 
     both = jnp.concatenate([context, task.encode_text(task.frozen, task.tokenizer([""] * 3))])
 
+    @jax.jit
     def predict(x_t, t):
         denoiser = task.structures["denoiser"]
         network = distillation.nnx.merge(denoiser, task.teacher)
@@ -94,7 +101,7 @@ def test_a_pupil_begins_as_its_teacher_and_learns_with_all_of_its_kernels(task):
             )
         )
     )
-    slopes = jax.grad(difference)(begun)
+    slopes = jax.jit(jax.grad(difference))(begun)
     for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
         side = path[-1].key
         assert jnp.any(slope != 0) == (side == "up"), path  # down is not heard before up is
