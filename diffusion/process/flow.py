@@ -75,8 +75,8 @@ class RectifiedFlow(Mixing):
         """From T, pure noise, to clean, as float32: evenly spaced, then shifted.
 
         "trailing" ends a step above 0, as all others are apart. "leading" ends with the cleanest
-        timestep of all, 1, as the reference does, which shifts that one twice: where the spacing is
-        even and again with all the others. With few steps that leaves the last one nothing to do.
+        timestep of all, 1, as the reference does: with few steps the last one has nothing to do. A
+        shift moves that one twice there, where the spacing is even and again with all the others.
 
         Raises ValueError if `steps` is not between 1 and T, or the spacing is unknown or "karras".
         """
