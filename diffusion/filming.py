@@ -83,14 +83,12 @@ class FilmArtist(Artist):
         begins = np.arange(asked.frames)[:, None, None, None] == 0
         if image is not None:
             given = given._replace(mask=jnp.asarray(~begins))
-        indices = asked.first + np.arange(asked.frames, dtype=np.uint32)
-        size = given.known.shape[1:]
-        keys, own = self._begin(given.seed, indices, size)
-        before = np.array([asked.first], np.uint32) - np.uint32(1)  # a picture of no frame
-        _, common = self._begin(given.seed, before, size)
-        noise = mixed_noise(own, common, self.motion.config.common_noise)
+        # The picture before the first frame has what is common to all.
+        indices = np.arange(-1, asked.frames).astype(np.uint32) + np.uint32(asked.first)
+        keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
+        noise = mixed_noise(noise[1:], noise[:1], self.motion.config.common_noise)
         program, place = self._moving(asked.frames, asked.loop), self._film_process
-        return [self._from(program, place, rows, given, keys, noise)]
+        return [self._from(program, place, rows, given, keys[1:], noise)]
 
     def resolve_film(
         self, settings: FilmSettings, image: Image | None = None

@@ -15,7 +15,7 @@ from diffusion.config import (
 from diffusion.config_checks import check_sizes
 
 FRAMES = 16  # of the films that our adapters learn with
-COMMON_NOISE = 0.5  # the best of the mixed models of Ge et al. 2023 (alpha = 1)
+COMMON_NOISE = 0.5  # alpha = 1 in the mixed model of Ge et al. 2023
 
 
 @dataclass(frozen=True)

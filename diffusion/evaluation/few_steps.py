@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion.atomic_write import atomic_write
 from diffusion.config import SamplingConfig
 from diffusion.datasets.garden import sample_scenes
 from diffusion.evaluation import judge as judges
@@ -29,6 +28,7 @@ from diffusion.evaluation.questions import LANGUAGES, Question, questions, strea
 from diffusion.evaluation.scores import marks
 from diffusion.loading import load
 from diffusion.pipeline import Artist
+from diffusion.weights.folder import write_json
 
 CASES = [
     SamplingConfig("dpm++2m", 25, "leading"),
@@ -98,9 +98,7 @@ def main() -> int:
         name = ", ".join(map(str, astuple(case)))
         if name not in done:
             done[name] = measure(artist, judge, asked, features, case)
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(options.output) as draft:
-                draft.write_text(json.dumps(done, indent=2) + "\n", "utf-8")
+            write_json(options.output, done)
         row = done[name]
         print(
             f"| {name} | {row['right']:.1%} | {row['all at once']:.1%} | {row['frechet']:.0f} "

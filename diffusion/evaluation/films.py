@@ -8,7 +8,6 @@ captions of others, which is chance.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +19,17 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from diffusion.atomic_write import atomic_write
-from diffusion.datasets.captions import caption
 from diffusion.datasets.garden import ATTRIBUTES, Clips, render_clips, sample_clips
 from diffusion.datasets.garden.motion import CHANGES, MOTIONS
 from diffusion.evaluation import film_measures as measures
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation.film_measures import Frames, View
 from diffusion.evaluation.judge import TrainedJudge
-from diffusion.evaluation.questions import LANGUAGES, scene_of, stream
+from diffusion.evaluation.questions import LANGUAGES, ask, scene_of, stream
 from diffusion.filming import FilmArtist
 from diffusion.images import to_uint8
 from diffusion.loading import load
+from diffusion.weights.folder import write_json
 
 LENGTH = 16  # frames
 MOVED = 0.04  # sides of the picture, from which on a view has moved
@@ -75,11 +73,10 @@ def questions(
         clips = sample_clips(rng, 8, held_out=held_out)
         for i, position in enumerate(clips.motion):
             scene, name = scene_of(clips.scenes, i), names[int(position)]
-            said = caption(scene, 0, rng, language, motion=name)
-            named = {key: int(getattr(scene, key)[0]) for key in ATTRIBUTES if key in said.named}
-            if named:
+            said = ask(scene, rng, language, name)
+            if said.named:
                 clip = Clips(scene, np.array([position], np.int32))
-                found.append(FilmQuestion(said.text, named, name, clip))
+                found.append(FilmQuestion(said.text, said.named, name, clip))
     return found[:count]
 
 
@@ -155,7 +152,7 @@ def _mean(found: Sequence[Any]) -> float | None:
 
 
 def _changing(question: FilmQuestion) -> tuple[str, ...]:
-    """What is another at the end; the sun goes elsewhere, too, and snow covers the ground."""
+    """What may be another at the end: what changes, and where the sun or the moon stands."""
     if question.motion not in CHANGES:
         return ()
     return (CHANGES[question.motion][0], "light")
@@ -192,11 +189,11 @@ def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) 
     few = max(2, captions // 4)
     unseen = [questions(few, language, seed, held_out=True) for language in LANGUAGES]
     groups["held out"] = [question for some in unseen for question in some]
-    found = {}
+    found, paint, draw = {}, painter(artist), drawer(artist)
     for name, asked in groups.items():
-        seen = answered(asked, painter(artist), judge, f"painting, {name}")
+        seen = answered(asked, paint, judge, f"painting, {name}")
         found[name] = report(asked, seen)
-        drawn = answered(asked, drawer(artist), judge, f"drawing, {name}")
+        drawn = answered(asked, draw, judge, f"drawing, {name}")
         found[f"{name}, drawn"] = report(asked, drawn)
         others = stream(seed, 80).permutation(len(asked))
         found[f"{name}, captions shuffled"] = report([asked[i] for i in others], seen)
@@ -214,9 +211,7 @@ def main() -> int:
     if artist.motion is None:
         parser.error(f"--model {options.model} has no motion modules, so its films are walks")
     found = evaluate(artist, judges.load(None), options.captions, options.seed)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(options.output) as draft:
-        draft.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    write_json(options.output, found)
     for name, row in found.items():
         print(f"{name}:")
         for measure, value in row.items():

@@ -48,8 +48,8 @@ def scene_of(scenes: Scene, index: int) -> Scene:
     return Scene(*(field[index : index + 1] for field in scenes))
 
 
-def ask(scene: Scene, rng: np.random.Generator, language: str) -> Question:
-    said = caption(scene, 0, rng, language)
+def ask(scene: Scene, rng: np.random.Generator, language: str, motion: str = "") -> Question:
+    said = caption(scene, 0, rng, language, motion=motion)
     named = {name: int(getattr(scene, name)[0]) for name in ATTRIBUTES if name in said.named}
     return Question(said.text, language, named, scene)
 

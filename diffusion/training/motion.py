@@ -24,7 +24,7 @@ from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
 from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
-from diffusion.stages.noisy_latent import mixed_noise, picture_keys
+from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -146,10 +146,11 @@ class MotionTask(DenoiserTask):
         for i, text in enumerate(PREVIEWED):  # one program, and the memory of one film
             both = self.encode_text(self.frozen, self.tokenizer([text, ""]))
             context = jnp.repeat(both, frames, axis=0)
-            keys = picture_keys(i, jnp.arange(frames))
-            x_t = self.noise(keys[0], (frames, size, size, self.model.denoiser.latent_channels))
+            keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
+            noise = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
+            x_t = mixed_noise(noise[1:], noise[:1], self.motion.common_noise)
             whole = {"motion": params, "frozen": self.frozen}
-            advance = partial(self.advance, whole, context, keys)
+            advance = partial(self.advance, whole, context, keys[1:])
             latents = finished(sample(advance, x_t, rows))
             films.append(to_uint8(self.decode(self.frozen, latents))[shown])
         return sheet(np.concatenate(films), columns=len(shown))

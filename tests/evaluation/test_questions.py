@@ -56,10 +56,10 @@ def test_held_out_captions_say_the_whole_combination_and_their_twins_do_not(lang
         assert one.text != twin.text
 
 
-def test_there_are_pairs_enough():
+def test_there_are_enough_pairs_for_a_whole_evaluation():
     """Scenes with two held-out combinations come up only now and then, and have no twin."""
-    held, twins = held_out_pairs(100, "en")
-    assert len(held) == len(twins) == 100
+    held, twins = held_out_pairs(250, "en")
+    assert len(held) == len(twins) == 250
     assert not any(is_held_out(twin.scene)[0] for twin in twins)
 
 

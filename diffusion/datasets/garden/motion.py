@@ -157,15 +157,16 @@ def sample_clips(
 
     Args:
         still_share: the share of clips in which nothing does, 0 to 1.
+        held_out: each clip is one of the held-out combinations, which otherwise never come.
 
-    Held-out scenes never come. Without `held_out`, nor do held-out combinations; with it, each
-    clip is one of these. A generator in the same state gives the same clips.
+    Held-out scenes never come. A generator in the same state gives the same clips.
     """
-    motion = rng.integers(len(MOTIONS), size=count).astype(np.int32)
-    motion[rng.random(count) < still_share] = STILL
     if held_out:
         names = [list(MOTIONS).index(combination["motion"]) for combination in HELD_OUT]
         motion = np.resize(np.array(names, np.int32), count)
+    else:
+        motion = rng.integers(len(MOTIONS), size=count).astype(np.int32)
+        motion[rng.random(count) < still_share] = STILL
     scenes = [_scene_for(rng, int(position), held_out) for position in motion]
     return Clips(Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True))), motion)
 
