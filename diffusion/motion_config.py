@@ -15,7 +15,7 @@ from diffusion.config import (
 from diffusion.config_checks import check_sizes
 
 FRAMES = 16  # of the films that our adapters learn with
-COMMON_NOISE = 0.5  # alpha = 1 in the mixed model of Ge et al. 2023
+COMMON_NOISE = 0.9  # alpha = 3 in the mixed model of Ge et al. 2023
 
 
 @dataclass(frozen=True)
