@@ -33,6 +33,7 @@ from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import create, structure
 
 CLIPS = 1024  # that a training looks at again and again
+COMMON_NOISE = 0.5  # share of its variance; less than in painting, so that it pays to ask others
 STILL_SHARE = 0.2  # of the clips: nothing happens, so nothing is to move
 SHOWN = 8  # frames of each film in a sample sheet
 PREVIEWED = (  # what the sample sheets ask for, a film each
@@ -136,7 +137,7 @@ class MotionTask(DenoiserTask):
         films = (-1, self.motion.length, *shape[1:])
         own = jax.random.normal(own_key, shape).reshape(films)
         common = jax.random.normal(common_key, (len(own), 1, *shape[1:]))
-        return mixed_noise(own, common, self.motion.common_noise).reshape(shape)
+        return mixed_noise(own, common, COMMON_NOISE).reshape(shape)
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""

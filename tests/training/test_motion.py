@@ -65,12 +65,12 @@ def test_examples_are_captioned_clips(task):
     assert 0.04 < wordless.mean() < 0.18
 
 
-def test_frames_have_most_of_their_noise_in_common(task):
+def test_frames_have_half_of_their_noise_in_common(task):
     noise = np.asarray(task.noise(jax.random.key(0), (2 * FRAMES, 32, 32, 4)))
     each = noise.reshape(2 * FRAMES, -1)
     assert each.var(axis=1) == pytest.approx(1.0, abs=0.1)
     alike = np.corrcoef(each)
-    assert alike[0, 1] == pytest.approx(0.9, abs=0.02)  # two frames of a film
+    assert alike[0, 1] == pytest.approx(0.5, abs=0.05)  # two frames of a film
     assert alike[0, FRAMES] == pytest.approx(0.0, abs=0.05)  # of two films
 
 
