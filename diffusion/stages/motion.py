@@ -47,6 +47,10 @@ class TemporalBlock(nnx.Module):
 
     The place in time is added after each normalisation: queries, keys and values have it, what goes
     on from block to block has not.
+
+    A new block's first look goes to frames that are like its own, most of all itself (queries and
+    keys begin as what they are made of); so it can tell at once what time it is. The second begins
+    by asking all alike.
     """
 
     traced = True
@@ -54,6 +58,8 @@ class TemporalBlock(nnx.Module):
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.norm1 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.attention1 = Attention(width, heads, qkv_bias=False, rngs=rngs)
+        for asked in (self.attention1.query, self.attention1.key):
+            asked.kernel[...] = jnp.eye(width)
         self.norm2 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.attention2 = Attention(width, heads, qkv_bias=False, rngs=rngs)
         self.norm3 = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
