@@ -17,7 +17,9 @@ def picture_keys(seed: Integer[Array, ""] | int, indices: Integer[Array, " b"]) 
 
 
 def mixed_noise(
-    own: Float[Array, "*b f h w z"], common: Float[Array, "*b 1 h w z"], share: float
+    own: Float[Array, "*b f h w z"],
+    common: Float[Array, "*b 1 h w z"],
+    share: float | Float[Array, "*b 1 1 1 1"],
 ) -> Float[Array, "*b f h w z"]:
     """The noise of the frames of a film, which have a share of its variance in common.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from diffusion.datasets.captions import clip_captions
 from diffusion.datasets.curriculum import CAPTION_DROPOUT, DETAILED_SHARE
@@ -34,6 +34,8 @@ from diffusion.weights.architectures import create, structure
 
 CLIPS = 1024  # that a training looks at again and again
 COMMON_NOISE = 0.5  # share of its variance; less than in painting, so that it pays to ask others
+BLIND_SHARE = 0.25  # of the clips, seen as a painting begins: noise and nothing else. The noisiest
+# canvas of a schedule still hints at its frames (Lin et al. 2024), so nobody has to know what moves
 STILL_SHARE = 0.2  # of the clips: nothing happens, so nothing is to move
 SHOWN = 8  # frames of each film in a sample sheet
 PREVIEWED = (  # what the sample sheets ask for, a film each
@@ -118,26 +120,31 @@ class MotionTask(DenoiserTask):
         key: Array,
     ) -> tuple[Array, Metrics]:
         """Weighted squared error of the prediction, of all frames (Guo et al. 2023, eq. 4)."""
-        noise_key, time_key = jax.random.split(key)
+        noise_key, time_key, blind_key = jax.random.split(key, 3)
         frames, dtype = self.motion.length, precision(params)
         latents, context = self.seen(frozen, batch)
-        t = self.process.draw_timesteps(time_key, len(latents) // frames)
-        each = jnp.repeat(noisier(t, self.process.train_steps), frames)
-        noise = self.noise(noise_key, latents.shape)
-        x_t = self.process.add_noise(latents, noise, each)
+        blind = jax.random.bernoulli(blind_key, BLIND_SHARE, (len(latents) // frames,))
+        t = noisier(self.process.draw_timesteps(time_key, len(blind)), self.process.train_steps)
+        each = jnp.repeat(jnp.where(blind, self.process.train_steps - 1, t), frames)
+        noise = self.noise(noise_key, latents.shape, blind)
+        hidden = jnp.repeat(blind, frames)[:, None, None, None]
+        x_t = jnp.where(hidden, noise, self.process.add_noise(latents, noise, each))
         denoiser = self.moving(params, frozen)
         prediction = denoiser(x_t.astype(dtype), each, context).astype(jnp.float32)
         error = self.process.error(prediction, latents, noise, each)
         loss = jnp.mean(self.process.weight(each) * error)
         return loss, {"error": error.mean(), "error_when_noisy": error[len(error) // 2 :].mean()}
 
-    def noise(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "bf h w z"]:
-        """The noise of all frames of some clips."""
+    def noise(
+        self, key: Array, shape: tuple[int, ...], blind: Bool[Array, " b"]
+    ) -> Float[Array, "bf h w z"]:
+        """The noise of all frames of some clips; that of a painting, where nothing else is seen."""
         own_key, common_key = jax.random.split(key)
         films = (-1, self.motion.length, *shape[1:])
         own = jax.random.normal(own_key, shape).reshape(films)
         common = jax.random.normal(common_key, (len(own), 1, *shape[1:]))
-        return mixed_noise(own, common, COMMON_NOISE).reshape(shape)
+        share = jnp.where(blind, self.motion.common_noise, COMMON_NOISE)[:, None, None, None, None]
+        return mixed_noise(own, common, share).reshape(shape)
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""
