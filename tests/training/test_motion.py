@@ -65,12 +65,14 @@ def test_examples_are_captioned_clips(task):
     assert 0.04 < wordless.mean() < 0.18
 
 
-def test_frames_have_half_of_their_noise_in_common(task):
-    noise = np.asarray(task.noise(jax.random.key(0), (2 * FRAMES, 32, 32, 4)))
+def test_frames_share_noise_and_a_blind_clip_s_as_in_painting(task):
+    blind = jnp.array([False, True])
+    noise = np.asarray(task.noise(jax.random.key(0), (2 * FRAMES, 32, 32, 4), blind))
     each = noise.reshape(2 * FRAMES, -1)
     assert each.var(axis=1) == pytest.approx(1.0, abs=0.1)
     alike = np.corrcoef(each)
     assert alike[0, 1] == pytest.approx(0.5, abs=0.05)  # two frames of a film
+    assert alike[FRAMES, FRAMES + 1] == pytest.approx(task.motion.common_noise, abs=0.03)
     assert alike[0, FRAMES] == pytest.approx(0.0, abs=0.05)  # of two films
 
 
@@ -96,29 +98,44 @@ def test_clips_are_encoded_once_and_their_latents_are_their_own(task, tmp_path, 
     assert drawn == [1]
 
 
-def test_frames_of_a_clip_are_as_noisy_as_each_other(task, monkeypatch):
-    batch = task.batch(np.random.default_rng(0), 3)
-    told = {}
+@pytest.fixture
+def seen(task, monkeypatch):
+    """`seen(share)`: what the denoiser is told of three clips, a share of which is blind."""
 
-    def moving(params, frozen):
+    def seen(share, shown=1.0):
+        told = {}
+
         def denoiser(x_t, t, context):
-            told.update(x_t=x_t, t=t, context=context)
+            told.update(x_t=np.asarray(x_t), t=np.asarray(t), context=np.asarray(context))
             return jnp.zeros_like(x_t)
 
-        return denoiser
+        monkeypatch.setattr(task, "moving", lambda params, frozen: denoiser)
+        monkeypatch.setattr(motion, "BLIND_SHARE", share)
+        batch = task.batch(np.random.default_rng(0), 3)
+        batch = batch._replace(latents=shown * batch.latents)
+        loss, metrics = task.loss(task.init(0), task.frozen, batch, jax.random.key(0))
+        assert np.isfinite([loss, *metrics.values()]).all()
+        return told
 
-    monkeypatch.setattr(task, "moving", moving)
-    params = task.init(0)
-    loss, metrics = task.loss(params, task.frozen, batch, jax.random.key(0))
-    t = np.asarray(told["t"]).reshape(3, FRAMES)
+    return seen
+
+
+def test_frames_of_a_clip_are_as_noisy_as_each_other(seen):
+    told = seen(0.0)
+    t = told["t"].reshape(3, FRAMES)
     assert (t == t[:, :1]).all()
     assert len(set(t[:, 0])) == 3
-    context = np.asarray(told["context"]).reshape(3, FRAMES, 16, -1)
+    context = told["context"].reshape(3, FRAMES, 16, -1)
     assert (context == context[:, :1]).all()
     assert (context[0] != context[1]).any()
-    noise = np.asarray(told["x_t"])
-    assert len({frame.tobytes() for frame in noise}) == 3 * FRAMES
-    assert np.isfinite([loss, *metrics.values()]).all()
+    assert len({frame.tobytes() for frame in told["x_t"]}) == 3 * FRAMES
+
+
+def test_a_blind_clip_is_nothing_but_noise(task, seen):
+    blind, sighted = seen(1.0), seen(0.0)
+    assert (blind["t"] == task.process.train_steps - 1).all()
+    np.testing.assert_array_equal(blind["x_t"], seen(1.0, shown=0.0)["x_t"])
+    assert (sighted["x_t"] != seen(0.0, shown=0.0)["x_t"]).any()
 
 
 def test_times_move_towards_the_noise_and_stay_in_order():
