@@ -2,9 +2,10 @@
 
     python -m diffusion.evaluation.films --model runs/film --captions 100 --output runs/films.json
 
-Prints a row a group: captions in each language and those of combinations of motion and scene that
-training never saw, each beside drawn films that went through the VAE, and the painted films beside
-captions of others, which is chance.
+Prints a row a group: captions in each language, those of combinations of motion and scene that
+training never saw, and pairs of captions of which one goes over into the other. Each stands beside
+drawn films that went through the VAE, and the painted films beside captions of others, which is
+chance.
 """
 
 import argparse
@@ -49,6 +50,7 @@ class FilmQuestion:
     named: Mapping[str, int]  # attribute -> position of the value that the words name
     motion: str  # one of MOTIONS; "": nothing happens
     clip: Clips  # one that fits, a batch of one
+    to: str | None = None  # the caption at the end, where words tell the motion by changing
 
 
 class Seen(NamedTuple):
@@ -78,6 +80,38 @@ def questions(
                 clip = Clips(scene, np.array([position], np.int32))
                 found.append(FilmQuestion(said.text, said.named, name, clip))
     return found[:count]
+
+
+def journeys(count: int, language: str, seed: int = 0) -> list[FilmQuestion]:
+    """`count` pairs of captions: of a garden as it is before something happens, and afterwards."""
+    rng, names = stream(seed, 70 + LANGUAGES.index(language)), [*MOTIONS, ""]
+    found: list[FilmQuestion] = []
+    while len(found) < count:
+        clips = sample_clips(rng, 8)
+        for i, position in enumerate(clips.motion):
+            if names[int(position)] in CHANGES:
+                clip = Clips(scene_of(clips.scenes, i), np.array([position], np.int32))
+                found += _journey(clip, names[int(position)], rng, language)
+    return found[:count]
+
+
+def _journey(
+    clip: Clips, motion: str, rng: np.random.Generator, language: str
+) -> list[FilmQuestion]:
+    """Two captions that differ in what changes, and name something else; none after 50 tries."""
+    name, _, *ends = CHANGES[motion]
+    values = [ATTRIBUTES[name].index(end) for end in ends]
+    scenes = [clip.scenes._replace(**{name: np.full(1, value, np.int32)}) for value in values]
+    for key in rng.integers(2**32, size=50):
+        first, last = (ask(scene, np.random.default_rng(key), language) for scene in scenes)
+        stays = {each: value for each, value in first.named.items() if each != name}
+        if (
+            stays
+            and first.named == stays | {name: values[0]}
+            and (last.named == stays | {name: values[1]})
+        ):
+            return [FilmQuestion(first.text, stays, motion, clip, last.text)]
+    return []
 
 
 def look(film: Frames, judge: TrainedJudge) -> Seen:
@@ -166,7 +200,9 @@ def _below_is_calm(question: FilmQuestion, seen: Seen) -> bool:
 
 def painter(artist: FilmArtist) -> Paint:
     """Question i is seed i."""
-    return lambda question, seed: artist.film(question.text, seed=seed, frames=LENGTH)
+    return lambda question, seed: artist.film(
+        question.text, to=question.to, seed=seed, frames=LENGTH
+    )
 
 
 def drawer(artist: FilmArtist) -> Paint:
@@ -189,6 +225,8 @@ def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) 
     few = max(2, captions // 4)
     unseen = [questions(few, language, seed, held_out=True) for language in LANGUAGES]
     groups["held out"] = [question for some in unseen for question in some]
+    changing = [journeys(few, language, seed) for language in LANGUAGES]
+    groups["words change"] = [question for some in changing for question in some]
     found, paint, draw = {}, painter(artist), drawer(artist)
     for name, asked in groups.items():
         seen = answered(asked, paint, judge, f"painting, {name}")

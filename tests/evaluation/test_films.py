@@ -56,6 +56,17 @@ def test_held_out_questions_are_combinations_that_training_never_sees():
         assert any(all(values[k] == v for k, v in one.items()) for one in HELD_OUT)
 
 
+@pytest.mark.parametrize("language", ["en", "tr"])
+def test_journeys_say_what_is_before_and_afterwards_and_the_same_else(language):
+    asked = films.journeys(12, language, seed=3)
+    assert [one.text for one in asked] == [one.text for one in films.journeys(12, language, seed=3)]
+    assert len({question.motion for question in asked}) > 3
+    for question in asked:
+        assert question.to not in (None, question.text)
+        assert question.named
+        assert CHANGES[question.motion][0] not in question.named
+
+
 @pytest.mark.parametrize("motion", CHANGES)
 def test_a_change_goes_from_one_value_to_the_other(motion):
     name, _, before, after = CHANGES[motion]
