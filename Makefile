@@ -81,4 +81,5 @@ figures: $(VENV)/installed  ## the pictures of README and model card, from the s
 	$(BIN)/python -m diffusion.inspection.figures.prompts data/garden/prompts.webp
 	$(BIN)/python -m diffusion.inspection.figures.overview data/garden/art_class.webp
 	$(BIN)/python -m diffusion.inspection.figures.film data/garden/painting.webp
+	$(BIN)/python -m diffusion.inspection.figures.films data/garden/films.webp
 	$(BIN)/python -m diffusion.inspection.figures.museum data/museum.webp

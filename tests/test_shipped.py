@@ -10,8 +10,9 @@ import diffusion
 from diffusion import presets
 from diffusion.datasets.garden import render, sample_scenes
 from diffusion.images import from_uint8, to_uint8
+from diffusion.inspection.film_trace import with_exit
 from diffusion.pipeline import Artist
-from diffusion.weights import folder
+from diffusion.weights import adapter, folder
 from diffusion.weights.folder import find
 from diffusion.weights.places import read_json
 
@@ -25,26 +26,28 @@ def mean_colour(pictures: np.ndarray, rows: slice, columns: slice) -> np.ndarray
     return pictures[:, rows, columns].mean(axis=(0, 1, 2))
 
 
-def test_all_weights_are_at_most_48_mib():
+def test_all_weights_are_at_most_48_mib_and_motion_6_more():
     data = find("garden").parent
-    weights = [path for path in data.rglob("*.safetensors") if "golden" not in path.parts]
-    assert len(weights) > 6
-    assert sum(path.stat().st_size for path in weights) < 48 * 2**20
+    weights = {path for path in data.rglob("*.safetensors") if "golden" not in path.parts}
+    motion = {path for path in weights if path.parent.name == adapter.FOLDER}
+    assert len(weights - motion) > 6
+    assert sum(path.stat().st_size for path in weights - motion) < 48 * 2**20
+    assert 2**20 < sum(path.stat().st_size for path in motion) < 6 * 2**20
 
 
 @pytest.mark.parametrize(
-    ("name", "autoencoder", "denoiser"),
+    ("name", "parts"),
     [
-        ("garden", "vae", "unet"),
-        ("garden64", "vae", "unet"),
-        ("garden-dit", "vae", "dit"),
-        ("garden-dvae", "dvae", "unet"),
-        ("garden-masked", "dvae", "masked"),
+        ("garden", {"vae", "unet", "motion"}),
+        ("garden64", {"vae", "unet"}),
+        ("garden-dit", {"vae", "dit"}),
+        ("garden-dvae", {"dvae", "unet"}),
+        ("garden-masked", {"dvae", "masked"}),
     ],
 )
-def test_the_card_tells_how_every_part_was_trained(name, autoencoder, denoiser):
+def test_the_card_tells_how_every_part_was_trained(name, parts):
     card = read_json(find(name) / "training.json")
-    assert set(card) == {"tokenizer", "text", autoencoder, denoiser}
+    assert set(card) == {"tokenizer", "text", *parts}
     assert all(
         {"command", "seed", "machine", "finished", "versions"} <= set(v) for v in card.values()
     )
@@ -99,3 +102,15 @@ def test_a_folder_of_the_same_name_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (find("garden") / "model_index.json").is_file()
     assert find("./garden") == Path("garden")
+
+
+def test_a_film_keeps_its_garden_while_the_words_change(garden):
+    """Day to night: the sky gets darker, and the house stays where and what it is."""
+    first, to = "a red house, oil painting, by day", "a red house, oil painting, at night"
+    film = garden.film(first, to=to, frames=16, seed=1).astype(float)
+    sky = film[:, :30].mean((1, 2, 3))
+    assert sky[0] - sky[-1] > 60  # of 255
+    silent = with_exit(garden, 0.0).film(first, frames=16, seed=1).astype(float)
+    film = garden.film(first, frames=16, seed=1).astype(float)
+    flicker = [np.abs(np.diff(frames[:, 70:], axis=0)).mean() for frames in (film, silent)]
+    assert flicker[0] < 0.3 * flicker[1]

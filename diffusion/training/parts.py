@@ -191,7 +191,12 @@ def _train_motion(order: Order, config: ModelConfig) -> Save:
         known = adapter.load_config(order.start)
         given = adapter.read_adapter(adapter.open_adapter(order.start, known), known)
         begin = Beginning(order.start, known, given, modules)
-    data = {"clips": motion.CLIPS, "still_share": motion.STILL_SHARE}
+    data = {
+        "clips": motion.CLIPS,
+        "still_share": motion.STILL_SHARE,
+        "blind_share": motion.BLIND_SHARE,
+        "own_weight": motion.OWN_WEIGHT,
+    }
     params = run_task(task, motion.preset(), order, heard, begin, **data)
     place = order.output / adapter.FOLDER
     return lambda: adapter.save_adapter(place, modules, params, DTYPE)

@@ -8,6 +8,7 @@ from diffusion.course.exercises import (
     conv_autoencoder,
     cross_attention,
     dit,
+    film,
     flow,
     museum,
     noisy_latent,
@@ -41,4 +42,5 @@ EXERCISES: Mapping[int, Mapping[str, Exercise]] = {
     14: codes.EXERCISES,
     15: dit.EXERCISES,
     16: flow.EXERCISES,
+    17: film.EXERCISES,
 }
