@@ -71,12 +71,13 @@ def test_an_untrained_film_is_the_series_of_its_seed(shallow_folder, artist, tmp
     np.testing.assert_allclose(filmed, step.x_next, atol=1e-4)
 
 
-def test_frames_begin_with_noise_of_which_half_is_the_same(moving):
+def test_frames_begin_with_noise_of_which_most_is_the_same(moving):
     [steps] = moving.sample_film(FilmSettings(PROMPT, **FAST))
     begins = np.asarray(next(steps).x_t).reshape(8, -1)
     alike = np.corrcoef(begins)[~np.eye(8, dtype=bool)]
     assert begins.std() == pytest.approx(1.0, abs=0.2)
-    assert alike.mean() == pytest.approx(0.5, abs=0.15)
+    assert alike.mean() == pytest.approx(moving.motion.config.common_noise, abs=0.05)
+    assert alike.mean() > 0.8
     [more] = moving.sample_film(FilmSettings(PROMPT, frames=10, steps=2))
     np.testing.assert_array_equal(np.asarray(next(more).x_t)[:8].reshape(8, -1), begins)
 
