@@ -10,7 +10,7 @@ chance.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,29 +70,34 @@ def questions(
     """`count` captions of clips, a fifth of them of gardens in which nothing happens."""
     rng = stream(seed, 50 + 10 * held_out + LANGUAGES.index(language))
     found: list[FilmQuestion] = []
-    names = [*MOTIONS, ""]
-    while len(found) < count:
-        clips = sample_clips(rng, 8, held_out=held_out)
-        for i, position in enumerate(clips.motion):
-            scene, name = scene_of(clips.scenes, i), names[int(position)]
-            said = ask(scene, rng, language, name)
-            if said.named:
-                clip = Clips(scene, np.array([position], np.int32))
-                found.append(FilmQuestion(said.text, said.named, name, clip))
-    return found[:count]
+    for clip, motion in _clips(rng, held_out):
+        said = ask(clip.scenes, rng, language, motion)
+        if said.named:
+            found.append(FilmQuestion(said.text, said.named, motion, clip))
+        if len(found) == count:
+            break
+    return found
 
 
 def journeys(count: int, language: str, seed: int = 0) -> list[FilmQuestion]:
     """`count` pairs of captions: of a garden as it is before something happens, and afterwards."""
-    rng, names = stream(seed, 70 + LANGUAGES.index(language)), [*MOTIONS, ""]
+    rng = stream(seed, 70 + LANGUAGES.index(language))
     found: list[FilmQuestion] = []
-    while len(found) < count:
-        clips = sample_clips(rng, 8)
+    for clip, motion in _clips(rng):
+        if motion in CHANGES:
+            found += _journey(clip, motion, rng, language)
+        if len(found) == count:
+            break
+    return found
+
+
+def _clips(rng: np.random.Generator, held_out: bool = False) -> Iterator[tuple[Clips, str]]:
+    """Clips without end, a batch of one each, and what happens in it."""
+    names = [*MOTIONS, ""]
+    while True:
+        clips = sample_clips(rng, 8, held_out=held_out)
         for i, position in enumerate(clips.motion):
-            if names[int(position)] in CHANGES:
-                clip = Clips(scene_of(clips.scenes, i), np.array([position], np.int32))
-                found += _journey(clip, names[int(position)], rng, language)
-    return found[:count]
+            yield Clips(scene_of(clips.scenes, i), clips.motion[i : i + 1]), names[int(position)]
 
 
 def _journey(
@@ -105,11 +110,8 @@ def _journey(
     for key in rng.integers(2**32, size=50):
         first, last = (ask(scene, np.random.default_rng(key), language) for scene in scenes)
         stays = {each: value for each, value in first.named.items() if each != name}
-        if (
-            stays
-            and first.named == stays | {name: values[0]}
-            and (last.named == stays | {name: values[1]})
-        ):
+        said = [stays | {name: value} for value in values]
+        if stays and [first.named, last.named] == said:
             return [FilmQuestion(first.text, stays, motion, clip, last.text)]
     return []
 
