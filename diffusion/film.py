@@ -1,15 +1,18 @@
 """What joins the frames of a film: motion modules, or a walk from one picture to another."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from diffusion.motion_config import MotionConfig
+from diffusion.motion_config import MotionConfig, PromptTravelConfig
 from diffusion.runtime.parameters import Params
 from diffusion.runtime.programs import Network
 from diffusion.stages.moving import MovingDenoiser
+from diffusion.stages.prompt_travel import Ends
 
 
 class MotionModules:
@@ -38,6 +41,13 @@ class MotionModules:
         }
 
 
+class Travel(NamedTuple):
+    """What finds the ends of a film in a sentence that says what happens."""
+
+    config: PromptTravelConfig
+    network: Network
+
+
 def shares(frames: int, loop: bool) -> Float[np.ndarray, " frames"]:
     """How far each frame is on the way: 0 to 1; in a loop to 1 and back."""
     if not loop:
@@ -63,12 +73,29 @@ def slerp(
     return first * one + second * other
 
 
-def told(
-    context: Float[Array, "k n d"], last: Float[Array, "k n d"], way: Float[np.ndarray, " f"]
-) -> Float[Array, "k f n d"]:
-    """A context for each frame, on the straight way from one to the other."""
-    share = jnp.asarray(way)[None, :, None, None]
-    return (1.0 - share) * context[:, None] + share * last[:, None]
+def between(
+    ends: Float[Array, "k 2 *n"], way: Float[Array | np.ndarray, " f"]
+) -> Float[Array, "k f *n"]:
+    """What each frame has of both ends, on the straight way from one to the other."""
+    share = jnp.asarray(way).reshape(1, -1, *[1] * (ends.ndim - 2))
+    return (1.0 - share) * ends[:, :1] + share * ends[:, 1:]
+
+
+def ends(
+    context: Float[Array, "k n d"], travel: Travel | None, to: Float[Array, "k n d"] | None
+) -> Ends:
+    """A film as it begins and as it ends: as its two prompts say, or as its one prompt does.
+
+    Args:
+        context: of the prompt, and of the negative prompt, of which nothing happens.
+        travel: None: both ends are as the prompt says.
+        to: the same as `context`, of the last frame.
+    """
+    still = jnp.stack([context, context if to is None else to], axis=1)
+    if travel is None or to is not None:
+        return Ends(still, jnp.zeros((1, 2, 3)))
+    found: Ends = travel.network(context[:1])
+    return found._replace(contexts=jnp.concatenate([found.contexts, still[1:]]))
 
 
 def on_the_way(

@@ -5,14 +5,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 
 from diffusion import film
 from diffusion.conditioning import Conditioning, alike, contexts
 from diffusion.config import ModelConfig
-from diffusion.film import MotionModules
+from diffusion.film import MotionModules, Travel
 from diffusion.film_settings import FilmSettings
 from diffusion.pipeline import Artist, advance, settings_of, table_of
 from diffusion.process import Process, process
@@ -20,17 +21,21 @@ from diffusion.process.sampling import Step
 from diffusion.process.tables import Table
 from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
+from diffusion.stages.moving_noise import grains, seen
 from diffusion.stages.noisy_latent import mixed_noise
+from diffusion.stages.prompt_travel import Ends
 from diffusion.weights.adapter import FOLDER, save_adapter
+from diffusion.weights.prompt_travel import save_travel
 
 
 class FilmArtist(Artist):
     """An artist who has motion modules, or walks: `diffusion.load()` makes one.
 
-    `motion` is None where a model has none.
+    `motion` is None where a model has none; so is `travel`, which finds in a sentence what happens.
     """
 
     motion: MotionModules | None = None
+    travel: Travel | None = None
 
     def film(
         self,
@@ -72,12 +77,8 @@ class FilmArtist(Artist):
         resolved, rows = self.resolve_film(asked, image)
         given = self._condition(resolved, image, None)
         way = film.shares(asked.frames, asked.loop)
-        last = given.context
-        if asked.to is not None:
-            texts = [asked.to, resolved.negative][: len(last)]
-            last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
-        first, last = alike([given.context, last])
-        given = given._replace(context=film.told(first, last, way))
+        ends = self._ends(asked, resolved, given.context)
+        given = given._replace(context=film.between(ends.contexts, way))
         if self.motion is None or asked.walk:
             return self._walk(asked, resolved, rows, given, way)
         begins = np.arange(asked.frames)[:, None, None, None] == 0
@@ -86,9 +87,28 @@ class FilmArtist(Artist):
         # The picture before the first frame has what is common to all.
         indices = np.arange(-1, asked.frames).astype(np.uint32) + np.uint32(asked.first)
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
-        noise = mixed_noise(noise[1:], noise[:1], self.motion.config.common_noise)
+        common = noise[:1]
+        if self.travel is not None:
+            common = self._moving_noise(keys[0], film.between(ends.views, way)[0], noise.shape[1:])
+        noise = mixed_noise(noise[1:], common, self.motion.config.common_noise)
         program, place = self._moving(asked.frames, asked.loop), self._film_process
         return [self._from(program, place, rows, given, keys[1:], noise)]
+
+    def _ends(self, asked: FilmSettings, resolved: Resolved, context: Array) -> Ends:
+        """What the denoiser hears of the first and of the last frame, and where the view is."""
+        travel = None if self.motion is None or asked.walk else self.travel
+        if asked.to is None:
+            return film.ends(context, travel, None)
+        texts = [asked.to, resolved.negative][: len(context)]
+        last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
+        context, last = alike([context, last])
+        return film.ends(context, travel, last)
+
+    @cached_property
+    def _moving_noise(self) -> Callable[..., Array]:
+        return jax.jit(
+            lambda key, views, size: seen(grains(key, size), views, size), static_argnums=2
+        )
 
     def resolve_film(
         self, settings: FilmSettings, image: Image | None = None
@@ -156,9 +176,13 @@ class FilmArtist(Artist):
             program.network.release()
         if self.motion is not None:
             self.motion.adapter.release()
+        if self.travel is not None:
+            self.travel.network.release()
         self.denoiser.release()
 
     def _save_more(self, place: Path, dtype: str | None) -> None:
         if self.motion is not None:
             params = self.motion.adapter.params
             save_adapter(place / FOLDER, self.motion.config, params, dtype)
+        if self.travel is not None:
+            save_travel(place, self.travel.config, self.travel.network.params, dtype)

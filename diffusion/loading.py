@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from diffusion.config import ModelConfig
-from diffusion.film import MotionModules
+from diffusion.film import MotionModules, Travel
 from diffusion.filming import FilmArtist
 from diffusion.kernels.device import has_bfloat16
 from diffusion.runtime.programs import Network
 from diffusion.runtime.transformed_kernels import prepare
-from diffusion.weights import adapter, folder, single_file
+from diffusion.weights import adapter, folder, prompt_travel, single_file
 from diffusion.weights.architectures import SLOTS, architecture, structure
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.embeddings import open_all, with_rows
@@ -85,6 +85,8 @@ def load(
     artist = FilmArtist(config, opened.tokenizer.extended(tokens), **networks)
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
+    if prompt_travel.exists(place):
+        artist.travel = _travel(place, config, dtype)
     return artist
 
 
@@ -127,6 +129,14 @@ def _motion(place: Path, artist: FilmArtist, dtype: str) -> MotionModules:
     form, _ = structure(config)
     modules = Network(form, partial(adapter.read_adapter, weights, config, dtype))
     return MotionModules(config, modules, artist.denoiser)
+
+
+def _travel(place: Path, config: ModelConfig, dtype: str) -> Travel:
+    """What finds the ends of films in sentences, for a model's text encoder."""
+    sizes = prompt_travel.load_config(place)
+    weights = prompt_travel.open_travel(place, sizes, config.text_encoder)
+    form, _ = structure(sizes)
+    return Travel(sizes, Network(form, partial(weights.read, dtype)))
 
 
 def _open(place: Path, vae: str | Path | None, tokenizer: str | Path | None) -> OpenModel:

@@ -1,4 +1,4 @@
-"""The configuration of what is added to a denoiser so that it paints films."""
+"""The configuration of what is added to a model so that it paints films."""
 
 from __future__ import annotations
 
@@ -53,6 +53,21 @@ class MotionConfig:
         process = dataclasses.replace(model.process, beta_rule=self.beta_rule)
         sampling = SamplingConfig("ddim", model.sampling.steps, "linspace")
         return dataclasses.replace(model, process=process, sampling=sampling)
+
+
+@dataclass(frozen=True)
+class PromptTravelConfig:
+    """What finds the two ends of a film in its sentence; the defaults are the garden's."""
+
+    width: int = 128  # of a context
+    length: int = 77  # tokens, as the text encoder's
+    layers: int = 3
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.heads} heads do not divide a width of {self.width}")
 
 
 def motion_for(unet: UNetConfig) -> MotionConfig:

@@ -47,11 +47,12 @@ class FilmTrace(Trace):
 
     def heard(self, count: int) -> Float[Array, "2f n d"]:
         """The contexts of all frames, in both branches."""
-        way, last = film.shares(count, self.settings.loop), self.context
+        last = None
         if self.settings.to is not None:
             texts = [self.settings.to, self.settings.negative]
             last = self.artist.text_encoder(jnp.asarray(self.artist.tokenizer(texts)))
-        told = film.told(self.context, last, way)
+        ends = film.ends(self.context, self.artist.travel, last)
+        told = film.between(ends.contexts, film.shares(count, self.settings.loop))
         return told.reshape(-1, *told.shape[2:])
 
 
@@ -132,4 +133,5 @@ def with_exit(artist: FilmArtist, share: float) -> FilmArtist:
         artist.autoencoder,
     )
     other.motion = MotionModules(artist.motion.config, changed, artist.denoiser)
+    other.travel = artist.travel
     return other

@@ -11,7 +11,7 @@ from typing import Any
 from diffusion.config import ConvAutoencoderConfig, ModelConfig, SamplingConfig, UNetConfig
 from diffusion.config_text import override
 from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, PRACTISED
-from diffusion.motion_config import MotionConfig, motion_for
+from diffusion.motion_config import MotionConfig, PromptTravelConfig, motion_for
 from diffusion.runtime import hosts
 from diffusion.runtime.parameters import Params, fingerprint
 from diffusion.text.tokenizer import Tokenizer
@@ -21,6 +21,7 @@ from diffusion.training import (
     denoiser,
     distillation,
     motion,
+    prompt_travel,
     text_encoder,
 )
 from diffusion.training.beginning import Beginning, beginning
@@ -29,6 +30,7 @@ from diffusion.training.loop import train
 from diffusion.training.tokenizer import train_tokenizer
 from diffusion.training.train_config import TrainConfig
 from diffusion.weights import adapter, folder
+from diffusion.weights import prompt_travel as travel
 from diffusion.weights.architectures import ARCHITECTURES, architecture
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.files import save_params
@@ -43,6 +45,7 @@ AUTOENCODERS = tuple(
 SLOTS_OF = {
     "text": "text_encoder", **dict.fromkeys(AUTOENCODERS, "autoencoder"),
     **dict.fromkeys(DENOISERS, "denoiser"), "distill": "denoiser", "motion": "denoiser",
+    "travel": "text_encoder",
 }  # fmt: skip
 PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
@@ -202,6 +205,22 @@ def _train_motion(order: Order, config: ModelConfig) -> Save:
     return lambda: adapter.save_adapter(place, modules, params, DTYPE)
 
 
+def _train_travel(order: Order, config: ModelConfig) -> Save:
+    _require(order, config, "tokenizer", "text")
+    text = folder.load_part(order.output, config, "text_encoder")[1]
+    tokenizer = folder.load_tokenizer(order.output)
+    new, begin = PromptTravelConfig(config.text_encoder.width, config.text_encoder.length), None
+    if order.start is not None and travel.exists(order.start):
+        new = travel.load_config(order.start)
+        given = travel.open_travel(order.start, new, config.text_encoder).read()
+        begin = Beginning(order.start, new, given, new)
+    task = prompt_travel.TravelTask(new, config.text_encoder, tokenizer, text)
+    heard = {"tokenizer": _spelling(tokenizer), "text_encoder": fingerprint(text)}
+    data = {"still_share": prompt_travel.STILL_SHARE, "view_weight": prompt_travel.VIEW_WEIGHT}
+    params = run_task(task, prompt_travel.preset(), order, heard, begin, **data)
+    return lambda: travel.save_travel(order.output, new, params, DTYPE)
+
+
 def _modules(order: Order, config: ModelConfig) -> MotionConfig:
     """The sizes of the motion modules: those that are there, or those of the denoiser."""
     for root in filter(None, (order.output, order.start)):
@@ -238,6 +257,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], Save]] = {
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "distill": _distill,
     "motion": _train_motion,
+    "travel": _train_travel,
     SAMPLE: _train_sample,
 }
 

@@ -10,13 +10,16 @@ what a model and its evaluation need besides.
 from diffusion.datasets.captions.grammar import (
     LANGUAGES,
     Caption,
+    Travel,
     any_motion,
     caption,
     captions,
     clip_captions,
     said_by,
+    travels,
 )
 
 __all__ = [
-    "LANGUAGES", "Caption", "any_motion", "caption", "captions", "clip_captions", "said_by",
+    "LANGUAGES", "Caption", "Travel", "any_motion", "caption", "captions", "clip_captions",
+    "said_by", "travels",
 ]  # fmt: skip

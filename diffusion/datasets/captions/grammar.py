@@ -1,6 +1,6 @@
 """Captions of scenes: which attributes a caption names, in which language, and how it is typed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,14 @@ class Caption(NamedTuple):
     language: str  # its code in LANGUAGES
     named: frozenset[str]  # the attributes that the text states; it leaves the others open
     motion: str = ""  # what it says that happens, one of `garden.motion.MOTIONS`
+
+
+class Travel(NamedTuple):
+    """A sentence that says what happens, and what it says of the first and of the last picture."""
+
+    text: str
+    first: str
+    last: str
 
 
 def captions(
@@ -107,19 +115,93 @@ def caption(
     chosen = _choose(values, rng, detailed)
     if motion in CHANGES:
         chosen -= {CHANGES[motion][0]}
-    named = {name: values[name] for name in ATTRIBUTES if name in chosen}
     speech = LANGUAGES[language]
-    keywords = rng.random() < _KEYWORD_SHARE
-    parts = speech.describe(values, named, rng, keywords)
-    text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
+    text, parts, keywords = _describe(values, chosen, speech, rng)
     if motion and motion in speech.motions:
-        happens, joint = pick(speech.motions[motion], rng), pick(speech.joints, rng)
-        if keywords or parts.style:
-            joint = ", "  # "pencil sketch while it snows" would be another thing
-        text = f"{happens}, {text}" if rng.random() < _OPENING_SHARE else f"{text}{joint}{happens}"
+        text = _with_clause(text, *_clause(motion, speech, parts, keywords, rng), rng)
     if "light" in chosen and values["sky"] == "night" and motion != "night falls":
         chosen |= {"sky"}  # whoever says moon says night
     return Caption(_as_typed(text, speech, rng), language, frozenset(chosen), motion)
+
+
+def _describe(
+    values: Values, chosen: Collection[str], speech: Language, rng: np.random.Generator
+) -> tuple[str, Parts, bool]:
+    """The words for what is chosen of a scene, their parts, and whether they are keywords."""
+    named = {name: values[name] for name in ATTRIBUTES if name in chosen}
+    keywords = rng.random() < _KEYWORD_SHARE
+    parts = speech.describe(values, named, rng, keywords)
+    text = _list_keywords(parts, speech, rng) if keywords else speech.arrange(parts, rng)
+    return text, parts, keywords
+
+
+def _clause(
+    motion: str, speech: Language, parts: Parts, keywords: bool, rng: np.random.Generator
+) -> tuple[str, str]:
+    """What happens, in words, and what joins them to the scene's."""
+    happens, joint = pick(speech.motions[motion], rng), pick(speech.joints, rng)
+    # "pencil sketch while it snows" would be another thing
+    return happens, ", " if keywords or parts.style else joint
+
+
+def _with_clause(text: str, clause: str, joint: str, rng: np.random.Generator) -> str:
+    return f"{clause}, {text}" if rng.random() < _OPENING_SHARE else f"{text}{joint}{clause}"
+
+
+def travels(clips: Clips, rng: np.random.Generator, detailed_share: float = 0.0) -> list[Travel]:
+    """Write for each clip a sentence of what happens, and one for either end.
+
+    These say the same of the scene, and in place of the motion how things are before and
+    afterwards: "a red house, the sun sets" -> "a red house, by day" and "a red house, at sunset".
+    Where words cannot tell the ends apart (the view moves) both are silent of it.
+    """
+    names = [*MOTIONS, ""]
+    return [
+        _travel(_values(clips.scenes, i), names[int(motion)], rng, rng.random() < detailed_share)
+        for i, motion in enumerate(clips.motion)
+    ]
+
+
+def _travel(values: Values, motion: str, rng: np.random.Generator, detailed: bool) -> Travel:
+    speech = LANGUAGES[pick(list(LANGUAGES), rng)]
+    changes, _, *states = CHANGES.get(motion, ("", "", "", ""))
+    chosen = _choose(values, rng, detailed) - {changes}
+    key, typed = rng.integers(2**32, size=2)  # so that the three have the same words for the same
+
+    def scene(now: Values) -> tuple[str, Parts, bool]:
+        return _describe(now, chosen, speech, np.random.default_rng(key))
+
+    def finished(text: str) -> str:
+        return _as_typed(text, speech, np.random.default_rng(typed))
+
+    text, parts, keywords = scene(values)
+    if not motion:
+        return Travel(*[finished(text)] * 3)
+    clause, joint = _clause(motion, speech, parts, keywords, rng)
+    place = rng.integers(2**32)
+    told = [_with_clause(text, clause, joint, np.random.default_rng(place))]
+    for state in states:
+        now = {**values, changes: state} if changes else values
+        said = _implied(motion, chosen) | ({changes: state} if changes else {})
+        clause = _state(said, now, speech, keywords)
+        text = scene(now)[0]
+        again = np.random.default_rng(place)
+        told.append(_with_clause(text, clause, ", ", again) if clause else text)
+    return Travel(*map(finished, told))
+
+
+def _implied(motion: str, chosen: Collection[str]) -> dict[str, str]:
+    """What a motion says without words, where they leave it open: clouds that drift are there."""
+    trees = {"trees", "tree_kind"}
+    known = trees | set(chosen) if trees & set(chosen) else set(chosen)
+    return {name: words[0] for name, words in MOTIONS[motion].items() if name not in known}
+
+
+def _state(said: Values, now: Values, speech: Language, keywords: bool) -> str:
+    """The same words for the same state each time."""
+    parts = speech.describe({**now, **said}, said, np.random.default_rng(0), keywords)
+    settings = (", " if keywords else " ").join(parts.settings)
+    return ", ".join(part for part in (settings, parts.trees) if part)
 
 
 def any_motion(scene: Scene, index: int, rng: np.random.Generator) -> str:

@@ -7,6 +7,7 @@ every clip that has them. Nothing else moves where nothing is said to happen.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -139,6 +140,23 @@ def moment(
         view_x=during("view moves left", -PAN * time, during("view moves right", PAN * time, 0.0)),
         zoom=during("view comes closer", grows, during("view widens", ZOOM / grows, 1.0)),
     )
+
+
+def views(clips: Clips) -> Float[Array, "b 2 3"]:
+    """Where the view and the clouds are at time 0 and at time 1; they go straight between these.
+
+    The three are those of `diffusion.stages.moving_noise`: the view to the right, in sides; the
+    logarithm of its zoom; the clouds to the right, in sides.
+    """
+
+    def one(scene: Scene, motion: Array) -> Array:
+        def at(time: Array) -> Array:
+            now = moment(scene, motion, time, jnp.zeros(()))
+            return jnp.stack([now.view_x, jnp.log(now.zoom), now.drift])
+
+        return jax.vmap(at)(times(2))
+
+    return jax.vmap(one)(clips.scenes, jnp.asarray(clips.motion))
 
 
 def possible(values: Mapping[str, str]) -> list[str]:

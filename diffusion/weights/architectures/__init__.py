@@ -15,6 +15,7 @@ from diffusion.weights.architectures import (
     dvae,
     masked,
     motion,
+    prompt_travel,
     text_encoder,
     unet,
     vae,
@@ -25,7 +26,9 @@ __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "
 
 ARCHITECTURES: dict[type[Any], Architecture] = {
     module.ARCHITECTURE.config: module.ARCHITECTURE
-    for module in (text_encoder, unet, dit, masked, vae, dvae, conv_autoencoder, motion)
+    for module in (
+        text_encoder, unet, dit, masked, vae, dvae, conv_autoencoder, motion, prompt_travel
+    )  # fmt: skip
 }
 
 

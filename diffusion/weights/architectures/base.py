@@ -17,7 +17,7 @@ SLOTS = ("text_encoder", "denoiser", "autoencoder")  # of a model, in the order 
 class Architecture:
     """A network that can fill a slot, and how the world's files tell of it."""
 
-    slot: str  # one of `SLOTS`; "motion": what is added to a denoiser
+    slot: str  # one of `SLOTS`; what is added for films: "motion", "travel"
     config: type[Any]  # its configuration; by this a model says which architecture it has
     create: Callable[..., nnx.Module]  # create(config, rngs=...) is the network
     folder: str  # in a model folder

@@ -1,0 +1,57 @@
+"""What a sentence says of the first and of the last frame of a film.
+
+"A red house, the sun sets": the denoiser of pictures has never seen anything happen. But it knows
+"a red house, by day" and "a red house, at sunset". Prompt travel finds the contexts of these two in
+that of the sentence, and where the view goes; between its ends a film goes straight.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn.initializers import normal, zeros
+from jaxtyping import Array, Float
+
+from diffusion.config import TextEncoderConfig
+from diffusion.layers.linear import Linear
+from diffusion.motion_config import PromptTravelConfig
+from diffusion.stages.text_encoder import TextLayer
+
+
+class Ends(NamedTuple):
+    """A film as it begins, and as it ends."""
+
+    contexts: Float[Array, "b 2 n d"]
+    views: Float[Array, "b 2 3"]  # see `diffusion.stages.moving_noise`
+
+
+class PromptTravel(nnx.Module):
+    """context (b, n, d) -> the contexts of both ends, and their views.
+
+    The layers are those of the text encoder, without its mask: what happens is often said last, and
+    changes what all words before it mean. Its exits begin at zero, so that a film that has learnt
+    nothing hears the sentence itself from beginning to end.
+    """
+
+    def __init__(self, config: PromptTravelConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        sizes = TextEncoderConfig(
+            width=width, heads=config.heads, mlp_width=4 * width, activation="gelu"
+        )
+        self.position_embedding = nnx.Param(
+            normal(0.01)(rngs.params(), (config.length, width), jnp.float32)
+        )
+        self.layers = nnx.List(TextLayer(sizes, rngs=rngs) for _ in range(config.layers))
+        self.final_norm = nnx.LayerNorm(width, epsilon=sizes.eps, rngs=rngs)
+        self.contexts = Linear(width, 2 * width, kernel_init=zeros, rngs=rngs)
+        self.views = Linear(width, 6, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, context: Float[Array, "b n d"]) -> Ends:
+        b, n, d = context.shape
+        x = context + self.position_embedding[:n][None]
+        everywhere = jnp.ones((n, n), bool)
+        for layer in self.layers:
+            x = layer(x, everywhere)
+        x = self.final_norm(x)
+        changes = self.contexts(x).reshape(b, n, 2, d).swapaxes(1, 2)
+        return Ends(context[:, None] + changes, self.views(x.mean(axis=1)).reshape(b, 2, 3))

@@ -1,0 +1,104 @@
+"""Training prompt travel: hear what happens, find how it begins and how it ends.
+
+No picture is needed. A sentence that says what happens, and two that say how things are before and
+afterwards, have the same words but for a clause; the text encoder gives the contexts of all three,
+and the first is to become the other two (a distillation of contexts, Snell et al. 2022). So the
+denoiser hears of each frame what it has learnt to hear of a picture.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from diffusion.config import TextEncoderConfig
+from diffusion.datasets.captions import travels
+from diffusion.datasets.curriculum import CAPTION_DROPOUT, DETAILED_SHARE
+from diffusion.datasets.garden import sample_clips
+from diffusion.datasets.garden.motion import views
+from diffusion.motion_config import PromptTravelConfig
+from diffusion.runtime.parameters import Params, split
+from diffusion.text.tokenizer import Tokenizer
+from diffusion.training.data import Draw
+from diffusion.training.log import Metrics
+from diffusion.training.train_config import TrainConfig
+from diffusion.weights.architectures import create, structure
+
+STILL_SHARE = 0.2  # of the sentences: nothing happens, and they stay what they are
+VIEW_WEIGHT = 30.0  # of a view's squared error: hundredths of a side can be seen
+SHOWN = 8  # sentences in a sample sheet
+
+
+class Told(NamedTuple):
+    tokens: Int[Array | np.ndarray, "b 3 n"]  # of what happens, of the beginning, of the end
+    views: Float[Array | np.ndarray, "b 2 3"]
+
+
+def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Told:
+    clips = sample_clips(rng, size, STILL_SHARE)
+    said = travels(clips, rng, DETAILED_SHARE)
+    silent = rng.random(size) < CAPTION_DROPOUT
+    texts = [("",) * 3 if quiet else travel for quiet, travel in zip(silent, said, strict=True)]
+    tokens = np.stack([tokenizer([text[i] for text in texts]) for i in range(3)], axis=1)
+    return Told(tokens, np.asarray(views(clips)) * ~silent[:, None, None])
+
+
+@dataclass
+class TravelTask:
+    """Trains prompt travel for a text encoder, which stays as it is."""
+
+    config: PromptTravelConfig
+    text: TextEncoderConfig
+    tokenizer: Tokenizer
+    text_encoder: Params
+
+    def __post_init__(self) -> None:
+        self.name = "travel"
+        self.frozen: Params = {"text_encoder": self.text_encoder}
+        self.structure = structure(self.config)[0]
+        self.text_structure = structure(self.text)[0]
+        self.batch: Draw = partial(examples, self.tokenizer)
+
+    def init(self, seed: int) -> Params:
+        return split(create(self.config, nnx.Rngs(seed)))[1]
+
+    def loss(
+        self,
+        params: Params,
+        frozen: Params,
+        batch: Any,  # `Told`
+        key: Array,
+    ) -> tuple[Array, Metrics]:
+        """Squared error of both contexts, and of the views."""
+        contexts, views = self._errors(params, frozen, batch)
+        metrics = {"error": contexts.mean(), "error_of_views": views.mean()}
+        return contexts.mean() + VIEW_WEIGHT * views.mean(), metrics
+
+    def _errors(
+        self, params: Params, frozen: Params, batch: Any
+    ) -> tuple[Float[Array, "b 2"], Float[Array, "b 2"]]:
+        tokens = jnp.asarray(batch.tokens)
+        text_encoder = nnx.merge(self.text_structure, frozen["text_encoder"])
+        heard = text_encoder(tokens.reshape(-1, tokens.shape[-1]))
+        heard = heard.reshape(*tokens.shape, -1)
+        found = nnx.merge(self.structure, params)(heard[:, 0])
+        contexts = jnp.square(found.contexts - heard[:, 1:]).mean((2, 3))
+        return contexts, jnp.square(found.views - batch.views).mean(2)
+
+    def picture(self, params: Params) -> np.ndarray:
+        """How far each token's vector is from where it should be: a row an end of a sentence."""
+        batch = self.batch(np.random.default_rng(0), SHOWN)
+        errors = jax.jit(self._errors)(params, self.frozen, batch)[0]
+        brightness = 255 * np.clip(np.sqrt(np.asarray(errors)), 0, 1)
+        return np.repeat(np.kron(brightness, np.ones((16, 64)))[..., None], 3, 2).astype(np.uint8)
+
+
+def preset() -> TrainConfig:
+    return TrainConfig(
+        steps=3000, batch_size=64, learning_rate=2e-3, ema=0.999, checkpoint_every=100
+    )
