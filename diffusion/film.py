@@ -73,14 +73,6 @@ def slerp(
     return first * one + second * other
 
 
-def between(
-    ends: Float[Array, "k 2 *n"], way: Float[Array | np.ndarray, " f"]
-) -> Float[Array, "k f *n"]:
-    """What each frame has of both ends, on the straight way from one to the other."""
-    share = jnp.asarray(way).reshape(1, -1, *[1] * (ends.ndim - 2))
-    return (1.0 - share) * ends[:, :1] + share * ends[:, 1:]
-
-
 def ends(
     context: Float[Array, "k n d"], travel: Travel | None, to: Float[Array, "k n d"] | None
 ) -> Ends:

@@ -23,7 +23,7 @@ from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
 from diffusion.stages.moving_noise import grains, seen
 from diffusion.stages.noisy_latent import mixed_noise
-from diffusion.stages.prompt_travel import Ends
+from diffusion.stages.prompt_travel import Ends, between
 from diffusion.weights.adapter import FOLDER, save_adapter
 from diffusion.weights.prompt_travel import save_travel
 
@@ -78,7 +78,7 @@ class FilmArtist(Artist):
         given = self._condition(resolved, image, None)
         way = film.shares(asked.frames, asked.loop)
         ends = self._ends(asked, resolved, given.context)
-        given = given._replace(context=film.between(ends.contexts, way))
+        given = given._replace(context=between(ends.contexts, way))
         if self.motion is None or asked.walk:
             return self._walk(asked, resolved, rows, given, way)
         begins = np.arange(asked.frames)[:, None, None, None] == 0
@@ -89,7 +89,7 @@ class FilmArtist(Artist):
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
         common = noise[:1]
         if self.travel is not None:
-            common = self._moving_noise(keys[0], film.between(ends.views, way)[0], noise.shape[1:])
+            common = self._moving_noise(keys[0], between(ends.views, way)[0], noise.shape[1:])
         noise = mixed_noise(noise[1:], common, self.motion.config.common_noise)
         program, place = self._moving(asked.frames, asked.loop), self._film_process
         return [self._from(program, place, rows, given, keys[1:], noise)]

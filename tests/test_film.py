@@ -137,13 +137,13 @@ def test_a_walk_between_two_prompts_has_one_noise(artist, moving):
 
 def test_a_walk_between_prompts_of_different_length(artist, monkeypatch):
     """The shorter context is repeated, so that both can be mixed."""
-    seen, mix = [], film.told
+    seen, mix = [], film.ends
 
-    def told(first, last, way):
-        seen.extend((first, last))
-        return mix(first, last, way)
+    def ends(context, travel, last):
+        seen.extend((context, last))
+        return mix(context, travel, last)
 
-    monkeypatch.setattr(film, "told", told)
+    monkeypatch.setattr(film, "ends", ends)
     prompts = {"to": "night", "emphasis": True, "walk": True, "frames": 8, "guidance": 1.0}
     artist.sample_film("a (red:1.3) house BREAK trees", **prompts)
     first, last = seen

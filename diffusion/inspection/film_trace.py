@@ -20,6 +20,7 @@ from diffusion.inspection.trace import Trace
 from diffusion.pipeline import settings_of
 from diffusion.process.sampling import Step
 from diffusion.runtime.programs import Network
+from diffusion.stages.prompt_travel import between
 
 ATTENTION = ".block.attention"  # in the name of an attention, between its module and 1 or 2
 
@@ -52,7 +53,7 @@ class FilmTrace(Trace):
             texts = [self.settings.to, self.settings.negative]
             last = self.artist.text_encoder(jnp.asarray(self.artist.tokenizer(texts)))
         ends = film.ends(self.context, self.artist.travel, last)
-        told = film.between(ends.contexts, film.shares(count, self.settings.loop))
+        told = between(ends.contexts, film.shares(count, self.settings.loop))
         return told.reshape(-1, *told.shape[2:])
 
 

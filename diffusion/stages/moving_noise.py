@@ -50,11 +50,12 @@ def _covered(
     count: int, centre: float, shift: Float[Array, " f"], zoom: Float[Array, " f"]
 ) -> Float[Array, "f {count} G"]:
     """Which grains each position of a row or a column covers: 1 over the root of their number."""
-    asked = (jnp.arange(count + 1) / count - centre) / zoom[:, None] + centre + shift[:, None]
+    places = jnp.arange(count + 1)[None] / count - centre
+    asked = places / zoom[:, None] + centre + shift[:, None]
     edges: Int[Array, "f n"] = jnp.rint(asked * count * GRAINS).astype(jnp.int32)
     edges += (_with_margins(count) - count * GRAINS) // 2
     low, high = edges[:, :-1, None], edges[:, 1:, None]
-    grain = jnp.arange(_with_margins(count))
+    grain = jnp.arange(_with_margins(count))[None, None]
     return ((grain >= low) & (grain < high)) / jnp.sqrt((high - low).astype(jnp.float32))
 
 

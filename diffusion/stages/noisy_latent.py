@@ -18,10 +18,12 @@ def picture_keys(seed: Integer[Array, ""] | int, indices: Integer[Array, " b"]) 
 
 def mixed_noise(
     own: Float[Array, "*b f h w z"],
-    common: Float[Array, "*b 1 h w z"],
+    common: Float[Array, "*b _ h w z"],
     share: float | Float[Array, "*b 1 1 1 1"],
 ) -> Float[Array, "*b f h w z"]:
     """The noise of the frames of a film, which have a share of its variance in common.
+
+    What is common is one map for all frames, or each frame has its view of it.
 
     The mixed model of Ge et al. 2023 ("Preserve your own correlation"); its alpha^2 is
     share / (1 - share). What the denoiser decides in the noise is then nearly the same in all

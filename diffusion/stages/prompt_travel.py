@@ -8,6 +8,7 @@ that of the sentence, and where the view goes; between its ends a film goes stra
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn.initializers import normal, zeros
 from jaxtyping import Array, Float
@@ -55,3 +56,11 @@ class PromptTravel(nnx.Module):
         x = self.final_norm(x)
         changes = self.contexts(x).reshape(b, n, 2, d).swapaxes(1, 2)
         return Ends(context[:, None] + changes, self.views(x.mean(axis=1)).reshape(b, 2, 3))
+
+
+def between(
+    ends: Float[Array, "k 2 *n"], way: Float[Array | np.ndarray, " f"]
+) -> Float[Array, "k f *n"]:
+    """What each frame has of both ends, on the straight way from one to the other."""
+    share = jnp.asarray(way).reshape(1, -1, *[1] * (ends.ndim - 2))
+    return (1.0 - share) * ends[:, :1] + share * ends[:, 1:]

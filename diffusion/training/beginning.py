@@ -13,6 +13,7 @@ from diffusion.runtime.parameters import Params
 from diffusion.training.card import Order
 from diffusion.training.growth import check_growth, grown, grows
 from diffusion.weights import folder
+from diffusion.weights import prompt_travel as travel
 from diffusion.weights.architectures import SLOTS, architecture
 from diffusion.weights.configs import INDEX, shared
 from diffusion.weights.places import read_json
@@ -146,6 +147,8 @@ def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
             name = architecture(getattr(config, slot)).folder
             shutil.copytree(folder.home(start, name) / name, draft / name)
         shutil.copytree(folder.home(start, "tokenizer") / "tokenizer", draft / "tokenizer")
+        if "text_encoder" in kept and travel.exists(start):
+            shutil.copytree(start / travel.FOLDER, draft / travel.FOLDER)
         card = folder.load_card(start)
         if config == before and not shared(read_json(start / INDEX)):
             shutil.copy(start / INDEX, draft)

@@ -1,7 +1,8 @@
 """Training motion modules: show a clip under noise, let its frames hear of each other.
 
 Guo et al. 2023, section 4.2. Text encoder, autoencoder and denoiser stay as they are. All frames of
-a clip are as noisy as each other, and have a share of their noise in common (Ge et al. 2023).
+a clip are as noisy as each other, and have a share of their noise in common (Ge et al. 2023). Where
+view or clouds move, that noise moves with them (Burgert et al. 2025).
 """
 
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from diffusion.datasets.captions import clip_captions
 from diffusion.datasets.curriculum import CAPTION_DROPOUT, DETAILED_SHARE
 from diffusion.datasets.garden import Clips, render_clips
+from diffusion.datasets.garden.motion import views
 from diffusion.images import sheet, to_uint8
-from diffusion.motion_config import MotionConfig
+from diffusion.motion_config import MotionConfig, PromptTravelConfig
 from diffusion.process import mixing
 from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
 from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
+from diffusion.stages.moving_noise import grains, seen
 from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
+from diffusion.stages.prompt_travel import Ends, between
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -34,7 +38,8 @@ from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import create, structure
 
 CLIPS = 1024  # that a training looks at again and again
-COMMON_NOISE = 0.5  # share of its variance; less than in painting, so that it pays to ask others
+COMMON_NOISE = 0.5  # share of its variance, at least; so that it pays to ask others. At most it is
+# that of painting
 BLIND_SHARE = 0.25  # of the clips, seen as a painting begins: noise and nothing else. The noisiest
 # canvas of a schedule still hints at its frames (Lin et al. 2024), so nobody has to know what moves
 STILL_SHARE = 0.2  # of the clips: nothing happens, so nothing is to move
@@ -53,6 +58,7 @@ PREVIEWED = (  # what the sample sheets ask for, a film each
 class CaptionedClips(NamedTuple):
     tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
     latents: Float[Array | np.ndarray, "b f h w z"]
+    views: Float[Array | np.ndarray, "b 2 3"]
 
 
 def examples(
@@ -64,7 +70,7 @@ def examples(
     said = clip_captions(clips, rng, DETAILED_SHARE)
     silent = rng.random(size) < CAPTION_DROPOUT
     texts = ["" if quiet else caption.text for quiet, caption in zip(silent, said, strict=True)]
-    return CaptionedClips(tokenizer(texts), known.latents[chosen])
+    return CaptionedClips(tokenizer(texts), known.latents[chosen], np.asarray(views(clips)))
 
 
 def noisier(t: Real[Array, " b"], train_steps: int) -> Real[Array, " b"]:
@@ -83,12 +89,18 @@ class MotionTask(DenoiserTask):
 
     denoiser: Params
     motion: MotionConfig
+    travel: tuple[PromptTravelConfig, Params] | None = None  # None: all frames are told the same
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.name = "motion"
         self.frozen |= {"denoiser": self.denoiser}
         self.structures["motion"] = structure(self.motion)[0]
+        self.way = np.linspace(0.0, 1.0, self.motion.length, dtype=np.float32)
+        if self.travel is not None:
+            config, self.frozen["travel"] = self.travel
+            self.structures["travel"] = structure(config)[0]
+        self.find_ends = jax.jit(self._ends)
 
     def prepare(self, place: Path, seed: int) -> None:
         """The clips of a training, in its folder."""
@@ -134,7 +146,7 @@ class MotionTask(DenoiserTask):
         t = noisier(self.process.draw_timesteps(time_key, len(blind)), self.process.train_steps)
         t = jnp.where(blind, self.process.train_steps - 1, t)
         each = jnp.repeat(t, frames)
-        noise = self.noise(noise_key, latents.shape, blind)
+        noise = self.noise(noise_key, latents.shape, blind, batch.views)
         hidden = jnp.repeat(blind, frames)[:, None, None, None]
         x_t = jnp.where(hidden, noise, self.process.add_noise(latents, noise, each))
         denoiser = self.moving(params, frozen)
@@ -147,36 +159,61 @@ class MotionTask(DenoiserTask):
         return loss, {"error_common": common.mean(), "error_own": own.mean()}
 
     def noise(
-        self, key: Array, shape: tuple[int, ...], blind: Bool[Array, " b"]
+        self,
+        key: Array,
+        shape: tuple[int, ...],
+        blind: Bool[Array, " b"],
+        views: Float[Array | np.ndarray, "b 2 3"],
     ) -> Float[Array, "bf h w z"]:
-        """The noise of all frames of some clips; that of a painting, where nothing else is seen."""
-        own_key, common_key = jax.random.split(key)
-        films = (-1, self.motion.length, *shape[1:])
-        own = jax.random.normal(own_key, shape).reshape(films)
-        common = jax.random.normal(common_key, (len(own), 1, *shape[1:]))
-        share = jnp.where(blind, self.motion.common_noise, COMMON_NOISE)[:, None, None, None, None]
+        """The noise of all frames of some clips; that of a painting, where nothing else is seen.
+
+        What is common to them goes where view and clouds go.
+        """
+        own_key, common_key, share_key = jax.random.split(key, 3)
+        own = jax.random.normal(own_key, shape).reshape(-1, self.motion.length, *shape[1:])
+        common = jax.vmap(partial(self._common, size=shape[1:]))(
+            jax.random.split(common_key, len(own)), between(jnp.asarray(views), self.way)
+        )
+        most = self.motion.common_noise
+        least = min(COMMON_NOISE, most)
+        share = jax.random.uniform(share_key, blind.shape, minval=least, maxval=most)
+        share = jnp.where(blind, most, share)[:, None, None, None, None]
         return mixed_noise(own, common, share).reshape(shape)
+
+    def _common(
+        self, key: Array, views: Float[Array, "f 3"], size: tuple[int, int, int]
+    ) -> Float[Array, "f h w z"]:
+        return seen(grains(key, size), views, size)
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""
         text_encoder, _ = self._frozen(frozen)
         films = jnp.asarray(batch.latents, jnp.float32)
-        latents = films.reshape(-1, *films.shape[2:])
-        context = jnp.repeat(text_encoder(jnp.asarray(batch.tokens)), films.shape[1], axis=0)
-        return latents, context
+        contexts = self._ends(frozen, text_encoder(jnp.asarray(batch.tokens))).contexts
+        contexts = between(contexts, self.way)
+        return films.reshape(-1, *films.shape[2:]), contexts.reshape(-1, *contexts.shape[2:])
+
+    def _ends(self, frozen: Params, context: Float[Array, "b n d"]) -> Ends:
+        if self.travel is None:
+            return Ends(jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, 3)))
+        found: Ends = nnx.merge(self.structures["travel"], frozen["travel"])(context)
+        return found
 
     def picture(self, params: Params) -> np.ndarray:
         """A film for each of the sentences in `PREVIEWED`, a row each."""
-        frames, size = self.motion.length, self.model.latent_size
+        frames = self.motion.length
+        shape = (self.model.latent_size,) * 2 + (self.model.denoiser.latent_channels,)
         shown = np.linspace(0, frames - 1, min(frames, SHOWN)).round().astype(int)
         rows = table("dpm++2m", self.process, 20)
         films = []
         for i, text in enumerate(PREVIEWED):  # one program, and the memory of one film
             both = self.encode_text(self.frozen, self.tokenizer([text, ""]))
-            context = jnp.repeat(both, frames, axis=0)
+            ends = self.find_ends(self.frozen, both)
+            context = between(ends.contexts, self.way).reshape(-1, *both.shape[1:])
             keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
-            noise = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
-            x_t = mixed_noise(noise[1:], noise[:1], self.motion.common_noise)
+            noise = initial_noise(keys, shape)
+            common = jax.jit(partial(self._common, size=shape))(keys[0], between(ends.views, self.way)[0])
+            x_t = mixed_noise(noise[1:], common, self.motion.common_noise)
             whole = {"motion": params, "frozen": self.frozen}
             advance = partial(self.advance, whole, context, keys[1:])
             latents = finished(sample(advance, x_t, rows))

@@ -187,8 +187,9 @@ def _train_motion(order: Order, config: ModelConfig) -> Save:
     frozen = _frozen(order.output, config)
     frozen |= {"denoiser": folder.load_part(order.output, config, "denoiser")[1]}
     tokenizer = folder.load_tokenizer(order.output)
-    task = motion.MotionTask(config, tokenizer, **frozen, motion=modules)
-    heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
+    told = _travel(order.output, config)
+    task = motion.MotionTask(config, tokenizer, **frozen, motion=modules, travel=told)
+    heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in task.frozen.items()}
     begin = None
     if order.start is not None and (order.start / adapter.FOLDER).exists():
         known = adapter.load_config(order.start)
@@ -205,14 +206,21 @@ def _train_motion(order: Order, config: ModelConfig) -> Save:
     return lambda: adapter.save_adapter(place, modules, params, DTYPE)
 
 
+def _travel(root: Path, config: ModelConfig) -> tuple[PromptTravelConfig, Params] | None:
+    """What finds the ends of films in the sentences of a model, if it has it."""
+    if not travel.exists(root):
+        return None
+    sizes = travel.load_config(root)
+    return sizes, travel.open_travel(root, sizes, config.text_encoder).read()
+
+
 def _train_travel(order: Order, config: ModelConfig) -> Save:
     _require(order, config, "tokenizer", "text")
     text = folder.load_part(order.output, config, "text_encoder")[1]
     tokenizer = folder.load_tokenizer(order.output)
     new, begin = PromptTravelConfig(config.text_encoder.width, config.text_encoder.length), None
-    if order.start is not None and travel.exists(order.start):
-        new = travel.load_config(order.start)
-        given = travel.open_travel(order.start, new, config.text_encoder).read()
+    if order.start is not None and (known := _travel(order.start, config)):
+        new, given = known
         begin = Beginning(order.start, new, given, new)
     task = prompt_travel.TravelTask(new, config.text_encoder, tokenizer, text)
     heard = {"tokenizer": _spelling(tokenizer), "text_encoder": fingerprint(text)}

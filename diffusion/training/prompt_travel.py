@@ -91,7 +91,7 @@ class TravelTask:
         return contexts, jnp.square(found.views - batch.views).mean(2)
 
     def picture(self, params: Params) -> np.ndarray:
-        """How far each token's vector is from where it should be: a row an end of a sentence."""
+        """How far both contexts are from where they should be: a row a sentence, white is far."""
         batch = self.batch(np.random.default_rng(0), SHOWN)
         errors = jax.jit(self._errors)(params, self.frozen, batch)[0]
         brightness = 255 * np.clip(np.sqrt(np.asarray(errors)), 0, 1)

@@ -67,13 +67,25 @@ def test_examples_are_captioned_clips(task):
 
 def test_frames_share_noise_and_a_blind_clip_s_as_in_painting(task):
     blind = jnp.array([False, True])
-    noise = np.asarray(task.noise(jax.random.key(0), (2 * FRAMES, 32, 32, 4), blind))
-    each = noise.reshape(2 * FRAMES, -1)
-    assert each.var(axis=1) == pytest.approx(1.0, abs=0.1)
-    alike = np.corrcoef(each)
-    assert alike[0, 1] == pytest.approx(0.5, abs=0.05)  # two frames of a film
-    assert alike[FRAMES, FRAMES + 1] == pytest.approx(task.motion.common_noise, abs=0.03)
-    assert alike[0, FRAMES] == pytest.approx(0.0, abs=0.05)  # of two films
+    still = np.zeros((2, 2, 3))
+
+    def alike(key, views):
+        each = np.asarray(task.noise(key, (2 * FRAMES, 32, 32, 4), blind, views))
+        each = each.reshape(2 * FRAMES, -1)
+        assert each.var(axis=1) == pytest.approx(1.0, abs=0.1)
+        return np.corrcoef(each)
+
+    most = task.motion.common_noise
+    shares = []
+    for key in jax.random.split(jax.random.key(0), 8):
+        found = alike(key, still)
+        shares.append(found[0, 1])  # two frames of a film
+        assert found[FRAMES, FRAMES + 1] == pytest.approx(most, abs=0.03)
+        assert found[0, FRAMES] == pytest.approx(0.0, abs=0.06)  # of two films
+    assert motion.COMMON_NOISE - 0.05 < min(shares) < 0.7 < max(shares) < most + 0.05
+    # Where the view goes by a whole side, nothing is seen twice.
+    gone = np.array([[[0, 0, 0], [0.5, 0, 0]]] * 2)
+    assert abs(alike(jax.random.key(9), gone)[FRAMES, -1]) < 0.1 < most / 2
 
 
 def test_clips_are_encoded_once_and_their_latents_are_their_own(task, tmp_path, monkeypatch):
