@@ -21,7 +21,7 @@ from diffusion.process.sampling import Step
 from diffusion.process.tables import Table
 from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
-from diffusion.stages.moving_noise import grains, seen
+from diffusion.stages.moving_noise import moving_noise
 from diffusion.stages.noisy_latent import mixed_noise
 from diffusion.stages.prompt_travel import Ends, between
 from diffusion.weights.adapter import FOLDER, save_adapter
@@ -106,9 +106,7 @@ class FilmArtist(Artist):
 
     @cached_property
     def _moving_noise(self) -> Callable[..., Array]:
-        return jax.jit(
-            lambda key, views, size: seen(grains(key, size), views, size), static_argnums=2
-        )
+        return jax.jit(moving_noise, static_argnums=2)
 
     def resolve_film(
         self, settings: FilmSettings, image: Image | None = None

@@ -27,6 +27,7 @@ from diffusion.evaluation import judge as judges
 from diffusion.evaluation.film_measures import Frames, View
 from diffusion.evaluation.judge import TrainedJudge
 from diffusion.evaluation.questions import LANGUAGES, ask, scene_of, stream
+from diffusion.evaluation.tables import table
 from diffusion.filming import FilmArtist
 from diffusion.images import to_uint8
 from diffusion.loading import load
@@ -38,6 +39,12 @@ DRIFTED = 0.2  # the same for clouds
 SWAYS = 0.2  # share of the change that comes and goes
 STANDS = 0.045  # mean change from first to last frame of what stands still, rain included
 FALLS = ("rain", "snow")
+SHARES = (  # of a report, in per cent
+    "named, right in all frames",
+    "stays from first to last frame",
+    "named motion happens",
+    "still scenes stay still",
+)
 
 Paint = Callable[["FilmQuestion", int], Frames]
 
@@ -240,6 +247,28 @@ def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) 
     return found
 
 
+def page(found: Mapping[str, Any]) -> str:
+    """A table of all groups, and one of what happens: motion by motion, of so many films."""
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    def times(right: int, total: int) -> str:
+        return f"{right} of {total}" if total else "-"
+
+    rows = [
+        [name, str(row["films"]), *(share(row[measure]) for measure in SHARES),
+         "-" if row["flicker"] is None else f"{row['flicker']:.4f}"]
+        for name, row in found.items()
+    ]  # fmt: skip
+    motions = [
+        [motion, *(times(*row["motions"][motion]) for row in found.values())] for motion in MOTIONS
+    ]
+    return "\n\n".join(
+        [table(["", "films", *SHARES, "flicker"], rows), table(["happens", *found], motions)]
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m diffusion.evaluation.films")
     parser.add_argument("--model", default="garden")
@@ -252,11 +281,7 @@ def main() -> int:
         parser.error(f"--model {options.model} has no motion modules, so its films are walks")
     found = evaluate(artist, judges.load(None), options.captions, options.seed)
     write_json(options.output, found)
-    for name, row in found.items():
-        print(f"{name}:")
-        for measure, value in row.items():
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            print(f"    {measure}: {shown}")
+    print(page(found))
     return 0
 
 

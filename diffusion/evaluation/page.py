@@ -15,10 +15,12 @@ from PIL import Image
 
 from diffusion.atomic_write import atomic_write
 from diffusion.datasets.garden import ATTRIBUTES, GROWS
+from diffusion.evaluation import films
 from diffusion.evaluation.answers import Group, Pictures
 from diffusion.evaluation.evaluate import Report
 from diffusion.evaluation.measures import RARE, Share
 from diffusion.evaluation.questions import Question, right
+from diffusion.evaluation.tables import table
 from diffusion.images import sheet
 
 SHOWN = 64  # captions of the contact sheet
@@ -91,11 +93,6 @@ def said(value: Share) -> str:
     return f"{100 * value.share:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def page(report: Report, main: Group) -> str:
     """The report in Markdown: what was asked, then a section a subject, then pictures."""
     settings = report["settings"]
@@ -113,6 +110,7 @@ def page(report: Report, main: Group) -> str:
         *_binding_and_counting(report),
         *_among_pictures(report),
         *_other_parts(report),
+        *_films(report),
         *_pictures(main),
     ]
     return "\n\n".join(map(_wrapped, parts))
@@ -236,6 +234,19 @@ def _other_parts(report: Report) -> list[str]:
         f"finds the picture of {100 * found['found']:.0f} % of captions among 128 (an ideal "
         "reader, who knows all that is said and guesses among the pictures that fit, "
         f"{100 * found['ideal reader']:.0f} %; chance {100 * found['chance']:.1f} %).",
+    ]
+
+
+def _films(report: Report) -> list[str]:
+    if "films" not in report:
+        return []
+    return [
+        "## Films",
+        "Sixteen frames of captions that say what happens, or that nothing does; pairs of captions "
+        "of which one goes over into the other (*words change*); drawn clips after the VAE, and "
+        "the same films with captions of others. Shares in per cent; flicker is the mean change "
+        "from frame to frame below the horizon while clouds drift, of 1.",
+        *films.page(report["films"]).split("\n\n"),
     ]
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from diffusion.evaluation import judge
+from diffusion.evaluation import films, judge
 from diffusion.evaluation.answers import forget
 from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
 from diffusion.evaluation.page import LINES, said, write
@@ -16,6 +16,7 @@ from diffusion.weights import folder
 from diffusion.weights.architectures import architecture
 
 LARGEST = 256  # pixels along the side of a picture
+FILMED = 20  # captions of which one is asked of films, which take as long as a dozen pictures
 
 
 def run(
@@ -67,6 +68,9 @@ def run(
     ]
     kept = output / "unfinished"  # what is painted, until the page is written
     report, main, neighbours = evaluate(artist, trained, settings, seen, kept)
+    if artist.motion is not None:
+        few = max(2, captions // FILMED)
+        report["films"] = films.evaluate(artist, trained, few, seed)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
     write(output, {"model": artist.config.name, "made": made} | report, main, neighbours)

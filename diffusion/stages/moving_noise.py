@@ -46,6 +46,13 @@ def seen(
     return jnp.where((jnp.arange(h) < SKY * h)[None, :, None, None], above, below)
 
 
+def moving_noise(
+    key: Array, views: Float[Array, "f 3"], size: tuple[int, int, int]
+) -> Float[Array, "f h w z"]:
+    """The noise that the frames of a film have in common, gone where each one's view has gone."""
+    return seen(grains(key, size), views, size)
+
+
 def _covered(
     count: int, centre: float, shift: Float[Array, " f"], zoom: Float[Array, " f"]
 ) -> Float[Array, "f {count} G"]:

@@ -27,7 +27,7 @@ from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
 from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
-from diffusion.stages.moving_noise import grains, seen
+from diffusion.stages.moving_noise import moving_noise
 from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
 from diffusion.stages.prompt_travel import Ends, between
 from diffusion.text.tokenizer import Tokenizer
@@ -171,7 +171,8 @@ class MotionTask(DenoiserTask):
         """
         own_key, common_key, share_key = jax.random.split(key, 3)
         own = jax.random.normal(own_key, shape).reshape(-1, self.motion.length, *shape[1:])
-        common = jax.vmap(partial(self._common, size=shape[1:]))(
+        size = (shape[1], shape[2], shape[3])
+        common = jax.vmap(partial(moving_noise, size=size))(
             jax.random.split(common_key, len(own)), between(jnp.asarray(views), self.way)
         )
         most = self.motion.common_noise
@@ -179,11 +180,6 @@ class MotionTask(DenoiserTask):
         share = jax.random.uniform(share_key, blind.shape, minval=least, maxval=most)
         share = jnp.where(blind, most, share)[:, None, None, None, None]
         return mixed_noise(own, common, share).reshape(shape)
-
-    def _common(
-        self, key: Array, views: Float[Array, "f 3"], size: tuple[int, int, int]
-    ) -> Float[Array, "f h w z"]:
-        return seen(grains(key, size), views, size)
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""
@@ -204,6 +200,7 @@ class MotionTask(DenoiserTask):
         frames = self.motion.length
         shape = (self.model.latent_size,) * 2 + (self.model.denoiser.latent_channels,)
         shown = np.linspace(0, frames - 1, min(frames, SHOWN)).round().astype(int)
+        shared = jax.jit(partial(moving_noise, size=shape))
         rows = table("dpm++2m", self.process, 20)
         films = []
         for i, text in enumerate(PREVIEWED):  # one program, and the memory of one film
@@ -212,7 +209,7 @@ class MotionTask(DenoiserTask):
             context = between(ends.contexts, self.way).reshape(-1, *both.shape[1:])
             keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
             noise = initial_noise(keys, shape)
-            common = jax.jit(partial(self._common, size=shape))(keys[0], between(ends.views, self.way)[0])
+            common = shared(keys[0], between(ends.views, self.way)[0])
             x_t = mixed_noise(noise[1:], common, self.motion.common_noise)
             whole = {"motion": params, "frozen": self.frozen}
             advance = partial(self.advance, whole, context, keys[1:])

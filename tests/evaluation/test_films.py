@@ -8,7 +8,7 @@ import pytest
 
 from diffusion.datasets.garden import ATTRIBUTES
 from diffusion.datasets.garden.motion import CHANGES, HELD_OUT, MOTIONS
-from diffusion.evaluation import films, judge
+from diffusion.evaluation import films, judge, page
 from diffusion.evaluation.film_measures import View
 
 
@@ -146,7 +146,15 @@ def test_the_command_writes_what_it_prints(monkeypatch, capsys, tmp_path, asked)
     monkeypatch.setattr("sys.argv", ["films", "--output", str(output)])
     assert films.main() == 0
     assert json.loads(output.read_text("utf-8")) == json.loads(json.dumps(found))
-    assert "named motion happens" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.strip() == films.page(found)
+    [row] = [line for line in shown.splitlines() if line.startswith("| en |")]
+    assert row.startswith("| en | 1 | ")
+    assert "| sun sets |" in shown
+    [section, _, *tables] = page._films({"films": found})
+    assert section == "## Films"
+    assert "\n\n".join(tables) == films.page(found)
+    assert page._films({}) == []
 
 
 @pytest.mark.slow

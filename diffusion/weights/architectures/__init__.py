@@ -27,8 +27,9 @@ __all__ = ["ARCHITECTURES", "SLOTS", "Architecture", "architecture", "create", "
 ARCHITECTURES: dict[type[Any], Architecture] = {
     module.ARCHITECTURE.config: module.ARCHITECTURE
     for module in (
-        text_encoder, unet, dit, masked, vae, dvae, conv_autoencoder, motion, prompt_travel
-    )  # fmt: skip
+        *(text_encoder, unet, dit, masked, vae, dvae, conv_autoencoder),
+        *(motion, prompt_travel),  # for films
+    )
 }
 
 
