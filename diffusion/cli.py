@@ -68,6 +68,9 @@ Motion modules let frames look at each other: the model's own (motion_adapter/ i
 --motion, such as AnimateDiff's adapters for SD 1.5 in the layout of Hugging Face. A model that has
 none, or --walk, gives a walk: what lies between two pictures, of two sentences (--to) or seeds
 (--to-seed). Nothing moves in it; one picture becomes another.
+
+What a sentence says to happen, a model's prompt travel finds (prompt_travel/ in its folder). Without
+it, or to say it yourself, tell the last frame with --to.
 """
 
 TRAIN_HELP = """\
@@ -82,7 +85,8 @@ command goes on where it was.
   diffusion train dvae --start garden64 --output runs/dvae
   diffusion train masked --start runs/dvae --output runs/masked
   diffusion train distill --start garden --output runs/fast
-  diffusion train motion --start garden --output runs/film
+  diffusion train travel --start garden --output runs/travel
+  diffusion train motion --start runs/travel --output runs/film
   diffusion train autoencoder --output runs/sample
   diffusion paint "a red house" --model runs/garden
 
@@ -216,7 +220,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
         help="tokenizer, text, vae or dvae, unet, dit or masked, or all of a model in this order; "
-        "motion; distill; judge; autoencoder",
+        "travel, motion: films; distill; judge; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -229,7 +233,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--start",
         metavar="MODEL",
         help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
-        "another kind of network: a copy of the rest; distill: the teacher; motion: what moves",
+        "another kind of network: a copy of the rest; distill: the teacher; motion, travel: their own",
     )
     train.add_argument(
         "--set",

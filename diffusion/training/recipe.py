@@ -48,8 +48,9 @@ def train_part(
     Args:
         part: "tokenizer", "text", one of `AUTOENCODERS` or `DENOISERS`, or "all" that the model
             has; "distill": a LoRA of the
-            denoiser of `start`, to paint in a step or two, and `output` a model with it; "motion":
-            modules that join the frames of films, for the denoiser of `output`; "autoencoder": the
+            denoiser of `start`, to paint in a step or two, and `output` a model with it; "travel":
+            what finds in a sentence how a film begins and ends, for the text encoder of `output`;
+            "motion": modules that join the frames of films, for its denoiser; "autoencoder": the
             Keras sample's, which stands by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).

@@ -6,10 +6,17 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from diffusion.datasets.captions import LANGUAGES, Caption, caption, captions, grammar
+from diffusion.datasets.captions import (
+    LANGUAGES,
+    Caption,
+    caption,
+    captions,
+    grammar,
+    travels,
+)
 from diffusion.datasets.captions.language import Language, Parts
-from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_scenes, value
-from diffusion.datasets.garden.motion import MOTIONS
+from diffusion.datasets.garden import ATTRIBUTES, Scene, sample_clips, sample_scenes, value
+from diffusion.datasets.garden.motion import CHANGES, MOTIONS
 
 COUNT = 3_000
 TURKISH_ASCII = str.maketrans("çğıöşüâ", "cgiosua")
@@ -281,7 +288,7 @@ def moving(scenes: Scene) -> list[Caption]:
 
 EN_MOTION = {
     "sun rises": r"sun (rises|is rising|comes up)",
-    "sun sets": r"sun (goes down|is going down|sinks)",
+    "sun sets": r"(?<!as the )sun (sets|goes down|is going down|sinks)",  # "as" tells the hour
     "night falls": r"night falls|dark\b|night is coming",
     "rain begins": r"(begins|starts) (to rain|raining)",
     "rain ends": r"stops raining|rain (stops|ends)",
@@ -322,6 +329,41 @@ def test_captions_say_what_happens_and_nothing_else_of_it(moving: list[Caption])
         assert [name for name, p in patterns.items() if re.search(p, text)] == [said.motion], said
     told = Counter((said.language, said.motion) for said in moving)
     assert set(told) == {(code, name) for code in LANGUAGES for name in MOTIONS}
+
+
+def test_a_travel_says_what_happens_and_then_how_things_are():
+    clips = sample_clips(np.random.default_rng(0), 400)
+    told = travels(clips, np.random.default_rng(1))
+    assert told == travels(clips, np.random.default_rng(1))
+    names = [*MOTIONS, ""]
+    seen = set()
+    for position, travel in zip(clips.motion, told, strict=True):
+        name = names[position]
+        text, *ends = (said.replace("İ", "i").lower().translate(TURKISH_ASCII) for said in travel)
+        for patterns in (EN_MOTION, TR_MOTION):
+            if found := [one for one, p in patterns.items() if re.search(p, text)]:
+                assert found == [name]
+                seen.add((name, patterns is TR_MOTION))
+            assert not any(re.search(p, end) for p in patterns.values() for end in ends)
+        assert (travel.first != travel.last) == (name in CHANGES)
+        assert (text in ends) == (not name)
+    assert len(seen) == 2 * len(MOTIONS)
+
+
+def test_what_moves_is_there():
+    """Who says that clouds drift says that it is cloudy."""
+    clips = sample_clips(np.random.default_rng(0), 400)
+    names = [*MOTIONS, ""]
+    for position, travel in zip(
+        clips.motion, travels(clips, np.random.default_rng(1)), strict=True
+    ):
+        if names[position].startswith("clouds"):
+            assert re.search("cloud|rain|snow|bulut|yağ|yag|kar", travel.first.lower()), travel
+        if names[position] in ("trees sway", "leaves turn"):
+            kinds = "tree|oak|pine|poplar|ağa|aga|meşe|mese|çam|cam|kava|elma"
+            assert re.search(kinds, travel.first.lower()), travel
+        if names[position].startswith("snow"):
+            assert re.search("winter|snow|kış|kis|kar", travel.last.lower()), travel
 
 
 def test_a_picture_can_be_a_moment_of_what_happens(moving: list[Caption], scenes: Scene):

@@ -83,7 +83,7 @@ _STYLE_OF: Words = {
 
 _MOTIONS: Words = {
     "sun rises": ("the sun rises", "the sun is rising", "the sun comes up"),
-    "sun sets": ("the sun goes down", "the sun is going down", "the sun sinks"),
+    "sun sets": ("the sun sets", "the sun goes down", "the sun is going down", "the sun sinks"),
     "night falls": ("night falls", "it gets dark", "it is getting dark", "night is coming"),
     "rain begins": ("it begins to rain", "it starts to rain", "it starts raining"),
     "rain ends": ("it stops raining", "the rain stops", "the rain ends"),
