@@ -18,16 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import save_file
 
 from diffusion import film_files, picture_files, picture_reading, web_parameters
+from diffusion.config import TextEncoderConfig
 from diffusion.film_settings import FilmFileSettings
+from diffusion.motion_config import PromptTravelConfig
 from diffusion.settings import PictureSettings
 from diffusion.text.tokenizer import Tokenizer
-from diffusion.weights import adapter, folder, single_file
+from diffusion.weights import adapter, folder, prompt_travel, single_file
+from diffusion.weights.architectures import structure
 from diffusion.weights.embeddings import Embedding
 from diffusion.weights.lora import LoRA
 from diffusion.weights.other_vae import open_vae
@@ -79,6 +83,7 @@ def readers() -> Mapping[str, Reader]:
         "lora kinds": Reader(_lora_kinds, of(one, _merged)),
         "embedding": Reader(_embedding, of(one, lambda path: Embedding.open(path, "", 16))),
         "motion": Reader(copied(GOLDEN / "motion"), _motion, "[cd]*"),
+        "travel": Reader(_small_travel, _travel, "prompt_travel/*"),
         "picture": Reader(
             _picture, of("a.png", lambda path: picture_reading.read_source(path, 32, 32, 32, 4))
         ),
@@ -100,6 +105,18 @@ def _whole(place: Path) -> None:
 def _motion(place: Path) -> None:
     config = adapter.load_config(place)
     adapter.read_adapter(adapter.open_adapter(place, config), config)
+
+
+def _small_travel(place: Path) -> None:
+    config = PromptTravelConfig(width=4, length=5, layers=1, heads=2)
+    params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), structure(config)[1])
+    prompt_travel.save_travel(place, config, params)
+
+
+def _travel(place: Path) -> None:
+    config = prompt_travel.load_config(place)
+    text = TextEncoderConfig(width=config.width, length=config.length)
+    prompt_travel.open_travel(place, config, text).read()
 
 
 def _one_tokenizer(place: Path) -> None:

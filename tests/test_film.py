@@ -12,8 +12,9 @@ import diffusion
 from diffusion import film
 from diffusion.config import UNetConfig
 from diffusion.film_settings import FilmFileSettings, FilmSettings
-from diffusion.motion_config import MotionConfig, motion_for
-from diffusion.weights import adapter, folder
+from diffusion.inspection.film_trace import trace_film
+from diffusion.motion_config import MotionConfig, PromptTravelConfig, motion_for
+from diffusion.weights import adapter, folder, prompt_travel
 from diffusion.weights.architectures import structure
 from tests.conftest import random_params
 
@@ -40,6 +41,20 @@ def moving_folder(shallow_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def moving(moving_folder):
     return diffusion.load(moving_folder)
+
+
+@pytest.fixture(scope="module")
+def travelling(moving_folder, tmp_path_factory):
+    """The same, with prompt travel: the view goes to the right by half a side."""
+    place = tmp_path_factory.mktemp("travelling") / "model"
+    shutil.copytree(moving_folder, place)
+    text = folder.load_config(place).text_encoder
+    config = PromptTravelConfig(text.width, text.length, layers=1, heads=2)
+    params = random_params(structure(config)[1], 0)
+    params["views"] = {"kernel": np.zeros((text.width, 6), np.float32),
+                       "bias": np.array([0, 0, 0, 0.5, 0, 0], np.float32)}  # fmt: skip
+    prompt_travel.save_travel(place, config, params)
+    return diffusion.load(place)
 
 
 def last(artist, settings, **more):
@@ -91,6 +106,41 @@ def test_frames_look_at_each_other(moving):
     assert np.isfinite(longer).all()
     looped = last(moving, FilmSettings(PROMPT, loop=True, **FAST))
     assert np.abs(looped - last(moving, FilmSettings(PROMPT, **FAST))).max() > 1e-3
+
+
+def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
+    frames = travelling.film(PROMPT, **FAST)
+    assert (frames != moving.film(PROMPT, **FAST)).any()
+    pictures = travelling.paint(PROMPT, steps=2)
+    np.testing.assert_array_equal(pictures, moving.paint(PROMPT, steps=2))
+    run = trace_film(travelling, PROMPT, **FAST)
+    told = np.asarray(run.heard(8)).reshape(2, 8, 16, -1)
+    ends = travelling.travel.network(run.context[:1]).contexts[0]
+    np.testing.assert_allclose(told[0, 0], ends[0], atol=1e-5)
+    np.testing.assert_allclose(told[0, -1], ends[1], atol=1e-5)
+    assert np.abs(told[0, 0] - told[0, -1]).max() > 1e-3
+    assert (told[1] == told[1, :1]).all()  # nothing happens in the negative prompt
+    np.testing.assert_array_equal(run.pictures, frames)
+
+
+def test_noise_goes_where_the_view_goes(travelling):
+    def begins(**more):
+        [steps] = travelling.sample_film(FilmSettings(PROMPT, **(FAST | more)))
+        return np.asarray(next(steps).x_t)
+
+    canvases = begins()
+    side = canvases.shape[2]
+    shifted, still = canvases[-1][:, : side // 2], canvases[0][:, side // 2 :]
+    most = travelling.motion.config.common_noise
+    assert np.corrcoef(shifted.ravel(), still.ravel())[0, 1] == pytest.approx(most, abs=0.1)
+    # Two prompts say all of it; there and back, a loop's last frame is nearly its first.
+    told = begins(to="two trees")
+    assert np.corrcoef(told[0].ravel(), told[-1].ravel())[0, 1] == pytest.approx(most, abs=0.1)
+    looped = begins(loop=True)
+    apart = np.corrcoef(looped[0].ravel(), looped[4].ravel())[0, 1]
+    assert apart < 0.5 < most
+    [walk, *_] = travelling.sample_film(FilmSettings(PROMPT, walk=True, to_seed=1, **FAST))
+    assert np.isfinite(np.asarray(next(walk).x_t)).all()
 
 
 def test_words_go_over_into_others(moving):

@@ -12,7 +12,7 @@ from diffusion.datasets.garden import render, sample_scenes
 from diffusion.images import from_uint8, to_uint8
 from diffusion.inspection.film_trace import with_exit
 from diffusion.pipeline import Artist
-from diffusion.weights import adapter, folder
+from diffusion.weights import adapter, folder, prompt_travel
 from diffusion.weights.folder import find
 from diffusion.weights.places import read_json
 
@@ -29,7 +29,9 @@ def mean_colour(pictures: np.ndarray, rows: slice, columns: slice) -> np.ndarray
 def test_all_weights_are_at_most_48_mib_and_motion_6_more():
     data = find("garden").parent
     weights = {path for path in data.rglob("*.safetensors") if "golden" not in path.parts}
-    motion = {path for path in weights if path.parent.name == adapter.FOLDER}
+    motion = {
+        path for path in weights if path.parent.name in (adapter.FOLDER, prompt_travel.FOLDER)
+    }
     assert len(weights - motion) > 6
     assert sum(path.stat().st_size for path in weights - motion) < 48 * 2**20
     assert 2**20 < sum(path.stat().st_size for path in motion) < 6 * 2**20
@@ -38,7 +40,7 @@ def test_all_weights_are_at_most_48_mib_and_motion_6_more():
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("garden", {"vae", "unet", "motion"}),
+        ("garden", {"vae", "unet", "travel", "motion"}),
         ("garden64", {"vae", "unet"}),
         ("garden-dit", {"vae", "dit"}),
         ("garden-dvae", {"dvae", "unet"}),

@@ -63,4 +63,4 @@ def between(
 ) -> Float[Array, "k f *n"]:
     """What each frame has of both ends, on the straight way from one to the other."""
     share = jnp.asarray(way).reshape(1, -1, *[1] * (ends.ndim - 2))
-    return (1.0 - share) * ends[:, :1] + share * ends[:, 1:]
+    return ends[:, :1] + share * (ends[:, 1:] - ends[:, :1])  # where both are the same, that
