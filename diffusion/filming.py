@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from diffusion import film
 from diffusion.conditioning import Conditioning, alike, contexts
@@ -23,7 +23,7 @@ from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
 from diffusion.stages.moving_noise import moving_noise
 from diffusion.stages.noisy_latent import mixed_noise
-from diffusion.stages.prompt_travel import Ends, between
+from diffusion.stages.prompt_travel import between
 from diffusion.weights.adapter import FOLDER, save_adapter
 from diffusion.weights.prompt_travel import save_travel
 
@@ -77,8 +77,8 @@ class FilmArtist(Artist):
         resolved, rows = self.resolve_film(asked, image)
         given = self._condition(resolved, image, None)
         way = film.shares(asked.frames, asked.loop)
-        ends = self._ends(asked, resolved, given.context)
-        given = given._replace(context=between(ends.contexts, way))
+        ends, views = self.ends(asked, given.context)
+        given = given._replace(context=between(ends, way))
         if self.motion is None or asked.walk:
             return self._walk(asked, resolved, rows, given, way)
         begins = np.arange(asked.frames)[:, None, None, None] == 0
@@ -89,20 +89,32 @@ class FilmArtist(Artist):
         keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
         common = noise[:1]
         if self.travel is not None:
-            common = self._moving_noise(keys[0], between(ends.views, way)[0], noise.shape[1:])
+            common = self._moving_noise(keys[0], between(views, way)[0], noise.shape[1:])
         noise = mixed_noise(noise[1:], common, self.motion.config.common_noise)
         program, place = self._moving(asked.frames, asked.loop), self._film_process
         return [self._from(program, place, rows, given, keys[1:], noise)]
 
-    def _ends(self, asked: FilmSettings, resolved: Resolved, context: Array) -> Ends:
-        """What the denoiser hears of the first and of the last frame, and where the view is."""
-        travel = None if self.motion is None or asked.walk else self.travel
-        if asked.to is None:
-            return film.ends(context, travel, None)
-        texts = [asked.to, resolved.negative][: len(context)]
-        last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
-        context, last = alike([context, last])
-        return film.ends(context, travel, last)
+    def ends(
+        self, asked: FilmSettings, context: Float[Array, "k n d"]
+    ) -> tuple[Float[Array, "k 2 m d"], Float[Array, "1 2 3"]]:
+        """What the denoiser hears of the first and of the last frame, and where their view is.
+
+        Args:
+            context: of the prompt, and of the negative prompt, in which nothing happens.
+        """
+        still, rests = jnp.stack([context, context], axis=1), jnp.zeros((1, 2, 3))
+        if asked.to is not None:
+            texts = [asked.to, asked.negative][: len(context)]
+            last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
+            return jnp.stack(alike([context, last]), axis=1), rests
+        if self.motion is None or self.travel is None or asked.walk or asked.emphasis:
+            return still, rests
+        [tokens] = self.tokenizer([asked.prompt])
+        if tokens.max() >= self.travel.config.vocab_size:  # of an embedding, which it cannot write
+            return still, rests
+        said, views = film.ends(tokens, context[0], self.travel)
+        heard = self.text_encoder(jnp.asarray(said))
+        return jnp.concatenate([heard[None], still[1:]]), views[None]
 
     @cached_property
     def _moving_noise(self) -> Callable[..., Array]:

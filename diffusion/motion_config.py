@@ -59,8 +59,9 @@ class MotionConfig:
 class PromptTravelConfig:
     """What finds the two ends of a film in its sentence; the defaults are the garden's."""
 
+    vocab_size: int = 1024  # tokens, as the text encoder's; so the next two
     width: int = 128  # of a context
-    length: int = 77  # tokens, as the text encoder's
+    length: int = 77
     layers: int = 3
     heads: int = 4
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion import film
@@ -48,12 +47,8 @@ class FilmTrace(Trace):
 
     def heard(self, count: int) -> Float[Array, "2f n d"]:
         """The contexts of all frames, in both branches."""
-        last = None
-        if self.settings.to is not None:
-            texts = [self.settings.to, self.settings.negative]
-            last = self.artist.text_encoder(jnp.asarray(self.artist.tokenizer(texts)))
-        ends = film.ends(self.context, self.artist.travel, last)
-        told = between(ends.contexts, film.shares(count, self.settings.loop))
+        ends, _ = self.artist.ends(self.settings, self.context)
+        told = between(ends, film.shares(count, self.settings.loop))
         return told.reshape(-1, *told.shape[2:])
 
 

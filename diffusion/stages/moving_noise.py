@@ -5,6 +5,9 @@ garden does (Burgert et al. 2025, "Go-with-the-Flow"). Between whole positions n
 from its neighbours: a mean of two has half the variance. It is therefore drawn in fine grains, and
 a position has the sum of those that it covers, over the root of their number, which is standard
 normal again (Chang et al. 2024, "How I Warped Your Noise"). No grain counts twice in a frame.
+
+What leaves the canvas at one side comes in at the other. So what the noise as a whole decides
+stays: all of a sky's noise says whether it is day or night.
 """
 
 import jax
@@ -21,21 +24,19 @@ the right, in sides. Zeros: the whole canvas, as a picture shows it."""
 
 
 def grains(key: Array, size: tuple[int, int, int]) -> Float[Array, "H W z"]:
-    """Fine noise for maps of shape `size` (h, w, channels), with half a map more on all sides."""
+    """Fine noise for maps of shape `size` (h, w, channels)."""
     h, w, z = size
-    return jax.random.normal(key, (_with_margins(h), _with_margins(w), z))
+    return jax.random.normal(key, (h * GRAINS, w * GRAINS, z))
 
 
-def seen(
-    fine: Float[Array, "H W z"], views: Float[Array, "f 3"], size: tuple[int, int, int]
-) -> Float[Array, "f h w z"]:
+def seen(fine: Float[Array, "H W z"], views: Float[Array, "f 3"]) -> Float[Array, "f h w z"]:
     """The noise of each frame: what its view shows of the grains.
 
     Args:
         fine: see `grains`.
-        views: see `Views`. What lies farther than half a map beyond the edge is not there.
+        views: see `Views`; no zoom below 0.
     """
-    h, w, _ = size
+    h, w = fine.shape[0] // GRAINS, fine.shape[1] // GRAINS
     pan, zoom, drift = views[:, 0], jnp.exp(views[:, 1]), views[:, 2]
     rows = _covered(h, CENTRE[1], jnp.zeros_like(pan), zoom)
     land = _covered(w, CENTRE[0], pan, zoom)
@@ -50,22 +51,17 @@ def moving_noise(
     key: Array, views: Float[Array, "f 3"], size: tuple[int, int, int]
 ) -> Float[Array, "f h w z"]:
     """The noise that the frames of a film have in common, gone where each one's view has gone."""
-    return seen(grains(key, size), views, size)
+    return seen(grains(key, size), views)
 
 
 def _covered(
     count: int, centre: float, shift: Float[Array, " f"], zoom: Float[Array, " f"]
 ) -> Float[Array, "f {count} G"]:
     """Which grains each position of a row or a column covers: 1 over the root of their number."""
+    total = count * GRAINS
     places = jnp.arange(count + 1)[None] / count - centre
     asked = places / zoom[:, None] + centre + shift[:, None]
-    edges: Int[Array, "f n"] = jnp.rint(asked * count * GRAINS).astype(jnp.int32)
-    edges += (_with_margins(count) - count * GRAINS) // 2
+    edges: Int[Array, "f n"] = jnp.rint(asked * total).astype(jnp.int32)
     low, high = edges[:, :-1, None], edges[:, 1:, None]
-    grain = jnp.arange(_with_margins(count))[None, None]
-    return ((grain >= low) & (grain < high)) / jnp.sqrt((high - low).astype(jnp.float32))
-
-
-def _with_margins(count: int) -> int:
-    """Grains for so many positions, and for half as many before and after them."""
-    return (count + 2 * (count // 2)) * GRAINS
+    inside = (jnp.arange(total)[None, None] - low) % total < high - low
+    return inside / jnp.sqrt((high - low).astype(jnp.float32))

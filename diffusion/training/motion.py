@@ -29,7 +29,7 @@ from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
 from diffusion.stages.moving_noise import moving_noise
 from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
-from diffusion.stages.prompt_travel import Ends, between
+from diffusion.stages.prompt_travel import between
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -185,15 +185,20 @@ class MotionTask(DenoiserTask):
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""
         text_encoder, _ = self._frozen(frozen)
         films = jnp.asarray(batch.latents, jnp.float32)
-        contexts = self._ends(frozen, text_encoder(jnp.asarray(batch.tokens))).contexts
+        contexts, _ = self._ends(frozen, text_encoder(jnp.asarray(batch.tokens)))
         contexts = between(contexts, self.way)
         return films.reshape(-1, *films.shape[2:]), contexts.reshape(-1, *contexts.shape[2:])
 
-    def _ends(self, frozen: Params, context: Float[Array, "b n d"]) -> Ends:
+    def _ends(
+        self, frozen: Params, context: Float[Array, "b n d"]
+    ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 3"]]:
+        """As `FilmArtist.ends`, but for sentences in which nothing happens."""
         if self.travel is None:
-            return Ends(jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, 3)))
-        found: Ends = nnx.merge(self.structures["travel"], frozen["travel"])(context)
-        return found
+            return jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, 3))
+        found = nnx.merge(self.structures["travel"], frozen["travel"])(context)
+        b, _, n, _ = found.logits.shape
+        text_encoder, _ = self._frozen(frozen)
+        return text_encoder(found.tokens.reshape(2 * b, n)).reshape(b, 2, n, -1), found.views
 
     def picture(self, params: Params) -> np.ndarray:
         """A film for each of the sentences in `PREVIEWED`, a row each."""
@@ -205,11 +210,11 @@ class MotionTask(DenoiserTask):
         films = []
         for i, text in enumerate(PREVIEWED):  # one program, and the memory of one film
             both = self.encode_text(self.frozen, self.tokenizer([text, ""]))
-            ends = self.find_ends(self.frozen, both)
-            context = between(ends.contexts, self.way).reshape(-1, *both.shape[1:])
+            ends, views = self.find_ends(self.frozen, both)
+            context = between(ends, self.way).reshape(-1, *both.shape[1:])
             keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
             noise = initial_noise(keys, shape)
-            common = shared(keys[0], between(ends.views, self.way)[0])
+            common = shared(keys[0], between(views, self.way)[0])
             x_t = mixed_noise(noise[1:], common, self.motion.common_noise)
             whole = {"motion": params, "frozen": self.frozen}
             advance = partial(self.advance, whole, context, keys[1:])

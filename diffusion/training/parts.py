@@ -218,7 +218,8 @@ def _train_travel(order: Order, config: ModelConfig) -> Save:
     _require(order, config, "tokenizer", "text")
     text = folder.load_part(order.output, config, "text_encoder")[1]
     tokenizer = folder.load_tokenizer(order.output)
-    new, begin = PromptTravelConfig(config.text_encoder.width, config.text_encoder.length), None
+    sizes = config.text_encoder
+    new, begin = PromptTravelConfig(sizes.vocab_size, sizes.width, sizes.length), None
     if order.start is not None and (known := _travel(order.start, config)):
         new, given = known
         begin = Beginning(order.start, new, given, new)

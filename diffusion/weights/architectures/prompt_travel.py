@@ -17,9 +17,10 @@ LAYER = {
 NAMES: NameMap = {
     "position_embedding": "position_embedding.weight",
     **under("layers.*", "layers.*", LAYER),
-    **{name: name for name in ("final_norm", "contexts", "views")},
+    **{name: name for name in ("final_norm", "written", "views")},
 }
 FIELDS = {
+    "vocab_size": ("vocab_size", number, 1024, 1, 2**24),
     "width": ("width", number, 128, 1, 2**16),
     "length": ("length", number, 77, 3, 2**16),
     "layers": ("layers", number, 3, 1, 256),
@@ -38,11 +39,11 @@ def write(config: PromptTravelConfig, model: ModelConfig | None = None) -> Json:
 
 def check_fits(travel: PromptTravelConfig, text: TextEncoderConfig) -> None:
     """Raises ValueError that names what it and a text encoder do not have in common."""
-    for name in ("width", "length"):
+    for name in ("vocab_size", "width", "length"):
         ours, its = getattr(travel, name), getattr(text, name)
         if ours != its:
             raise ValueError(
-                f"prompt travel is for contexts whose {name} is {ours}; it is {its} here"
+                f"prompt travel is for a text encoder whose {name} is {ours}; it is {its} here"
             )
 
 
