@@ -69,8 +69,8 @@ Motion modules let frames look at each other: the model's own (motion_adapter/ i
 none, or --walk, gives a walk: what lies between two pictures, of two sentences (--to) or seeds
 (--to-seed). Nothing moves in it; one picture becomes another.
 
-What a sentence says to happen, a model's prompt travel finds (prompt_travel/ in its folder). Without
-it, or to say it yourself, tell the last frame with --to.
+What a sentence says to happen, a model's prompt travel finds (prompt_travel/ in its folder).
+Without it, or to say it yourself, tell the last frame with --to.
 """
 
 TRAIN_HELP = """\
@@ -233,7 +233,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--start",
         metavar="MODEL",
         help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
-        "another kind of network: a copy of the rest; distill: the teacher; motion, travel: their own",
+        "another kind of network: a copy of the rest; distill: the teacher; motion, travel: also "
+        "what of theirs is there",
     )
     train.add_argument(
         "--set",

@@ -108,14 +108,14 @@ def _motion(place: Path) -> None:
 
 
 def _small_travel(place: Path) -> None:
-    config = PromptTravelConfig(width=4, length=5, layers=1, heads=2)
+    config = PromptTravelConfig(vocab_size=7, width=4, length=5, layers=1, heads=2)
     params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), structure(config)[1])
     prompt_travel.save_travel(place, config, params)
 
 
 def _travel(place: Path) -> None:
     config = prompt_travel.load_config(place)
-    text = TextEncoderConfig(width=config.width, length=config.length)
+    text = TextEncoderConfig(config.vocab_size, config.length, config.width)
     prompt_travel.open_travel(place, config, text).read()
 
 

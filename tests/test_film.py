@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion import film
+from diffusion import film, filming
 from diffusion.config import UNetConfig
 from diffusion.film_settings import FilmFileSettings, FilmSettings
 from diffusion.inspection.film_trace import trace_film
@@ -49,7 +49,7 @@ def travelling(moving_folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("travelling") / "model"
     shutil.copytree(moving_folder, place)
     text = folder.load_config(place).text_encoder
-    config = PromptTravelConfig(text.width, text.length, layers=1, heads=2)
+    config = PromptTravelConfig(text.vocab_size, text.width, text.length, layers=1, heads=2)
     params = random_params(structure(config)[1], 0)
     params["views"] = {"kernel": np.zeros((text.width, 6), np.float32),
                        "bias": np.array([0, 0, 0, 0.5, 0, 0], np.float32)}  # fmt: skip
@@ -115,12 +115,32 @@ def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
     np.testing.assert_array_equal(pictures, moving.paint(PROMPT, steps=2))
     run = trace_film(travelling, PROMPT, **FAST)
     told = np.asarray(run.heard(8)).reshape(2, 8, 16, -1)
-    ends = travelling.travel.network(run.context[:1]).contexts[0]
+    said = travelling.travel.network(run.context[:1]).tokens[0]
+    ends = travelling.text_encoder(said)
     np.testing.assert_allclose(told[0, 0], ends[0], atol=1e-5)
     np.testing.assert_allclose(told[0, -1], ends[1], atol=1e-5)
     assert np.abs(told[0, 0] - told[0, -1]).max() > 1e-3
     assert (told[1] == told[1, :1]).all()  # nothing happens in the negative prompt
     np.testing.assert_array_equal(run.pictures, frames)
+
+
+def test_where_nothing_happens_the_sentence_is_told_as_it_is(travelling, monkeypatch):
+    asked = FilmSettings(PROMPT, **FAST)
+    context = travelling.text_encoder(travelling.tokenizer([PROMPT, ""]))
+    still = np.stack([context, context], axis=1)
+    moved, views = travelling.ends(asked, context)
+    assert np.abs(moved[0] - still[0]).max() > 1e-3
+    assert views[0, 1, 0] == 0.5
+    more = dataclasses.replace(asked, emphasis=True)  # its signs are no words to write
+    np.testing.assert_array_equal(travelling.ends(more, context)[0], still)
+    found = travelling.travel.network(context[:1])
+    same = found._replace(logits=jnp.stack([found.logits[:, 0]] * 2, axis=1), views=0 * found.views)
+    told = film.Travel(travelling.travel.config, lambda _: same)
+    monkeypatch.setattr(travelling, "travel", told)
+    np.testing.assert_allclose(travelling.ends(asked, context)[0], still, atol=1e-5)
+    config = dataclasses.replace(told.config, vocab_size=3)  # so all words are an embedding's
+    monkeypatch.setattr(travelling, "travel", film.Travel(config, None))
+    np.testing.assert_array_equal(travelling.ends(asked, context)[0], still)
 
 
 def test_noise_goes_where_the_view_goes(travelling):
@@ -187,13 +207,13 @@ def test_a_walk_between_two_prompts_has_one_noise(artist, moving):
 
 def test_a_walk_between_prompts_of_different_length(artist, monkeypatch):
     """The shorter context is repeated, so that both can be mixed."""
-    seen, mix = [], film.ends
+    seen, mix = [], filming.between
 
-    def ends(context, travel, last):
-        seen.extend((context, last))
-        return mix(context, travel, last)
+    def between(ends, way):
+        seen.extend((ends[:, 0], ends[:, 1]))
+        return mix(ends, way)
 
-    monkeypatch.setattr(film, "ends", ends)
+    monkeypatch.setattr(filming, "between", between)
     prompts = {"to": "night", "emphasis": True, "walk": True, "frames": 8, "guidance": 1.0}
     artist.sample_film("a (red:1.3) house BREAK trees", **prompts)
     first, last = seen

@@ -9,22 +9,22 @@ from flax import nnx
 from diffusion.motion_config import PromptTravelConfig
 from diffusion.stages.prompt_travel import PromptTravel, between
 
-SIZES = PromptTravelConfig(width=8, length=6, layers=1, heads=2)
+SIZES = PromptTravelConfig(vocab_size=10, width=8, length=6, layers=1, heads=2)
 
 
-def test_what_has_learnt_nothing_leaves_the_sentence_as_it_is():
-    context = jax.random.normal(jax.random.key(0), (2, 6, 8))
+def test_two_sentences_of_tokens_and_two_views():
+    context = jax.random.normal(jax.random.key(0), (3, 6, 8))
     ends = PromptTravel(SIZES, rngs=nnx.Rngs(0))(context)
-    np.testing.assert_array_equal(ends.contexts, jnp.stack([context, context], axis=1))
-    np.testing.assert_array_equal(ends.views, np.zeros((2, 2, 3)))
+    assert ends.logits.shape == (3, 2, 6, 10)
+    np.testing.assert_array_equal(ends.tokens, np.asarray(ends.logits).argmax(-1))
+    np.testing.assert_array_equal(ends.views, np.zeros((3, 2, 3)))  # until it has learnt
 
 
 def test_the_last_word_changes_what_the_first_means():
     travel = PromptTravel(SIZES, rngs=nnx.Rngs(0))
-    travel.contexts.kernel[...] = jax.random.normal(jax.random.key(1), (8, 16))
     context = jax.random.normal(jax.random.key(0), (1, 6, 8))
     other = context.at[0, -1].add(jnp.arange(8.0))
-    change = np.asarray(travel(other).contexts - travel(context).contexts)
+    change = np.asarray(travel(other).logits - travel(context).logits)
     assert np.abs(change[0, :, 0]).max() > 1e-4
 
 

@@ -1,5 +1,7 @@
 """Prompt travel learns from sentences, and films hear what it has learnt."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the prompt has more")  # the tin
 def task(shallow_folder):
     text = folder.load_config(shallow_folder).text_encoder
     params = folder.load_part(shallow_folder, folder.load_config(shallow_folder), "text_encoder")[1]
-    sizes = PromptTravelConfig(text.width, text.length, layers=1)
+    sizes = PromptTravelConfig(text.vocab_size, text.width, text.length, layers=1)
     return TravelTask(sizes, text, folder.load_tokenizer(shallow_folder), params)
 
 
@@ -50,7 +52,7 @@ def test_it_learns_and_the_text_encoder_does_not(task):
     assert losses[-1] < 0.75 * losses[0]
     jax.tree.map(np.testing.assert_array_equal, frozen, task.frozen)
     picture = task.picture(state.params)
-    assert picture.shape == (prompt_travel.SHOWN * 16, 2 * 64, 3)
+    assert picture.shape == (prompt_travel.SHOWN * 2 * 8, 16 * 8, 3)
 
 
 def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_path):
@@ -62,7 +64,7 @@ def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_p
     assert "travel" in folder.load_card(root)
     text = folder.load_config(root).text_encoder
     sizes = stored.load_config(root)
-    assert sizes == PromptTravelConfig(text.width, text.length)
+    assert sizes == PromptTravelConfig(text.vocab_size, text.width, text.length)
     known = random_params(structure(sizes)[1], 3)
     stored.save_travel(root, sizes, known)
     longer = tmp_path / "longer"
@@ -71,7 +73,7 @@ def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_p
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), after, known)
     artist = diffusion.load(longer)
     ends = artist.travel.network(artist.text_encoder(artist.tokenizer(["a house"])))
-    assert ends.contexts.shape == (1, 2, text.length, text.width)
+    assert ends.tokens.shape == (1, 2, text.length)
     artist.save(tmp_path / "copy")
     again = diffusion.load(tmp_path / "copy")
     jax.tree.map(
@@ -81,11 +83,13 @@ def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_p
 
 def test_another_text_encoder_s_is_refused(shallow_folder, tmp_path):
     text = folder.load_config(shallow_folder).text_encoder
+    fits = PromptTravelConfig(text.vocab_size, text.width, text.length)
     for wrong, says in (
-        (PromptTravelConfig(16, text.length), "contexts whose width is 16; it is 8 here"),
-        (PromptTravelConfig(text.width, 20), "contexts whose length is 20; it is 16 here"),
+        (dataclasses.replace(fits, vocab_size=7), "vocab_size is 7; it is 550 here"),
+        (dataclasses.replace(fits, width=16), "width is 16; it is 8 here"),
+        (dataclasses.replace(fits, length=20), "length is 20; it is 16 here"),
     ):
-        place = tmp_path / says[:12].replace(" ", "")
+        place = tmp_path / says.split(" ")[0]
         stored.save_travel(place, wrong, random_params(structure(wrong)[1], 0))
         with pytest.raises(ValueError, match=says):
             stored.open_travel(place, wrong, text)

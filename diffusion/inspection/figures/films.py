@@ -1,7 +1,7 @@
-"""Films of gardens in which the words change, side by side: run this module to make it."""
+"""Films of gardens in which something happens, side by side: run this module to make it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,19 @@ from diffusion.filming import FilmArtist
 from diffusion.images import sheet
 from diffusion.loading import load
 
-STORIES = {  # what is there first, and what it becomes
-    "a red house with two old trees by day": "a red house with two old trees at night",
-    "a yellow house with an oak in spring": "a yellow house with an oak in autumn",
-    "gündüz, mavi ev ve üç çam": "gece, mavi ev ve üç çam",
-}
+STORIES = (
+    "a red house with two old trees, night falls",
+    "a yellow house with two old trees, the leaves turn",
+    "gündüz, mavi ev ve üç çam, kar yağmaya başlıyor",
+)
 PACE = 125  # milliseconds of a frame
 
 
 def side_by_side(
-    artist: FilmArtist, stories: Mapping[str, str] = STORIES, **settings: Any
+    artist: FilmArtist, stories: Sequence[str] = STORIES, **settings: Any
 ) -> UInt8[np.ndarray, "n H W 3"]:
     """A film a story, forwards and backwards; film i has seed i, and nothing was chosen."""
-    films = [
-        artist.film(first, to=to, seed=seed, **settings)
-        for seed, (first, to) in enumerate(stories.items())
-    ]
+    films = [artist.film(story, seed=seed, **settings) for seed, story in enumerate(stories)]
     there = [sheet(frames, len(films), gap=2) for frames in np.stack(films, axis=1)]
     return np.stack(there + there[-2:0:-1])
 
