@@ -64,6 +64,7 @@ class PromptTravelConfig:
     length: int = 77
     layers: int = 3
     heads: int = 4
+    reach: int = 12  # tokens before and after a place that can be copied to it
 
     def __post_init__(self) -> None:
         check_sizes(self)

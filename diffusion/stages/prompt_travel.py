@@ -7,6 +7,7 @@ by token, and says where the view goes; between its ends a film goes straight.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -20,20 +21,37 @@ from diffusion.stages.text_encoder import TextLayer
 
 
 class Ends(NamedTuple):
-    """A film as it begins, and as it ends."""
+    """A film as it begins, and as it ends.
 
-    logits: Float[Array, "b 2 n v"]  # of each token of the two sentences
+    Each token is written, or copied from a place nearby in the sentence that was heard: where a
+    clause falls away, all that follows moves up (pointers, See et al. 2017).
+    """
+
+    logits: Float[Array, "b 2 n choices"]  # of each token of the vocabulary, and of each copy
+    copies: Int[Array, "b n k"]  # the tokens that can be copied to a place
     views: Float[Array, "b 2 3"]  # see `diffusion.stages.moving_noise`
 
     @property
     def tokens(self) -> Int[Array, "b 2 n"]:
-        """The likeliest: what is written is one of the vocabulary's tokens, or another, and so the
-        context of an end is one that the denoiser has learnt to hear."""
-        return self.logits.argmax(axis=-1)
+        """What the likeliest choice gives."""
+        chosen = self.logits.argmax(axis=-1)
+        vocab = self.logits.shape[-1] - self.copies.shape[-1]
+        place = jnp.maximum(chosen - vocab, 0)
+        copied = jnp.take_along_axis(self.copies[:, None], place[..., None], axis=-1)[..., 0]
+        return jnp.where(chosen < vocab, chosen, copied)
+
+    def log_likelihood(self, tokens: Int[Array, "b 2 n"]) -> Float[Array, "b 2 n"]:
+        """Of these sentences, token by token, by all choices that give it."""
+        chances = jax.nn.log_softmax(self.logits, axis=-1)
+        vocab = self.logits.shape[-1] - self.copies.shape[-1]
+        written = jnp.take_along_axis(chances[..., :vocab], tokens[..., None], axis=-1)
+        same = self.copies[:, None] == tokens[..., None]
+        copied = jnp.where(same, chances[..., vocab:], -jnp.inf)
+        return jax.nn.logsumexp(jnp.concatenate([written, copied], axis=-1), axis=-1)
 
 
 class PromptTravel(nnx.Module):
-    """context (b, n, d) -> the sentences of both ends, and their views.
+    """context (b, n, d) and its tokens (b, n) -> the sentences of both ends, and their views.
 
     The layers are those of the text encoder, without its mask: what happens is often said last, and
     changes what all words before it become. All tokens are written at once.
@@ -49,10 +67,12 @@ class PromptTravel(nnx.Module):
         )
         self.layers = nnx.List(TextLayer(sizes, rngs=rngs) for _ in range(config.layers))
         self.final_norm = nnx.LayerNorm(width, epsilon=sizes.eps, rngs=rngs)
-        self.written = Linear(width, 2 * config.vocab_size, rngs=rngs)
+        choices = config.vocab_size + 2 * config.reach + 1
+        self.written = Linear(width, 2 * choices, rngs=rngs)
         self.views = Linear(width, 6, kernel_init=zeros, rngs=rngs)
+        self.reach = config.reach
 
-    def __call__(self, context: Float[Array, "b n d"]) -> Ends:
+    def __call__(self, context: Float[Array, "b n d"], tokens: Int[Array, "b n"]) -> Ends:
         b, n, _ = context.shape
         x = context + self.position_embedding[:n][None]
         everywhere = jnp.ones((n, n), bool)
@@ -60,7 +80,9 @@ class PromptTravel(nnx.Module):
             x = layer(x, everywhere)
         x = self.final_norm(x)
         logits = self.written(x).reshape(b, n, 2, -1).swapaxes(1, 2)
-        return Ends(logits, self.views(x.mean(axis=1)).reshape(b, 2, 3))
+        away = np.arange(-self.reach, self.reach + 1)
+        places = np.clip(np.arange(n)[:, None] + away[None], 0, n - 1)
+        return Ends(logits, tokens[:, places], self.views(x.mean(axis=1)).reshape(b, 2, 3))
 
 
 def between(

@@ -183,22 +183,22 @@ class MotionTask(DenoiserTask):
 
     def seen(self, frozen: Params, batch: Any) -> tuple[Array, Array]:  # type: ignore[override]
         """Latents (bf h w z) and contexts (bf n d) of the frames of all clips."""
-        text_encoder, _ = self._frozen(frozen)
         films = jnp.asarray(batch.latents, jnp.float32)
-        contexts, _ = self._ends(frozen, text_encoder(jnp.asarray(batch.tokens)))
+        contexts, _ = self._ends(frozen, jnp.asarray(batch.tokens))
         contexts = between(contexts, self.way)
         return films.reshape(-1, *films.shape[2:]), contexts.reshape(-1, *contexts.shape[2:])
 
     def _ends(
-        self, frozen: Params, context: Float[Array, "b n d"]
+        self, frozen: Params, tokens: Int[Array, "b n"]
     ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 3"]]:
         """As `FilmArtist.ends`, but for sentences in which nothing happens."""
+        text_encoder, _ = self._frozen(frozen)
+        context = text_encoder(tokens)
         if self.travel is None:
             return jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, 3))
-        found = nnx.merge(self.structures["travel"], frozen["travel"])(context)
-        b, _, n, _ = found.logits.shape
-        text_encoder, _ = self._frozen(frozen)
-        return text_encoder(found.tokens.reshape(2 * b, n)).reshape(b, 2, n, -1), found.views
+        found = nnx.merge(self.structures["travel"], frozen["travel"])(context, tokens)
+        said = found.tokens.reshape(-1, tokens.shape[1])
+        return text_encoder(said).reshape(len(tokens), 2, *context.shape[1:]), found.views
 
     def picture(self, params: Params) -> np.ndarray:
         """A film for each of the sentences in `PREVIEWED`, a row each."""
@@ -209,9 +209,8 @@ class MotionTask(DenoiserTask):
         rows = table("dpm++2m", self.process, 20)
         films = []
         for i, text in enumerate(PREVIEWED):  # one program, and the memory of one film
-            both = self.encode_text(self.frozen, self.tokenizer([text, ""]))
-            ends, views = self.find_ends(self.frozen, both)
-            context = between(ends, self.way).reshape(-1, *both.shape[1:])
+            ends, views = self.find_ends(self.frozen, self.tokenizer([text, ""]))
+            context = between(ends, self.way).reshape(-1, *ends.shape[2:])
             keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
             noise = initial_noise(keys, shape)
             common = shared(keys[0], between(views, self.way)[0])

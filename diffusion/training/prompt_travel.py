@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -77,7 +76,7 @@ class TravelTask:
         """Cross-entropy of all tokens, and squared error of the views."""
         found = self._found(params, frozen, batch)
         written = jnp.asarray(batch.tokens)[:, 1:]
-        losses = optax.softmax_cross_entropy_with_integer_labels(found.logits, written)
+        losses = -found.log_likelihood(written)
         views = jnp.square(found.views - batch.views).mean()
         metrics = {
             "cross_entropy": losses.mean(),
@@ -87,10 +86,9 @@ class TravelTask:
         return losses.mean() + VIEW_WEIGHT * views, metrics
 
     def _found(self, params: Params, frozen: Params, batch: Any) -> Ends:
+        tokens = jnp.asarray(batch.tokens)[:, 0]
         text_encoder = nnx.merge(self.text_structure, frozen["text_encoder"])
-        found: Ends = nnx.merge(self.structure, params)(
-            text_encoder(jnp.asarray(batch.tokens[:, 0]))
-        )
+        found: Ends = nnx.merge(self.structure, params)(text_encoder(tokens), tokens)
         return found
 
     def picture(self, params: Params) -> np.ndarray:

@@ -25,6 +25,7 @@ FIELDS = {
     "length": ("length", number, 77, 3, 2**16),
     "layers": ("layers", number, 3, 1, 256),
     "heads": ("heads", number, 4, 1, 2**16),
+    "reach": ("reach", number, 12, 1, 2**16),
 }
 
 
