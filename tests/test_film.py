@@ -115,7 +115,7 @@ def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
     np.testing.assert_array_equal(pictures, moving.paint(PROMPT, steps=2))
     run = trace_film(travelling, PROMPT, **FAST)
     told = np.asarray(run.heard(8)).reshape(2, 8, 16, -1)
-    said = travelling.travel.network(run.context[:1]).tokens[0]
+    said = travelling.travel.network(run.context[:1], travelling.tokenizer([PROMPT])).tokens[0]
     ends = travelling.text_encoder(said)
     np.testing.assert_allclose(told[0, 0], ends[0], atol=1e-5)
     np.testing.assert_allclose(told[0, -1], ends[1], atol=1e-5)
@@ -133,9 +133,9 @@ def test_where_nothing_happens_the_sentence_is_told_as_it_is(travelling, monkeyp
     assert views[0, 1, 0] == 0.5
     more = dataclasses.replace(asked, emphasis=True)  # its signs are no words to write
     np.testing.assert_array_equal(travelling.ends(more, context)[0], still)
-    found = travelling.travel.network(context[:1])
+    found = travelling.travel.network(context[:1], travelling.tokenizer([PROMPT]))
     same = found._replace(logits=jnp.stack([found.logits[:, 0]] * 2, axis=1), views=0 * found.views)
-    told = film.Travel(travelling.travel.config, lambda _: same)
+    told = film.Travel(travelling.travel.config, lambda *_: same)
     monkeypatch.setattr(travelling, "travel", told)
     np.testing.assert_allclose(travelling.ends(asked, context)[0], still, atol=1e-5)
     config = dataclasses.replace(told.config, vocab_size=3)  # so all words are an embedding's
