@@ -85,7 +85,7 @@ def load(
     artist = FilmArtist(config, opened.tokenizer.extended(tokens), **networks)
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
-    if prompt_travel.exists(place):
+    if prompt_travel.exists(place) and clip_skip in (None, 1):  # it has learnt whole contexts
         artist.travel = _travel(place, config, dtype)
     return artist
 

@@ -44,7 +44,7 @@ def moving(moving_folder):
 
 
 @pytest.fixture(scope="module")
-def travelling(moving_folder, tmp_path_factory):
+def travelling_folder(moving_folder, tmp_path_factory):
     """The same, with prompt travel: the view goes to the right by half a side."""
     place = tmp_path_factory.mktemp("travelling") / "model"
     shutil.copytree(moving_folder, place)
@@ -54,7 +54,12 @@ def travelling(moving_folder, tmp_path_factory):
     params["views"] = {"kernel": np.zeros((text.width, 6), np.float32),
                        "bias": np.array([0, 0, 0, 0.5, 0, 0], np.float32)}  # fmt: skip
     prompt_travel.save_travel(place, config, params)
-    return diffusion.load(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def travelling(travelling_folder):
+    return diffusion.load(travelling_folder)
 
 
 def last(artist, settings, **more):
@@ -122,6 +127,11 @@ def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
     assert np.abs(told[0, 0] - told[0, -1]).max() > 1e-3
     assert (told[1] == told[1, :1]).all()  # nothing happens in the negative prompt
     np.testing.assert_array_equal(run.pictures, frames)
+
+
+def test_contexts_of_fewer_layers_are_not_travelled(travelling_folder, travelling):
+    assert diffusion.load(travelling_folder, clip_skip=1).travel.config == travelling.travel.config
+    assert diffusion.load(travelling_folder, clip_skip=2).travel is None
 
 
 def test_where_nothing_happens_the_sentence_is_told_as_it_is(travelling, monkeypatch):
