@@ -86,7 +86,7 @@ def load(
     if motion is not None or (place / adapter.FOLDER).exists():
         artist.motion = _motion(Path(motion or place), artist, dtype)
     if prompt_travel.exists(place) and clip_skip in (None, 1):  # it has learnt whole contexts
-        artist.travel = _travel(place, config, dtype)
+        artist.travel = _travel(place, opened.config, dtype)  # which knows no embedding's tokens
     return artist
 
 

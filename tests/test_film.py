@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import diffusion
 from diffusion import film, filming
@@ -132,6 +133,16 @@ def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
 def test_contexts_of_fewer_layers_are_not_travelled(travelling_folder, travelling):
     assert diffusion.load(travelling_folder, clip_skip=1).travel.config == travelling.travel.config
     assert diffusion.load(travelling_folder, clip_skip=2).travel is None
+
+
+def test_an_embedding_s_sentence_is_told_as_it_is(travelling_folder, tmp_path):
+    file = tmp_path / "red.safetensors"
+    save_file({"emb_params": np.ones((1, 8), np.float32)}, file)
+    artist = diffusion.load(travelling_folder, embeddings={str(file): "<red>"})
+    context = artist.text_encoder(artist.tokenizer(["a <red> house", ""]))
+    ends, views = artist.ends(FilmSettings("a <red> house", **FAST), context)
+    np.testing.assert_array_equal(ends, np.stack([context, context], axis=1))
+    assert not np.asarray(views).any()
 
 
 def test_where_nothing_happens_the_sentence_is_told_as_it_is(travelling, monkeypatch):
