@@ -12,8 +12,10 @@ from diffusion.motion_config import MotionConfig, PromptTravelConfig
 from diffusion.runtime.parameters import Params
 from diffusion.runtime.programs import Network
 from diffusion.stages.moving import MovingDenoiser
+from diffusion.stages.moving_noise import places
 
-STILL = 0.01  # of a view, which nobody sees move by less
+MOVES = 0.03  # from which on a view or clouds move; see `diffusion.stages.moving_noise.Views`
+AHEAD = 1.5  # noise of clouds goes so much farther than they are to go; they lag behind
 
 
 class MotionModules:
@@ -76,16 +78,39 @@ def slerp(
 
 def ends(
     tokens: Int[np.ndarray, " n"], context: Float[Array, "n d"], travel: Travel
-) -> tuple[Int[np.ndarray, "2 n"], Float[Array, "2 3"]]:
+) -> tuple[Int[np.ndarray, "2 n"], Float[Array, "2 4"]]:
     """The two sentences, in tokens, of a film's beginning and its end, and where its view is.
 
-    A sentence in which nothing happens is both of them, whatever its words are.
+    They are told as they are where nothing changes in them, or view or clouds move: one thing
+    happens in a film, and what is written anew can be wrong.
     """
     found = travel.network(context[None], jnp.asarray(tokens)[None])
     written, views = np.asarray(found.tokens[0]), found.views[0]
-    if (written[0] == written[1]).all() and np.abs(views).max() < STILL:
-        return np.stack([tokens, tokens]), jnp.zeros((2, 3))
-    return written, views
+    moving = np.abs(views).max() > MOVES
+    if moving or (written[0] == written[1]).all():
+        written = np.stack([tokens, tokens])
+    return written, views if moving else jnp.zeros_like(views)
+
+
+def view_moves(route: Float[Array, "f 4"]) -> bool:
+    return bool(jnp.ptp(route[:, :2], axis=0).max() > MOVES)
+
+
+def sky_moves(route: Float[Array, "f 4"]) -> bool:
+    return bool(jnp.ptp(route[:, 2]) > MOVES)
+
+
+def route_of(ends: Float[Array, "1 2 4"], way: Float[np.ndarray, " f"]) -> Float[Array, "f 4"]:
+    """Where each frame's view is, as far to the left of the canvas as to its right, and its noise.
+
+    Args:
+        ends: of one film; see `diffusion.stages.moving_noise.places`.
+        way: see `shares`.
+    """
+    [route] = places(ends, way)
+    pan = route[:, 0]
+    middle = (pan.min() + pan.max()) / 2
+    return route.at[:, 0].add(-middle).at[:, 2].multiply(AHEAD)
 
 
 def on_the_way(

@@ -11,7 +11,6 @@ from diffusion.film_settings import FilmFileSettings
 from diffusion.filming import FilmArtist
 from diffusion.images import sheet
 from diffusion.painting import GAP, STRIP_COLUMNS, keep_sources
-from diffusion.process.sampling import Step
 from diffusion.runtime.progress import InFlight
 
 
@@ -59,24 +58,16 @@ def paint(
     artist: FilmArtist, settings: FilmFileSettings, image: np.ndarray | None = None
 ) -> np.ndarray:
     """uint8 (frames, h, w, 3); a progress bar."""
-    asked, rows = artist.resolve_film(settings, image)
-    turns = 1
-    if settings.walk:
-        batch = artist.side_by_side(settings.frames, asked.height, asked.width)
-        turns = -(-settings.frames // batch)
-    calls = turns * len(rows.timestep)
+    turns = artist.sample_film(settings, image=image)
     name = "walking" if settings.walk else "filming"
-    asked_for = 0
-    with tqdm(total=calls, desc=name, unit="glance", leave=False) as progress:
+    latents = []
+    with tqdm(total=sum(map(len, turns)), desc=name, unit="glance", leave=False) as progress:
         in_flight = InFlight(progress.update)
-
-        def on_step(step: Step) -> None:
-            nonlocal asked_for
-            artist.text_encoder.release()  # the story has been told
-            asked_for += 1
-            in_flight.add(step.x_next)
-            if asked_for == calls:
-                in_flight.finish()
-                artist.release()  # the pictures can have the memory
-
-        return artist.film(settings, image=image, on_step=on_step)
+        for turn in turns:
+            for step in turn:
+                artist.text_encoder.release()  # the story has been told
+                in_flight.add(step.x_next)
+            latents.append(step.x_next)
+        in_flight.finish()
+        artist.release()  # the pictures can have the memory
+        return artist.frames(latents, settings, image)

@@ -1,6 +1,7 @@
 """Films: an artist who paints frames that belong together."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 from diffusion import film
 from diffusion.conditioning import Conditioning, alike, contexts
 from diffusion.config import ModelConfig
 from diffusion.film import MotionModules, Travel
 from diffusion.film_settings import FilmSettings
-from diffusion.pipeline import Artist, advance, settings_of, table_of
+from diffusion.images import from_uint8, to_uint8
+from diffusion.pipeline import Artist, Latents, advance, settings_of, table_of
 from diffusion.process import Process, process
-from diffusion.process.sampling import Step
+from diffusion.process.sampling import Step, finished
 from diffusion.process.tables import Table
 from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
-from diffusion.stages.moving_noise import moving_noise
+from diffusion.stages.moving_noise import moving_noise, sky
+from diffusion.stages.moving_view import STRENGTH, through_camera
 from diffusion.stages.noisy_latent import mixed_noise
-from diffusion.stages.prompt_travel import between
+from diffusion.stages.prompt_travel import VIEWS, between
 from diffusion.weights.adapter import FOLDER, save_adapter
 from diffusion.weights.prompt_travel import save_travel
+
+
+class Turn(Iterator[Step]):
+    """The steps of some frames, one as it is asked for, and how many they are."""
+
+    def __init__(self, steps: Iterator[Step], count: int):
+        self._steps, self._count = steps, count
+
+    def __next__(self) -> Step:
+        return next(self._steps)
+
+    def __len__(self) -> int:
+        """Of all steps, the past ones too."""
+        return self._count
 
 
 class FilmArtist(Artist):
@@ -55,23 +72,40 @@ class FilmArtist(Artist):
 
         Raises ValueError that names the setting that is out of range, or does not fit the model.
         """
-        turns = self.sample_film(prompt, image=image, **settings)
+        asked = settings_of(FilmSettings, prompt, settings)
         latents = []
-        for turn in turns:
+        for turn in self.sample_film(asked, image=image):
             for step in turn:
                 if on_step is not None:
                     on_step(step)
             latents.append(step.x_next)
-        frames = settings_of(FilmSettings, prompt, settings).frames
-        pictures = np.concatenate([self.decode(part) for part in latents])[:frames]
-        return pictures if image is None else np.concatenate([image[None], pictures[1:]])
+        return self.frames(latents, asked, image)
+
+    def frames(
+        self, latents: Sequence[Latents], asked: FilmSettings, image: Image | None = None
+    ) -> UInt8[np.ndarray, "frames H W 3"]:
+        """The pictures of a film that `sample_film` has painted, from what each turn ended with.
+
+        What is the same in all latents is the same in all pictures: a decoder sees beyond a
+        position's edge, and a sky that moves would make the land below it flicker.
+        """
+        pictures = np.concatenate([self.decode(part) for part in latents])[: asked.frames]
+        if image is not None:
+            pictures = np.concatenate([image[None], pictures[1:]])
+        ends = np.concatenate([np.asarray(part) for part in latents])[: asked.frames]
+        still = (ends == ends[:1]).all(axis=(0, -1))
+        side = self.config.autoencoder.downscale
+        still = still.repeat(side, axis=0).repeat(side, axis=1)
+        return np.where(still[None, ..., None], pictures[:1], pictures)
 
     def sample_film(
         self, settings: str | FilmSettings, *, image: Image | None = None, **more: Any
-    ) -> list[Iterator[Step]]:
+    ) -> list[Turn]:
         """The steps of a film: of all frames side by side, or of some in turns, where they walk.
 
-        What lies beyond the last frame is to be left out. Arguments and errors are those of `film`.
+        Where view or clouds move, one picture is painted before: half of the steps paint views of
+        it anew, or all of them its sky. What lies beyond the last frame is to be left out.
+        Arguments and errors are those of `film`.
         """
         asked = settings_of(FilmSettings, settings, more)
         resolved, rows = self.resolve_film(asked, image)
@@ -81,28 +115,75 @@ class FilmArtist(Artist):
         given = given._replace(context=between(ends, way))
         if self.motion is None or asked.walk:
             return self._walk(asked, resolved, rows, given, way)
-        begins = np.arange(asked.frames)[:, None, None, None] == 0
-        if image is not None:
-            given = given._replace(mask=jnp.asarray(~begins))
+        route = film.route_of(views, way)
+        shape = (asked.frames, *given.known.shape[1:])
         # The picture before the first frame has what is common to all.
         indices = np.arange(-1, asked.frames).astype(np.uint32) + np.uint32(asked.first)
-        keys, noise = self._begin(given.seed, indices, given.known.shape[1:])
+        keys, noise = self._begin(given.seed, indices, shape[1:])
         common = noise[:1]
         if self.travel is not None:
-            common = self._moving_noise(keys[0], between(views, way)[0], noise.shape[1:])
+            common = self._moving_noise(keys[0], route, shape[1:])
         noise = mixed_noise(noise[1:], common, self.motion.config.common_noise)
+        given = given._replace(
+            known=jnp.broadcast_to(given.known, shape),
+            mask=jnp.broadcast_to(given.mask, (*shape[:-1], 1)),
+        )
+        picture = partial(self._picture, resolved, given, keys[1:2], noise[:1])
+        if film.view_moves(route):
+            given, rows = self._viewed(resolved, rows, given, route, picture, image)
+        elif film.sky_moves(route):
+            known = given.known[:1] if image is not None else picture()
+            above = sky(shape[1])[None, :, None, None]
+            given = given._replace(known=jnp.broadcast_to(known, shape), mask=given.mask & above)
+        if image is not None:
+            given = given._replace(mask=given.mask.at[0].set(False))
         program, place = self._moving(asked.frames, asked.loop), self._film_process
-        return [self._from(program, place, rows, given, keys[1:], noise)]
+        return [Turn(self._from(program, place, rows, given, keys[1:], noise), len(rows.step))]
+
+    def _picture(
+        self, asked: Resolved, given: Conditioning, key: Key[Array, "1"], noise: Latents
+    ) -> Latents:
+        """The latent of one picture, with the words and the noise of a film."""
+        middle = given.context.shape[1] // 2
+        alone = given._replace(
+            context=given.context[:, middle : middle + 1],
+            known=given.known[:1],
+            mask=given.mask[:1],
+        )
+        rows = table_of(asked, self.process)
+        return finished(self._from(self._advance, self.process, rows, alone, key, noise))
+
+    def _viewed(
+        self,
+        asked: Resolved,
+        rows: Table,
+        given: Conditioning,
+        route: Float[Array, "f 4"],
+        picture: Callable[[], Latents],
+        image: Image | None,
+    ) -> tuple[Conditioning, Table]:
+        """What a film begins with whose view moves: each frame with its view of a picture.
+
+        See `diffusion.stages.moving_view`. A picture that is given is the first view.
+        """
+        if image is None:
+            [image] = self.decode(picture())
+            strength = max(STRENGTH, 1 / asked.steps)
+            rows = table_of(dataclasses.replace(asked, strength=strength), self._film_process)
+        else:
+            route = route - route[:1]
+        views = self._camera(from_uint8(image), route)
+        return given._replace(known=self.encode(to_uint8(views)), from_image=True), rows
 
     def ends(
         self, asked: FilmSettings, context: Float[Array, "k n d"]
-    ) -> tuple[Float[Array, "k 2 m d"], Float[Array, "1 2 3"]]:
+    ) -> tuple[Float[Array, "k 2 m d"], Float[Array, "1 2 4"]]:
         """What the denoiser hears of the first and of the last frame, and where their view is.
 
         Args:
             context: of the prompt, and of the negative prompt, in which nothing happens.
         """
-        still, rests = jnp.stack([context, context], axis=1), jnp.zeros((1, 2, 3))
+        still, rests = jnp.stack([context, context], axis=1), jnp.zeros((1, 2, VIEWS))
         if asked.to is not None:
             texts = [asked.to, asked.negative][: len(context)]
             last = contexts(self.text_encoder, self.tokenizer, texts, asked.emphasis)
@@ -115,6 +196,10 @@ class FilmArtist(Artist):
         said, views = film.ends(tokens, context[0], self.travel)
         heard = self.text_encoder(jnp.asarray(said))
         return jnp.concatenate([heard[None], still[1:]]), views[None]
+
+    @cached_property
+    def _camera(self) -> Callable[..., Array]:
+        return jax.jit(through_camera)
 
     @cached_property
     def _moving_noise(self) -> Callable[..., Array]:
@@ -162,7 +247,7 @@ class FilmArtist(Artist):
         rows: Table,
         given: Conditioning,
         way: np.ndarray,
-    ) -> list[Iterator[Step]]:
+    ) -> list[Turn]:
         """Frames that nothing joins but where they begin: all have the fresh noise of one key."""
         size = given.known.shape[1:]
         one = np.array([asked.first], np.uint32)
@@ -177,7 +262,8 @@ class FilmArtist(Artist):
             begins = film.on_the_way(noise[0], last[0], way[part])
             now = given._replace(context=given.context[:, part])
             same = jnp.broadcast_to(keys, (batch,))
-            turns.append(self._from(self._advance, self.process, rows, now, same, begins))
+            steps = self._from(self._advance, self.process, rows, now, same, begins)
+            turns.append(Turn(steps, len(rows.step)))
         return turns
 
     def release(self) -> None:

@@ -13,8 +13,10 @@ import diffusion
 from diffusion import film, filming
 from diffusion.config import UNetConfig
 from diffusion.film_settings import FilmFileSettings, FilmSettings
+from diffusion.images import from_uint8, to_uint8
 from diffusion.inspection.film_trace import trace_film
 from diffusion.motion_config import MotionConfig, PromptTravelConfig, motion_for
+from diffusion.stages.moving_noise import SKY
 from diffusion.weights import adapter, folder, prompt_travel
 from diffusion.weights.architectures import structure
 from tests.conftest import random_params
@@ -46,14 +48,14 @@ def moving(moving_folder):
 
 @pytest.fixture(scope="module")
 def travelling_folder(moving_folder, tmp_path_factory):
-    """The same, with prompt travel: the view goes to the right by half a side."""
+    """The same, with prompt travel, which writes two sentences; no view moves."""
     place = tmp_path_factory.mktemp("travelling") / "model"
     shutil.copytree(moving_folder, place)
     text = folder.load_config(place).text_encoder
     config = PromptTravelConfig(text.vocab_size, text.width, text.length, layers=1, heads=2)
     params = random_params(structure(config)[1], 0)
-    params["views"] = {"kernel": np.zeros((text.width, 6), np.float32),
-                       "bias": np.array([0, 0, 0, 0.5, 0, 0], np.float32)}  # fmt: skip
+    params["views"] = {"kernel": np.zeros((text.width, 8), np.float32),
+                       "bias": np.array([0, 0, 0, 0, 0.02, 0, 0, 0], np.float32)}  # fmt: skip
     prompt_travel.save_travel(place, config, params)
     return place
 
@@ -145,43 +147,119 @@ def test_an_embedding_s_sentence_is_told_as_it_is(travelling_folder, tmp_path):
     assert not np.asarray(views).any()
 
 
-def test_where_nothing_happens_the_sentence_is_told_as_it_is(travelling, monkeypatch):
+def test_the_sentence_is_told_as_it_is(travelling, monkeypatch):
+    """Where nothing happens, or view or clouds move, or it could not be written."""
     asked = FilmSettings(PROMPT, **FAST)
     context = travelling.text_encoder(travelling.tokenizer([PROMPT, ""]))
     still = np.stack([context, context], axis=1)
-    moved, views = travelling.ends(asked, context)
-    assert np.abs(moved[0] - still[0]).max() > 1e-3
-    assert views[0, 1, 0] == 0.5
+    changed, rests = travelling.ends(asked, context)
+    assert np.abs(changed[0] - still[0]).max() > 1e-3
+    assert not np.asarray(rests).any()
     more = dataclasses.replace(asked, emphasis=True)  # its signs are no words to write
     np.testing.assert_array_equal(travelling.ends(more, context)[0], still)
     found = travelling.travel.network(context[:1], travelling.tokenizer([PROMPT]))
+
+    def told(found):
+        travel = film.Travel(travelling.travel.config, lambda *_: found)
+        monkeypatch.setattr(travelling, "travel", travel)
+        return travelling.ends(asked, context)
+
+    moving, views = told(found._replace(views=25 * found.views))
+    np.testing.assert_allclose(moving, still, atol=1e-5)
+    np.testing.assert_allclose(views[0, 1], [0.5, 0, 0, 0])
     same = found._replace(logits=jnp.stack([found.logits[:, 0]] * 2, axis=1), views=0 * found.views)
-    told = film.Travel(travelling.travel.config, lambda *_: same)
-    monkeypatch.setattr(travelling, "travel", told)
-    np.testing.assert_allclose(travelling.ends(asked, context)[0], still, atol=1e-5)
-    config = dataclasses.replace(told.config, vocab_size=3)  # so all words are an embedding's
+    np.testing.assert_allclose(told(same)[0], still, atol=1e-5)
+    config = dataclasses.replace(travelling.travel.config, vocab_size=3)  # all are an embedding's
     monkeypatch.setattr(travelling, "travel", film.Travel(config, None))
     np.testing.assert_array_equal(travelling.ends(asked, context)[0], still)
 
 
-def test_noise_goes_where_the_view_goes(travelling):
+def driven(artist, monkeypatch, *end):
+    """An artist in whose films view, clouds or trees are at the end where `end` says."""
+    ends = artist.ends
+
+    def elsewhere(asked, context):
+        return ends(asked, context)[0], jnp.array([[[0.0] * 4, end]], jnp.float32)
+
+    monkeypatch.setattr(artist, "ends", elsewhere)
+    return artist
+
+
+def test_noise_goes_where_the_clouds_go(travelling, monkeypatch):
+    drifting = driven(travelling, monkeypatch, 0, 0, 0.5 / film.AHEAD, 0)
+
     def begins(**more):
-        [steps] = travelling.sample_film(FilmSettings(PROMPT, **(FAST | more)))
+        [steps] = drifting.sample_film(FilmSettings(PROMPT, **(FAST | more)))
         return np.asarray(next(steps).x_t)
 
     canvases = begins()
-    side = canvases.shape[2]
-    shifted, still = canvases[-1][:, : side // 2], canvases[0][:, side // 2 :]
-    most = travelling.motion.config.common_noise
+    sky, side = int(np.ceil(SKY * canvases.shape[1])), canvases.shape[2]
+    shifted, still = canvases[-1][:sky, side // 2 :], canvases[0][:sky, : side // 2]
+    most = drifting.motion.config.common_noise
     assert np.corrcoef(shifted.ravel(), still.ravel())[0, 1] == pytest.approx(most, abs=0.1)
-    # Two prompts say all of it; there and back, a loop's last frame is nearly its first.
-    told = begins(to="two trees")
-    assert np.corrcoef(told[0].ravel(), told[-1].ravel())[0, 1] == pytest.approx(most, abs=0.1)
-    looped = begins(loop=True)
-    apart = np.corrcoef(looped[0].ravel(), looped[4].ravel())[0, 1]
-    assert apart < 0.5 < most
+    below = np.corrcoef(canvases[-1][sky:].ravel(), canvases[0][sky:].ravel())[0, 1]
+    assert below == pytest.approx(most, abs=0.1)
+    # There and back: a loop's last frame is nearly its first.
+    looped = begins(loop=True)[:, :sky].reshape(8, -1)
+    assert np.corrcoef(looped)[0, 4] < 0.5 < most
+
+
+def test_while_clouds_drift_the_land_is_one_picture(travelling, monkeypatch):
+    driven(travelling, monkeypatch, 0, 0, 0.5, 0)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    for given in (None, image):
+        end = last(travelling, FilmSettings(PROMPT, **FAST), image=given)
+        land = int(np.ceil(SKY * end.shape[1]))
+        np.testing.assert_array_equal(end[:, land:], np.repeat(end[:1, land:], 8, axis=0))
+        assert np.abs(end[1, :land] - end[2, :land]).max() > 1e-3
+        frames = travelling.film(PROMPT, image=given, **FAST)
+        land *= 16 // end.shape[1]
+        assert (frames[:, land:] == frames[:1, land:]).all()
+        assert (frames[1, :land] != frames[2, :land]).any()
+    known = travelling.autoencoder.encode(image[None] / np.float32(127.5) - 1, jax.random.key(0))
+    np.testing.assert_allclose(end[:, land:], np.repeat(known[:, land:], 8, axis=0), atol=1e-4)
+
+
+def test_two_prompts_say_all_that_happens(travelling):
+    [steps] = travelling.sample_film(FilmSettings(PROMPT, to="two trees", **FAST))
+    told = np.asarray(next(steps).x_t).reshape(8, -1)
+    most = travelling.motion.config.common_noise
+    assert np.corrcoef(told)[0, -1] == pytest.approx(most, abs=0.1)
     [walk, *_] = travelling.sample_film(FilmSettings(PROMPT, walk=True, to_seed=1, **FAST))
     assert np.isfinite(np.asarray(next(walk).x_t)).all()
+
+
+def test_a_camera_goes_over_a_picture(travelling, monkeypatch):
+    """Its views are painted once more, by half of the glances."""
+    assert film.view_moves(jnp.array([[0.0] * 4, [0.5, 0, 0, 0]]))
+    assert not film.view_moves(jnp.array([[0.0] * 4, [0, 0, 0.5, 0.5]]))
+    driven(travelling, monkeypatch, 0.5, 0, 0, 0)
+    pictures, seen, decode, camera = [], [], travelling.decode, travelling._camera
+    monkeypatch.setattr(travelling, "decode", lambda x: pictures.append(decode(x)) or pictures[-1])
+    monkeypatch.setattr(travelling, "_camera", lambda *given: seen.append(given) or camera(*given))
+    [turn] = travelling.sample_film(FilmSettings(PROMPT, frames=8, steps=4))
+    assert len(turn) == 2
+    assert [len(step.x_t) for step in turn] == [8, 8]
+    [(picture, route)] = seen
+    np.testing.assert_array_equal(to_uint8(picture), pictures[0][0])
+    np.testing.assert_allclose(route[[0, -1], 0], [-0.25, 0.25], atol=1e-6)
+    [alone] = travelling.sample_film(FilmSettings(PROMPT, frames=8, steps=1))
+    assert [len(step.x_t) for step in alone] == [8]
+    assert len(trace_film(travelling, FilmSettings(PROMPT, frames=8, steps=4)).steps) == 2
+
+
+def test_a_camera_goes_over_a_given_picture(travelling, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    seen = []
+    driven(travelling, monkeypatch, 0.5, 0, 0, 0)
+    camera = travelling._camera
+    monkeypatch.setattr(travelling, "_camera", lambda *given: seen.append(given) or camera(*given))
+    frames = travelling.film(PROMPT, image=image, **FAST)
+    [(picture, route)] = seen
+    np.testing.assert_array_equal(picture, from_uint8(image))
+    np.testing.assert_allclose(route[[0, -1], 0], [0.0, 0.5], atol=1e-6)  # it begins as it is
+    np.testing.assert_array_equal(frames[0], image)
+    assert (frames[1] != image).any()
 
 
 def test_words_go_over_into_others(moving):

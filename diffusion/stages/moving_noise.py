@@ -12,15 +12,21 @@ stays: all of a sky's noise says whether it is day or night.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from diffusion.stages.prompt_travel import between
 
 GRAINS = 8  # along each side of a position
 SKY = 0.42  # of the height: where clouds are
+FOOT = 0.78  # of the height: where trees stand
 CENTRE = (0.5, 0.6)  # across and down, in sides: to where the view comes closer
+SWAYS = 2  # times to the right and to the left in a film
 
-Views = Float[Array, "*b 3"]
+Views = Float[Array, "*b 4"]
 """Where the view is, to the right, in sides; the logarithm of its zoom; where the clouds are, to
-the right, in sides. Zeros: the whole canvas, as a picture shows it."""
+the right, in sides; how far trees lean to the right, in sides for a side of height. Zeros: the
+whole canvas, as a picture shows it."""
 
 
 def grains(key: Array, size: tuple[int, int, int]) -> Float[Array, "H W z"]:
@@ -29,7 +35,23 @@ def grains(key: Array, size: tuple[int, int, int]) -> Float[Array, "H W z"]:
     return jax.random.normal(key, (h * GRAINS, w * GRAINS, z))
 
 
-def seen(fine: Float[Array, "H W z"], views: Float[Array, "f 3"]) -> Float[Array, "f h w z"]:
+def places(ends: Float[Array, "k 2 4"], way: Float[Array | np.ndarray, " f"]) -> Views:
+    """The `Views` of each frame: straight from one end to the other, but that trees sway.
+
+    Args:
+        ends: see `Views`; of trees, how far they lean at most.
+        way: how far each frame is, 0 to 1.
+    """
+    swing = jnp.sin(2 * jnp.pi * SWAYS * jnp.asarray(way))
+    return between(ends, way) * jnp.stack([*[jnp.ones_like(swing)] * 3, swing], axis=-1)[None]
+
+
+def sky(rows: int) -> Bool[np.ndarray, " {rows}"]:
+    """Which rows of a map are sky."""
+    return np.arange(rows) < SKY * rows
+
+
+def seen(fine: Float[Array, "H W z"], views: Float[Array, "f 4"]) -> Float[Array, "f h w z"]:
     """The noise of each frame: what its view shows of the grains.
 
     Args:
@@ -37,31 +59,32 @@ def seen(fine: Float[Array, "H W z"], views: Float[Array, "f 3"]) -> Float[Array
         views: see `Views`; no zoom below 0.
     """
     h, w = fine.shape[0] // GRAINS, fine.shape[1] // GRAINS
-    pan, zoom, drift = views[:, 0], jnp.exp(views[:, 1]), views[:, 2]
-    rows = _covered(h, CENTRE[1], jnp.zeros_like(pan), zoom)
-    land = _covered(w, CENTRE[0], pan, zoom)
-    sky = _covered(w, CENTRE[0], pan - drift, zoom)
+    pan, closer, drift, lean = views.T[..., None]
+    zoom = jnp.exp(closer)
+    row = (np.arange(h)[None] + 0.5) / h
+    above = jnp.asarray(np.maximum(FOOT - row, 0.0), jnp.float32)  # where trees stand
+    goes = jnp.where(sky(h)[None], drift, 0.0) + lean * above
+    rows = _covered(h, CENTRE[1], 0.0 * pan, zoom)[:, 0]
+    columns = _covered(w, CENTRE[0], pan - goes, zoom)
     strips = jnp.einsum("fyi,ijz->fyjz", rows, fine)
-    below = jnp.einsum("fyjz,fxj->fyxz", strips, land)
-    above = jnp.einsum("fyjz,fxj->fyxz", strips, sky)
-    return jnp.where((jnp.arange(h) < SKY * h)[None, :, None, None], above, below)
+    return jnp.einsum("fyjz,fyxj->fyxz", strips, columns)
 
 
 def moving_noise(
-    key: Array, views: Float[Array, "f 3"], size: tuple[int, int, int]
+    key: Array, views: Float[Array, "f 4"], size: tuple[int, int, int]
 ) -> Float[Array, "f h w z"]:
     """The noise that the frames of a film have in common, gone where each one's view has gone."""
     return seen(grains(key, size), views)
 
 
 def _covered(
-    count: int, centre: float, shift: Float[Array, " f"], zoom: Float[Array, " f"]
-) -> Float[Array, "f {count} G"]:
+    count: int, centre: float, shift: Float[Array, "f r"], zoom: Float[Array, "f 1"]
+) -> Float[Array, "f r {count} G"]:
     """Which grains each position of a row or a column covers: 1 over the root of their number."""
     total = count * GRAINS
-    places = jnp.arange(count + 1)[None] / count - centre
-    asked = places / zoom[:, None] + centre + shift[:, None]
-    edges: Int[Array, "f n"] = jnp.rint(asked * total).astype(jnp.int32)
-    low, high = edges[:, :-1, None], edges[:, 1:, None]
-    inside = (jnp.arange(total)[None, None] - low) % total < high - low
+    lines = (jnp.arange(count + 1) / count - centre)[None, None]
+    asked = lines / zoom[..., None] + centre + shift[..., None]
+    edges: Int[Array, "f r n"] = jnp.rint(asked * total).astype(jnp.int32)
+    low, high = edges[..., :-1, None], edges[..., 1:, None]
+    inside = (jnp.arange(total)[None, None, None] - low) % total < high - low
     return inside / jnp.sqrt((high - low).astype(jnp.float32))

@@ -19,6 +19,8 @@ from diffusion.layers.linear import Linear
 from diffusion.motion_config import PromptTravelConfig
 from diffusion.stages.text_encoder import TextLayer
 
+VIEWS = 4  # numbers that say where view, clouds and trees are
+
 
 class Ends(NamedTuple):
     """A film as it begins, and as it ends.
@@ -29,7 +31,7 @@ class Ends(NamedTuple):
 
     logits: Float[Array, "b 2 n choices"]  # of each token of the vocabulary, and of each copy
     copies: Int[Array, "b n k"]  # the tokens that can be copied to a place
-    views: Float[Array, "b 2 3"]  # see `diffusion.stages.moving_noise`
+    views: Float[Array, "b 2 4"]  # see `diffusion.stages.moving_noise.places`
 
     @property
     def tokens(self) -> Int[Array, "b 2 n"]:
@@ -69,7 +71,7 @@ class PromptTravel(nnx.Module):
         self.final_norm = nnx.LayerNorm(width, epsilon=sizes.eps, rngs=rngs)
         choices = config.vocab_size + 2 * config.reach + 1
         self.written = Linear(width, 2 * choices, rngs=rngs)
-        self.views = Linear(width, 6, kernel_init=zeros, rngs=rngs)
+        self.views = Linear(width, 2 * VIEWS, kernel_init=zeros, rngs=rngs)
         self.reach = config.reach
 
     def __call__(self, context: Float[Array, "b n d"], tokens: Int[Array, "b n"]) -> Ends:
@@ -82,7 +84,7 @@ class PromptTravel(nnx.Module):
         logits = self.written(x).reshape(b, n, 2, -1).swapaxes(1, 2)
         away = np.arange(-self.reach, self.reach + 1)
         places = np.clip(np.arange(n)[:, None] + away[None], 0, n - 1)
-        return Ends(logits, tokens[:, places], self.views(x.mean(axis=1)).reshape(b, 2, 3))
+        return Ends(logits, tokens[:, places], self.views(x.mean(axis=1)).reshape(b, 2, VIEWS))
 
 
 def between(

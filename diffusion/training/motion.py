@@ -27,9 +27,10 @@ from diffusion.process.samplers import table
 from diffusion.process.sampling import finished, sample
 from diffusion.runtime.parameters import Params, fingerprint, precision, split
 from diffusion.stages.moving import MovingDenoiser
-from diffusion.stages.moving_noise import moving_noise
+from diffusion.stages.moving_noise import moving_noise, places
+from diffusion.stages.moving_view import STRENGTH
 from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
-from diffusion.stages.prompt_travel import between
+from diffusion.stages.prompt_travel import VIEWS, between
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -58,7 +59,7 @@ PREVIEWED = (  # what the sample sheets ask for, a film each
 class CaptionedClips(NamedTuple):
     tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
     latents: Float[Array | np.ndarray, "b f h w z"]
-    views: Float[Array | np.ndarray, "b 2 3"]
+    views: Float[Array | np.ndarray, "b 2 4"]
 
 
 def examples(
@@ -142,9 +143,13 @@ class MotionTask(DenoiserTask):
         noise_key, time_key, blind_key = jax.random.split(key, 3)
         frames, dtype = self.motion.length, precision(params)
         latents, context = self.seen(frozen, batch)
-        blind = jax.random.bernoulli(blind_key, BLIND_SHARE, (len(latents) // frames,))
-        t = noisier(self.process.draw_timesteps(time_key, len(blind)), self.process.train_steps)
+        # A painting shows views of what it has already seen; see `diffusion.stages.moving_view`.
+        viewed = (jnp.asarray(batch.views)[..., :2] != 0).any((1, 2))
+        blind = jax.random.bernoulli(blind_key, BLIND_SHARE, viewed.shape) & ~viewed
+        drawn = self.process.draw_timesteps(time_key, len(blind))
+        t = noisier(drawn, self.process.train_steps)
         t = jnp.where(blind, self.process.train_steps - 1, t)
+        t = jnp.where(viewed, (STRENGTH * drawn).astype(t.dtype), t)
         each = jnp.repeat(t, frames)
         noise = self.noise(noise_key, latents.shape, blind, batch.views)
         hidden = jnp.repeat(blind, frames)[:, None, None, None]
@@ -163,7 +168,7 @@ class MotionTask(DenoiserTask):
         key: Array,
         shape: tuple[int, ...],
         blind: Bool[Array, " b"],
-        views: Float[Array | np.ndarray, "b 2 3"],
+        views: Float[Array | np.ndarray, "b 2 4"],
     ) -> Float[Array, "bf h w z"]:
         """The noise of all frames of some clips; that of a painting, where nothing else is seen.
 
@@ -173,7 +178,7 @@ class MotionTask(DenoiserTask):
         own = jax.random.normal(own_key, shape).reshape(-1, self.motion.length, *shape[1:])
         size = (shape[1], shape[2], shape[3])
         common = jax.vmap(partial(moving_noise, size=size))(
-            jax.random.split(common_key, len(own)), between(jnp.asarray(views), self.way)
+            jax.random.split(common_key, len(own)), places(jnp.asarray(views), self.way)
         )
         most = self.motion.common_noise
         least = min(COMMON_NOISE, most)
@@ -190,12 +195,12 @@ class MotionTask(DenoiserTask):
 
     def _ends(
         self, frozen: Params, tokens: Int[Array, "b n"]
-    ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 3"]]:
+    ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 4"]]:
         """As `FilmArtist.ends`, but for sentences in which nothing happens."""
         text_encoder, _ = self._frozen(frozen)
         context = text_encoder(tokens)
         if self.travel is None:
-            return jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, 3))
+            return jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, VIEWS))
         found = nnx.merge(self.structures["travel"], frozen["travel"])(context, tokens)
         said = found.tokens.reshape(-1, tokens.shape[1])
         return text_encoder(said).reshape(len(tokens), 2, *context.shape[1:]), found.views
@@ -213,7 +218,7 @@ class MotionTask(DenoiserTask):
             context = between(ends, self.way).reshape(-1, *ends.shape[2:])
             keys = picture_keys(i, jnp.arange(-1, frames))  # as `FilmArtist.sample_film`
             noise = initial_noise(keys, shape)
-            common = shared(keys[0], between(views, self.way)[0])
+            common = shared(keys[0], places(views, self.way)[0])
             x_t = mixed_noise(noise[1:], common, self.motion.common_noise)
             whole = {"motion": params, "frozen": self.frozen}
             advance = partial(self.advance, whole, context, keys[1:])

@@ -35,7 +35,7 @@ SHOWN = 8  # sentences in a sample sheet
 
 class Told(NamedTuple):
     tokens: Int[Array | np.ndarray, "b 3 n"]  # of what happens, of the beginning, of the end
-    views: Float[Array | np.ndarray, "b 2 3"]
+    views: Float[Array | np.ndarray, "b 2 4"]
 
 
 def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Told:

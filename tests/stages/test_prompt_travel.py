@@ -19,7 +19,7 @@ def test_two_sentences_and_two_views():
     assert ends.logits.shape == (1, 2, 6, 10 + 5)
     assert np.asarray(ends.copies)[0, 2].tolist() == [3, 1, 4, 1, 5]
     assert np.asarray(ends.copies)[0, 5].tolist() == [1, 5, 9, 9, 9]  # nothing is beyond the end
-    np.testing.assert_array_equal(ends.views, np.zeros((1, 2, 3)))  # until it has learnt
+    np.testing.assert_array_equal(ends.views, np.zeros((1, 2, 4)))  # until it has learnt
 
 
 def test_tokens_are_written_or_copied():

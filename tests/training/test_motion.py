@@ -12,6 +12,7 @@ from flax import nnx
 from diffusion.datasets.garden.motion import MOTIONS, STILL
 from diffusion.motion_config import motion_for
 from diffusion.stages.motion import MotionModule
+from diffusion.stages.moving_view import STRENGTH
 from diffusion.training import motion
 from diffusion.training.loop import init_state, make_step
 from diffusion.training.motion import MotionTask
@@ -67,7 +68,7 @@ def test_examples_are_captioned_clips(task):
 
 def test_frames_share_noise_and_a_blind_clip_s_as_in_painting(task):
     blind = jnp.array([False, True])
-    still = np.zeros((2, 2, 3))
+    still = np.zeros((2, 2, 4))
 
     def alike(key, views):
         each = np.asarray(task.noise(key, (2 * FRAMES, 32, 32, 4), blind, views))
@@ -84,7 +85,7 @@ def test_frames_share_noise_and_a_blind_clip_s_as_in_painting(task):
         assert found[0, FRAMES] == pytest.approx(0.0, abs=0.06)  # of two films
     assert motion.COMMON_NOISE - 0.05 < min(shares) < 0.7 < max(shares) < most + 0.05
     # Where the view goes by a whole side, nothing is seen twice.
-    gone = np.array([[[0, 0, 0], [0.5, 0, 0]]] * 2)
+    gone = np.array([[[0, 0, 0, 0], [0.5, 0, 0, 0]]] * 2)
     assert abs(alike(jax.random.key(9), gone)[FRAMES, -1]) < 0.1 < most / 2
 
 
@@ -112,9 +113,12 @@ def test_clips_are_encoded_once_and_their_latents_are_their_own(task, tmp_path, 
 
 @pytest.fixture
 def seen(task, monkeypatch):
-    """`seen(share)`: what the denoiser is told of three clips, a share of which is blind."""
+    """`seen(share)`: what the denoiser is told of three clips, a share of which is blind.
 
-    def seen(share, shown=1.0):
+    Their view goes to the right by `pan`, their clouds by as much.
+    """
+
+    def seen(share, shown=1.0, pan=0.0):
         told = {}
 
         def denoiser(x_t, t, context):
@@ -124,7 +128,8 @@ def seen(task, monkeypatch):
         monkeypatch.setattr(task, "moving", lambda params, frozen: denoiser)
         monkeypatch.setattr(motion, "BLIND_SHARE", share)
         batch = task.batch(np.random.default_rng(0), 3)
-        batch = batch._replace(latents=shown * batch.latents)
+        views = np.tile([[[0.0] * 4, [pan, 0.0, pan, 0.0]]], (3, 1, 1))
+        batch = batch._replace(latents=shown * batch.latents, views=views)
         loss, metrics = task.loss(task.init(0), task.frozen, batch, jax.random.key(0))
         assert np.isfinite([loss, *metrics.values()]).all()
         return told
@@ -148,6 +153,15 @@ def test_a_blind_clip_is_nothing_but_noise(task, seen):
     assert (blind["t"] == task.process.train_steps - 1).all()
     np.testing.assert_array_equal(blind["x_t"], seen(1.0, shown=0.0)["x_t"])
     assert (sighted["x_t"] != seen(0.0, shown=0.0)["x_t"]).any()
+
+
+def test_views_are_looked_at_where_something_can_be_seen(task, seen):
+    """Never blind, and with half of the noise at most; they are painted from a picture."""
+    steps = task.process.train_steps
+    viewed, still = (np.concatenate([seen(share, pan=pan)["t"] for share in (0.0, 1.0)])
+                     for pan in (0.05, 0.0))  # fmt: skip
+    assert viewed.max() < STRENGTH * steps < still.max() == steps - 1
+    assert (seen(1.0, pan=0.05)["x_t"] != seen(1.0, shown=0.0, pan=0.05)["x_t"]).any()
 
 
 def test_times_move_towards_the_noise_and_stay_in_order():

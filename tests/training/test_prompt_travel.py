@@ -32,12 +32,12 @@ def task(shallow_folder):
 def test_examples_are_sentences_of_clips(task):
     batch = task.batch(np.random.default_rng(0), 100)
     assert batch.tokens.shape == (100, 3, 16)
-    assert batch.views.shape == (100, 2, 3)
+    assert batch.views.shape == (100, 2, 4)
     jax.tree.map(np.testing.assert_array_equal, task.batch(np.random.default_rng(0), 100), batch)
     silent = (batch.tokens == task.tokenizer([""])[0]).all((1, 2))
     assert 0.03 < silent.mean() < 0.2
     assert (batch.views[silent] == 0).all()
-    assert 0.2 < (batch.views != 0).any((1, 2)).mean() < 0.45  # six of 15, where not still, silent
+    assert 0.2 < (batch.views != 0).any((1, 2)).mean() < 0.45  # 7 of 15, not still, not silent
 
 
 def test_it_learns_and_the_text_encoder_does_not(task):

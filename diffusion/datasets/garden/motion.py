@@ -142,17 +142,17 @@ def moment(
     )
 
 
-def views(clips: Clips) -> Float[Array, "b 2 3"]:
-    """Where the view and the clouds are at time 0 and at time 1; they go straight between these.
+def views(clips: Clips) -> Float[Array, "b 2 4"]:
+    """Where view and clouds are at time 0 and at time 1, and how far the trees sway.
 
-    The three are those of `diffusion.stages.moving_noise`: the view to the right, in sides; the
-    logarithm of its zoom; the clouds to the right, in sides.
+    The four are those of `diffusion.stages.moving_noise.places`.
     """
 
     def one(scene: Scene, motion: Array) -> Array:
         def at(time: Array) -> Array:
             now = moment(scene, motion, time, jnp.zeros(()))
-            return jnp.stack([now.view_x, jnp.log(now.zoom), now.drift])
+            sways = jnp.where(motion == list(MOTIONS).index("trees sway"), LEAN, 0.0)
+            return jnp.stack([now.view_x, jnp.log(now.zoom), now.drift, sways])
 
         return jax.vmap(at)(times(2))
 
