@@ -96,7 +96,19 @@ class FilmArtist(Artist):
         still = (ends == ends[:1]).all(axis=(0, -1))
         side = self.config.autoencoder.downscale
         still = still.repeat(side, axis=0).repeat(side, axis=1)
-        return np.where(still[None, ..., None], pictures[:1], pictures)
+        pictures = np.where(still[None, ..., None], pictures[:1], pictures)
+        if not asked.loop or self.closes(asked):
+            return pictures
+        way = film.shares(asked.frames, loop=True)
+        return pictures[(way * (asked.frames - 1)).round().astype(int)]
+
+    def closes(self, asked: FilmSettings) -> bool:
+        """Does the last frame look at the first?
+
+        Not where a sentence tells what happens: such a loop goes there and back, twice as fast, for
+        frames that close a circle would stay as they begin.
+        """
+        return asked.loop and (self.travel is None or asked.walk)
 
     def sample_film(
         self, settings: str | FilmSettings, *, image: Image | None = None, **more: Any
@@ -110,7 +122,7 @@ class FilmArtist(Artist):
         asked = settings_of(FilmSettings, settings, more)
         resolved, rows = self.resolve_film(asked, image)
         given = self._condition(resolved, image, None)
-        way = film.shares(asked.frames, asked.loop)
+        way = film.shares(asked.frames, self.closes(asked))
         ends, views = self.ends(asked, given.context)
         given = given._replace(context=between(ends, way))
         if self.motion is None or asked.walk:
@@ -137,7 +149,7 @@ class FilmArtist(Artist):
             given = given._replace(known=jnp.broadcast_to(known, shape), mask=given.mask & above)
         if image is not None:
             given = given._replace(mask=given.mask.at[0].set(False))
-        program, place = self._moving(asked.frames, asked.loop), self._film_process
+        program, place = self._moving(asked.frames, self.closes(asked)), self._film_process
         return [Turn(self._from(program, place, rows, given, keys[1:], noise), len(rows.step))]
 
     def _picture(

@@ -171,7 +171,8 @@ def report(asked: Sequence[FilmQuestion], seen: Sequence[Seen]) -> dict[str, Any
     """Shares of what is right; None where nothing was asked."""
     both = list(zip(asked, seen, strict=True))
     right = [(one.values[name] == value) for question, one in both
-             for name, value in question.named.items()]  # fmt: skip
+             for name, value in question.named.items()
+             if name not in _changing(question)]  # fmt: skip
     stays = [one.values[name][0] == one.values[name][-1] for question, one in both
              for name in ATTRIBUTES if name not in _changing(question)]  # fmt: skip
     moving = {motion: [happens(one, motion) for question, one in both if question.motion == motion]
@@ -195,10 +196,11 @@ def _mean(found: Sequence[Any]) -> float | None:
 
 
 def _changing(question: FilmQuestion) -> tuple[str, ...]:
-    """What may be another at the end: what changes, and where the sun or the moon stands."""
+    """What may be another at the end: what changes; with the hour, where sun and moon stand."""
     if question.motion not in CHANGES:
         return ()
-    return (CHANGES[question.motion][0], "light")
+    name = CHANGES[question.motion][0]
+    return (name, "light") if name == "sky" else (name,)
 
 
 def _below_is_calm(question: FilmQuestion, seen: Seen) -> bool:

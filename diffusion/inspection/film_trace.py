@@ -43,12 +43,12 @@ class FilmTrace(Trace):
     def denoiser(self) -> Network:
         """The image denoiser with the motion modules."""
         assert self.artist.motion is not None
-        return self.artist.motion.joined(self.settings.frames, self.settings.loop)
+        return self.artist.motion.joined(self.settings.frames, self.artist.closes(self.settings))
 
     def heard(self, count: int) -> Float[Array, "2f n d"]:
         """The contexts of all frames, in both branches."""
         ends, _ = self.artist.ends(self.settings, self.context)
-        told = between(ends, film.shares(count, self.settings.loop))
+        told = between(ends, film.shares(count, self.artist.closes(self.settings)))
         return told.reshape(-1, *told.shape[2:])
 
 

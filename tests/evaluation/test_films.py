@@ -176,3 +176,11 @@ def test_what_is_drawn_is_what_is_said(tmp_path):
     wrong = [films.happens(one, other) for name, one in seen.items()
              for other in MOTIONS if name and other != name]  # fmt: skip
     assert np.mean(wrong) < 0.1
+
+
+@pytest.mark.parametrize(("motion", "right"), [("sun sets", 1.0), ("rain begins", 0.5)])
+def test_the_sun_may_go_where_the_hour_changes(motion, right):
+    named = {"house": 0, "light": ATTRIBUTES["light"].index("right")}
+    question = films.FilmQuestion("a house, sun on the right", named, motion, clip=None)
+    report = films.report([question], [still(light="left")])
+    assert report["named, right in all frames"] == right

@@ -15,7 +15,7 @@ from diffusion.loading import load
 
 STORIES = (
     "a red house with two old trees, night falls",
-    "a yellow house with two old trees, the leaves turn",
+    "a yellow house with two pines by day, the camera moves to the right",
     "gündüz, mavi ev ve üç çam, kar yağmaya başlıyor",
 )
 PACE = 125  # milliseconds of a frame
