@@ -109,9 +109,11 @@ def test_what_stands_still_keeps_view_hour_season_and_weather():
 
 
 def test_a_report_counts_each_by_itself(asked):
-    named = dataclasses.replace(asked[0], named={"sky": 0}, motion="sun sets")
+    named = dataclasses.replace(asked[0], named={"house": 0, "sky": 1}, motion="sun sets")
     calm = dataclasses.replace(asked[0], named={"sky": 0}, motion="")
-    found = films.report([named, calm], [from_to("sky", "day", "sunset"), still()])
+    sets = from_to("sky", "day", "sunset")
+    sets.values["house"][1:3] = 1  # another house in between
+    found = films.report([named, calm], [sets, still()])
     assert found["films"] == 2
     assert found["named, right in all frames"] == 0.5
     assert found["named, right in a frame"] == 0.75
