@@ -43,7 +43,7 @@ def places(ends: Float[Array, "k 2 4"], way: Float[Array | np.ndarray, " f"]) ->
         way: how far each frame is, 0 to 1.
     """
     swing = jnp.sin(2 * jnp.pi * SWAYS * jnp.asarray(way))
-    return between(ends, way) * jnp.stack([*[jnp.ones_like(swing)] * 3, swing], axis=-1)[None]
+    return between(ends, way).at[..., 3].multiply(swing[None])
 
 
 def sky(rows: int) -> Bool[np.ndarray, " {rows}"]:
@@ -64,7 +64,7 @@ def seen(fine: Float[Array, "H W z"], views: Float[Array, "f 4"]) -> Float[Array
     row = (np.arange(h)[None] + 0.5) / h
     above = jnp.asarray(np.maximum(FOOT - row, 0.0), jnp.float32)  # where trees stand
     goes = jnp.where(sky(h)[None], drift, 0.0) + lean * above
-    rows = _covered(h, CENTRE[1], 0.0 * pan, zoom)[:, 0]
+    rows = _covered(h, CENTRE[1], jnp.zeros_like(pan), zoom)[:, 0]
     columns = _covered(w, CENTRE[0], pan - goes, zoom)
     strips = jnp.einsum("fyi,ijz->fyjz", rows, fine)
     return jnp.einsum("fyjz,fyxj->fyxz", strips, columns)

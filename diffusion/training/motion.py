@@ -196,7 +196,7 @@ class MotionTask(DenoiserTask):
     def _ends(
         self, frozen: Params, tokens: Int[Array, "b n"]
     ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 4"]]:
-        """As `FilmArtist.ends`, but for sentences in which nothing happens."""
+        """As `FilmArtist.ends`, but all sentences are those that prompt travel writes."""
         text_encoder, _ = self._frozen(frozen)
         context = text_encoder(tokens)
         if self.travel is None:
