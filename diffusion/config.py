@@ -278,13 +278,20 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        if self.denoiser.context_width != self.text_encoder.width:
-            raise ValueError("denoiser.context_width must equal text_encoder.width")
+        hears, says = self.denoiser.context_width, self.text_encoder.width
+        if hears != says:
+            raise ValueError(
+                f"denoiser.context_width is {hears}, text_encoder.width is {says}; use the files "
+                "of one model"
+            )
         z = self.denoiser.latent_channels
         if isinstance(self.process, MaskingConfig) or hasattr(self.denoiser, "codes"):
             check_codes(self)
-        elif z != self.autoencoder.latent_channels:
-            raise ValueError("denoiser.latent_channels must equal autoencoder.latent_channels")
+        elif z != (given := self.autoencoder.latent_channels):
+            raise ValueError(
+                f"denoiser.latent_channels is {z}, autoencoder.latent_channels is {given}; use the "
+                "files of one model"
+            )
         if self.text_encoder.summary and not hasattr(self.denoiser, "codes"):
             raise ValueError(
                 "text_encoder.summary is for a denoiser that fills in codes; another takes the "

@@ -107,7 +107,7 @@ def test_it_paints_and_is_saved(discrete, tmp_path):
     ("option", "value", "message"),
     [
         ("num_vq_embeddings", 16, r"quantize\.embedding\.weight of \(8, 4\) instead of \(16, 4\)"),
-        ("vq_embed_dim", 3, "denoiser.latent_channels must equal autoencoder.latent_channels"),
+        ("vq_embed_dim", 3, r"denoiser\.latent_channels is 4, autoencoder\.latent_channels is 3"),
         ("latent_channels", 5, r"wrong shape: .*instead of"),
         ("mid_block_add_attention", False, r"left over: .*mid_block\.attentions"),
     ],

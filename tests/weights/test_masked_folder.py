@@ -103,7 +103,7 @@ def test_what_is_not_supported_is_named(changes, says):
         ("scheduler", {"temperature": 0}, "temperature is 0; a number between 0 and 1000"),
         ("scheduler", {"_class_name": "DDIMScheduler", "mask_token_id": None}, "masked codes need"),
         ("text_encoder", {"projection_dim": 512}, "projection_dim is 512; 768 is needed"),
-        ("text_encoder", {"hidden_size": 1024, "projection_dim": 1024}, "context_width must equal"),
+        ("text_encoder", {"hidden_size": 1024, "projection_dim": 1024}, "width is 768, text"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(file, changes, says):
