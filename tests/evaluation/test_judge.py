@@ -9,11 +9,28 @@ import pytest
 from flax import nnx
 
 from diffusion.cli import main
-from diffusion.datasets.garden import ATTRIBUTES, is_held_out, render, sample_scenes
+from diffusion.datasets.garden import (
+    ATTRIBUTES,
+    Clips,
+    is_held_out,
+    render,
+    render_clips,
+    sample_clips,
+    sample_scenes,
+)
+from diffusion.datasets.garden.motion import CHANGES, MOTIONS, STILL
 from diffusion.evaluation import judge as judges
 from diffusion.evaluation import judge_training
 from diffusion.evaluation.judge import BATCH, FEATURES, FILE, Judge, TrainedJudge, load, save
-from diffusion.evaluation.judge_training import JudgeTask, blurred, draw, preset, worn
+from diffusion.evaluation.judge_training import (
+    JudgeTask,
+    Moments,
+    blurred,
+    draw,
+    preset,
+    truth,
+    worn,
+)
 from diffusion.evaluation.scores import own_accuracy
 from diffusion.images import to_uint8
 from diffusion.runtime.parameters import split
@@ -33,7 +50,15 @@ def small(monkeypatch):
     monkeypatch.setattr(judges, "WIDTHS", (8, 8))
     monkeypatch.setattr(judges, "SIZE", 16)
     monkeypatch.setattr(judge_training, "SIZE", 16)
-    monkeypatch.setattr(judge_training, "render", stripes)
+    monkeypatch.setattr(
+        judge_training, "render_moments", lambda clips, time, size: stripes(clips.scenes, size)
+    )
+
+
+def still(scenes):
+    """A batch in which nothing happens."""
+    count = len(scenes.house)
+    return Moments(Clips(scenes, np.full(count, STILL)), np.zeros(count, np.float32))
 
 
 def test_it_answers_for_every_attribute_in_pictures_of_any_size(params):
@@ -81,10 +106,46 @@ def test_a_missing_or_foreign_judge_is_named(tmp_path, params):
         load(tmp_path)
 
 
-def test_its_scenes_are_its_own_and_some_are_held_out():
-    scenes = draw(np.random.default_rng(0), 50)
-    assert is_held_out(scenes).sum() == 5
+def test_the_one_that_ships_knows_frames_of_clips():
+    clips = sample_clips(np.random.default_rng(5), 24)
+    frames = np.asarray(to_uint8(render_clips(clips, 4, 64)))
+    seen = load()(frames.reshape(-1, 64, 64, 3)).values
+    for name, values in seen.items():
+        both = [truth(Moments(clips, np.full(24, time, np.float32)), name) for time in (0, 1)]
+        right = [
+            (values.reshape(24, 4)[:, frame] == true)[np.asarray(counts)]
+            for frame, (true, counts) in zip((0, -1), both, strict=True)
+        ]
+        assert np.concatenate(right).mean() >= 0.9, name
+
+
+def test_its_scenes_are_its_own_and_half_of_them_are_frames_of_clips():
+    batch = draw(np.random.default_rng(0), 100)
+    stands = batch.clips.motion == STILL
+    assert 50 <= stands.sum() < 70  # in a fifth of the clips nothing happens
+    assert is_held_out(batch.clips.scenes).sum() == 5
+    assert set(np.unique(batch.time * 15).round()) <= set(range(16))
+    assert len(np.unique(batch.time)) > 10
     assert preset().seed not in (0, 2_000_003)
+
+
+def test_what_changes_counts_at_both_ends_alone():
+    clips = sample_clips(np.random.default_rng(0), 60, 0.0)
+    names = [list(MOTIONS)[position] for position in clips.motion]
+    truths = {time: {name: truth(Moments(clips, np.full(60, time, np.float32)), name)
+                     for name in ("sky", "light", "season", "weather", "house")}
+              for time in (0.0, 0.4, 1.0)}  # fmt: skip
+    for i, motion in enumerate(names):
+        changing, _, *ends = CHANGES.get(motion, ("", "", ""))
+        for time, found in truths.items():
+            for name, (values, counts) in found.items():
+                if name == changing:
+                    assert counts[i] == (time != 0.4)
+                    if time != 0.4:
+                        assert ATTRIBUTES[name][values[i]] == ends[int(time)]
+                else:
+                    assert counts[i] == ((changing, name) != ("sky", "light"))
+                    assert values[i] == getattr(clips.scenes, name)[i]
 
 
 def test_what_does_not_grow_is_not_asked_for(small):
@@ -92,13 +153,13 @@ def test_what_does_not_grow_is_not_asked_for(small):
     params, key = task.init(0), jax.random.key(0)
     scenes = sample_scenes(np.random.default_rng(0), 16)
     loss = jax.jit(task.loss)
-    told = loss(params, {}, scenes, key)[0]
+    told = loss(params, {}, still(scenes), key)[0]
     for name, amount in (("tree_kind", "trees"), ("flowers", "flower_amount")):
         there = getattr(scenes, amount) > 0
         changed = (getattr(scenes, name) + 1) % 4
-        nowhere = np.where(there, getattr(scenes, name), changed)
-        assert loss(params, {}, scenes._replace(**{name: nowhere}), key)[0] == told
-        assert loss(params, {}, scenes._replace(**{name: changed}), key)[0] != told
+        nowhere = scenes._replace(**{name: np.where(there, getattr(scenes, name), changed)})
+        assert loss(params, {}, still(nowhere), key)[0] == told
+        assert loss(params, {}, still(scenes._replace(**{name: changed})), key)[0] != told
 
 
 def test_blur_keeps_the_mean_and_softens_as_a_gaussian_does():

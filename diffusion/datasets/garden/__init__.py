@@ -6,7 +6,7 @@ two pictures are the same.
 """
 
 from diffusion.datasets.garden.motion import Clips, sample_clips
-from diffusion.datasets.garden.renderer import render, render_clips
+from diffusion.datasets.garden.renderer import render, render_clips, render_moments
 from diffusion.datasets.garden.scene import (
     ATTRIBUTES,
     GROWS,
@@ -23,5 +23,6 @@ from diffusion.datasets.garden.scene import (
 
 __all__ = [
     "ATTRIBUTES", "GROWS", "HELD_OUT", "LAYOUT", "Clips", "Scene", "draw_scenes", "is_held_out",
-    "is_there", "render", "render_clips", "sample_clips", "sample_scenes", "shows", "value",
+    "is_there", "render", "render_clips", "render_moments", "sample_clips", "sample_scenes",
+    "shows", "value",
 ]  # fmt: skip

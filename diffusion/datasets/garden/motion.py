@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffusion.datasets.garden.scene import ATTRIBUTES, Scene, sample_scenes
+from diffusion.datasets.garden.scene import ATTRIBUTES, Scene, draw_scenes, sample_scenes
 
 _WITH_TREES = ("one", "two", "three")
 _NO_WINTER = ("spring", "summer", "autumn")
@@ -185,7 +185,7 @@ def sample_clips(
     else:
         motion = rng.integers(len(MOTIONS), size=count).astype(np.int32)
         motion[rng.random(count) < still_share] = STILL
-    scenes = [_scene_for(rng, int(position), held_out) for position in motion]
+    scenes = [draw_scenes(rng, 0), *(_scene_for(rng, int(each), held_out) for each in motion)]
     return Clips(Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True))), motion)
 
 

@@ -60,6 +60,18 @@ def render_clips(
     return jax.vmap(one)(clips.scenes, jnp.asarray(clips.motion))
 
 
+@functools.partial(jax.jit, static_argnames=("size",))
+def render_moments(
+    clips: Clips, time: Float[Array, " b"], size: int = 64
+) -> Float[Array, "b size size 3"]:
+    """Render one moment of each clip, at its own time from 0 to 1; see `render_clips`."""
+
+    def one(scene: Scene, motion: Array, time: Array) -> Array:
+        return _draw(at_time(compose(scene), motion, time), size, "")
+
+    return jax.vmap(one)(clips.scenes, jnp.asarray(clips.motion), time)
+
+
 def _render_one(scene: Scene, size: int, without: str) -> Float[Array, "size size 3"]:
     return _draw(compose(scene), size, without)
 
