@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,11 +30,21 @@ from diffusion.weights.architectures import SLOTS, structure
 PICTURES = 4  # of each caption
 
 
-class Examiner:
-    """Looks at the pictures of a U-Net in training, with as many captions as are asked for."""
+def earlier(output: Path) -> float:
+    """Minutes that text encoder and VAE were trained for; a tokenizer takes seconds."""
+    card = folder.load_card(output)
+    return float(sum(card[part]["minutes"] for part in ("text", "vae")))
 
-    def __init__(self, output: Path, captions: int):
-        self.output = output
+
+class Examiner:
+    """Looks at the pictures of a denoiser in training, with as many captions as are asked for.
+
+    Args:
+        before: the minutes that came before this training.
+    """
+
+    def __init__(self, output: Path, captions: int, before: Callable[[Path], float] = earlier):
+        self.output, self.before = output, before
         self.judge = judge.load()
         self.asked = [questions(captions, language) for language in LANGUAGES]
         self.params: Params = {}
@@ -51,7 +61,7 @@ class Examiner:
         found = marks(group.asked, group.values)
         self.params = {}
         artist.denoiser.release()  # training goes on with their memory
-        minutes = before(self.output) + seconds / 60
+        minutes = self.before(self.output) + seconds / 60
         shares = {name: found[name].share for name in ("mean", "all at once", *ATTRIBUTES)}
         captions = sum(map(len, self.asked))
         line = {"step": step, "minutes": round(minutes, 1), "captions": captions}
@@ -75,12 +85,6 @@ class Examiner:
             return Network(form, lambda: params)
 
         return Artist(config, folder.load_tokenizer(self.output), *map(network, SLOTS))
-
-
-def before(output: Path) -> float:
-    """Minutes that text encoder and VAE were trained for; a tokenizer takes seconds."""
-    card = folder.load_card(output)
-    return float(sum(card[part]["minutes"] for part in ("text", "vae")))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,84 @@
+"""How soon does each denoiser paint rightly? U-Net and transformer, noise and straight paths.
+
+    python -m benchmarks.denoisers --output runs/denoisers
+
+Each begins with random weights and learns with the same settings, from the same captions, with the
+garden's text encoder and VAE. A judge looks at its pictures on the way. The minutes are those of
+the denoiser's training; judging is left out. Goes on where it was if it is stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.speedrun import Examiner
+from diffusion.evaluation.tables import table
+from diffusion.presets import garden, garden_dit
+from diffusion.runtime.compilation_cache import keep_compilations
+from diffusion.runtime.devices import described
+from diffusion.training.beginning import copy_of
+from diffusion.training.recipe import train_part
+from diffusion.weights.architectures import architecture
+from diffusion.weights.folder import load_config, shipped
+
+CASES = {  # whose denoiser, and whose process
+    "U-Net, noise": (garden(), garden()),
+    "U-Net, straight paths": (garden(), garden_dit()),
+    "transformer, straight paths": (garden_dit(), garden_dit()),
+}
+SETTINGS = ("learning_rate=0.002", "warmup=200", "optimizer=muon", "picture_every=250")
+GOAL = 0.9  # of what captions name
+
+
+def run(name: str, output: Path, captions: int, settings: Sequence[str]) -> list[dict[str, float]]:
+    """Train one of `CASES` into the folder `output`; what the judge saw on the way."""
+    network, paints = CASES[name]
+    start = shipped("garden")
+    model = replace(
+        load_config(start), denoiser=network.denoiser, process=paints.process,
+        guidance=paints.guidance, sampling=paints.sampling,
+    )  # fmt: skip
+    copy_of(start, output, model)
+    examiner = Examiner(output, captions, before=lambda _: 0.0)
+    train_part(architecture(model.denoiser).part, output, [*SETTINGS, *settings], examiner)
+    lines = (output / "speedrun.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def minutes_to(goal: float, seen: Sequence[dict[str, float]]) -> float | None:
+    """When the judge first saw so much of what captions name; None: never."""
+    return next((line["minutes"] for line in seen if line["mean"] >= goal), None)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.denoisers", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/denoisers"), metavar="FOLDER")
+    parser.add_argument("--captions", type=int, default=30, metavar="N", help="in each language")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="as of `diffusion train`"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.captions < 2:
+        parser.error(f"captions is {arguments.captions}; ask for 2 or more")
+    keep_compilations()
+    print(described())
+    rows = []
+    for i, name in enumerate(CASES):
+        try:
+            seen = run(name, arguments.output / str(i), arguments.captions, arguments.set)
+        except ValueError as error:
+            parser.error(str(error))
+        reached, last = minutes_to(GOAL, seen), seen[-1]
+        rows.append([
+            name, "-" if reached is None else f"{reached:.1f}", f"{last['minutes']:.1f}",
+            f"{last['step']}", f"{last['mean']:.1%}", f"{last['all at once']:.1%}",
+        ])  # fmt: skip
+    print(table(["", f"minutes to {GOAL:.0%}", "minutes", "steps", "named", "all"], rows))
+
+
+if __name__ == "__main__":
+    main()
