@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from diffusion.motion_config import MotionConfig, PromptTravelConfig
 from diffusion.runtime.parameters import Params
 from diffusion.runtime.programs import Network
 from diffusion.stages.moving import MovingDenoiser
 from diffusion.stages.moving_noise import places
+from diffusion.stages.prompt_travel import MOVES
 
-MOVES = 0.03  # from which on a view or clouds move; see `diffusion.stages.moving_noise.Views`
 AHEAD = 1.5  # noise of clouds goes so much farther than they are to go; they lag behind
 
 
@@ -74,22 +74,6 @@ def slerp(
     first = jnp.where(bent, jnp.sin((1.0 - share) * angle) / sine, 1.0 - share)
     second = jnp.where(bent, jnp.sin(share * angle) / sine, share)
     return first * one + second * other
-
-
-def ends(
-    tokens: Int[np.ndarray, " n"], context: Float[Array, "n d"], travel: Travel
-) -> tuple[Int[np.ndarray, "2 n"], Float[Array, "2 4"]]:
-    """The two sentences, in tokens, of a film's beginning and its end, and where its view is.
-
-    They are told as they are where nothing changes in them, or view or clouds move: one thing
-    happens in a film, and what is written anew can be wrong.
-    """
-    found = travel.network(context[None], jnp.asarray(tokens)[None])
-    written, views = np.asarray(found.tokens[0]), found.views[0]
-    moving = np.abs(views).max() > MOVES
-    if moving or (written[0] == written[1]).all():
-        written = np.stack([tokens, tokens])
-    return written, views if moving else jnp.zeros_like(views)
 
 
 def view_moves(route: Float[Array, "f 4"]) -> bool:

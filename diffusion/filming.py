@@ -26,7 +26,7 @@ from diffusion.settings import Image, Resolved
 from diffusion.stages.moving_noise import moving_noise, sky
 from diffusion.stages.moving_view import STRENGTH, through_camera
 from diffusion.stages.noisy_latent import mixed_noise
-from diffusion.stages.prompt_travel import VIEWS, between
+from diffusion.stages.prompt_travel import VIEWS, between, told
 from diffusion.weights.adapter import FOLDER, save_adapter
 from diffusion.weights.prompt_travel import save_travel
 
@@ -205,9 +205,9 @@ class FilmArtist(Artist):
         [tokens] = self.tokenizer([asked.prompt])
         if tokens.max() >= self.travel.config.vocab_size:  # of an embedding, which it cannot write
             return still, rests
-        said, views = film.ends(tokens, context[0], self.travel)
-        heard = self.text_encoder(jnp.asarray(said))
-        return jnp.concatenate([heard[None], still[1:]]), views[None]
+        sentence = jnp.asarray(tokens)[None]
+        [said], views = told(sentence, self.travel.network(context[:1], sentence))
+        return jnp.concatenate([self.text_encoder(said)[None], still[1:]]), views
 
     @cached_property
     def _camera(self) -> Callable[..., Array]:

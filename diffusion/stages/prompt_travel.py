@@ -20,6 +20,7 @@ from diffusion.motion_config import PromptTravelConfig
 from diffusion.stages.text_encoder import TextLayer
 
 VIEWS = 4  # numbers that say where view, clouds and trees are
+MOVES = 0.03  # from which on they move; see `diffusion.stages.moving_noise.Views`
 
 
 class Ends(NamedTuple):
@@ -85,6 +86,21 @@ class PromptTravel(nnx.Module):
         away = np.arange(-self.reach, self.reach + 1)
         places = np.clip(np.arange(n)[:, None] + away[None], 0, n - 1)
         return Ends(logits, tokens[:, places], self.views(x.mean(axis=1)).reshape(b, 2, VIEWS))
+
+
+def told(
+    tokens: Int[Array, "b n"], found: Ends
+) -> tuple[Int[Array, "b 2 n"], Float[Array, "b 2 4"]]:
+    """The sentences that films hear as they begin and end, and where their views are.
+
+    One thing happens in a film, and what is written anew can be wrong. So a sentence is told as it
+    is where view, clouds or trees move, or where nothing in it changes.
+    """
+    written, views = found.tokens, found.views
+    moving = (jnp.abs(views) > MOVES).any((1, 2))[:, None, None]
+    changes = (written[:, :1] != written[:, 1:]).any(-1, keepdims=True)
+    said = jnp.where(changes & ~moving, written, jnp.asarray(tokens)[:, None])
+    return said, jnp.where(moving, views, 0.0)
 
 
 def between(

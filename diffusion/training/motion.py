@@ -30,7 +30,7 @@ from diffusion.stages.moving import MovingDenoiser
 from diffusion.stages.moving_noise import moving_noise, places
 from diffusion.stages.moving_view import STRENGTH
 from diffusion.stages.noisy_latent import initial_noise, mixed_noise, picture_keys
-from diffusion.stages.prompt_travel import VIEWS, between
+from diffusion.stages.prompt_travel import VIEWS, between, told
 from diffusion.text.tokenizer import Tokenizer
 from diffusion.training.clips import Library, library
 from diffusion.training.denoiser import DenoiserTask
@@ -196,14 +196,15 @@ class MotionTask(DenoiserTask):
     def _ends(
         self, frozen: Params, tokens: Int[Array, "b n"]
     ) -> tuple[Float[Array, "b 2 n d"], Float[Array, "b 2 4"]]:
-        """As `FilmArtist.ends`, but all sentences are those that prompt travel writes."""
+        """As `FilmArtist.ends`."""
         text_encoder, _ = self._frozen(frozen)
         context = text_encoder(tokens)
         if self.travel is None:
             return jnp.stack([context] * 2, axis=1), jnp.zeros((len(context), 2, VIEWS))
         found = nnx.merge(self.structures["travel"], frozen["travel"])(context, tokens)
-        said = found.tokens.reshape(-1, tokens.shape[1])
-        return text_encoder(said).reshape(len(tokens), 2, *context.shape[1:]), found.views
+        said, views = told(tokens, found)
+        heard = text_encoder(said.reshape(-1, tokens.shape[1]))
+        return heard.reshape(len(tokens), 2, *context.shape[1:]), views
 
     def picture(self, params: Params) -> np.ndarray:
         """A film for each of the sentences in `PREVIEWED`, a row each."""
