@@ -84,6 +84,11 @@ def sky_moves(route: Float[Array, "f 4"]) -> bool:
     return bool(jnp.ptp(route[:, 2]) > MOVES)
 
 
+def stands_still(ends: Float[Array, "k 2 m d"], views: Float[Array, "1 2 4"]) -> bool:
+    """Are all frames told the same, and is nothing to move?"""
+    return not np.asarray(views).any() and bool((ends[:, 0] == ends[:, 1]).all())
+
+
 def route_of(ends: Float[Array, "1 2 4"], way: Float[np.ndarray, " f"]) -> Float[Array, "f 4"]:
     """Where each frame's view is, as far to the left of the canvas as to its right, and its noise.
 

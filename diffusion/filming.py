@@ -147,6 +147,10 @@ class FilmArtist(Artist):
             known = given.known[:1] if image is not None else picture()
             above = sky(shape[1])[None, :, None, None]
             given = given._replace(known=jnp.broadcast_to(known, shape), mask=given.mask & above)
+        elif self.travel is not None and film.stands_still(ends, views):
+            # Nothing tells these frames apart, so guidance shall not: it makes night of a sunset
+            # that is by chance a little darker in the last frames.
+            given = given._replace(apart=np.float32(1.0))
         if image is not None:
             given = given._replace(mask=given.mask.at[0].set(False))
         program, place = self._moving(asked.frames, self.closes(asked)), self._film_process

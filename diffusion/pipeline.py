@@ -293,7 +293,7 @@ def advance(
     Args:
         told: is the denoiser told the guidance scale?
     """
-    context, guidance, _, known, mask, extra = given
+    context, guidance, apart, _, known, mask, extra = given
     b, branches = len(x_t), len(context)
     dtype = jax.tree.leaves(params)[0].dtype
 
@@ -306,7 +306,7 @@ def advance(
         denoiser = nnx.merge(structure, params)
         said = denoiser(canvases, jnp.concatenate([t] * branches), words, *scales)
         said = said.astype(jnp.float32)
-        return said if branches == 1 else guide(said[b:], said[:b], guidance)
+        return said if branches == 1 else guide(said[b:], said[:b], guidance, apart)
 
     prediction, x0, x_next, memory = one_step(process, predict, x_t, memory, row, call, keys)
     stays = process.kept(known, first_noise, arrives)  # where nothing is to be painted

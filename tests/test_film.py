@@ -132,6 +132,19 @@ def test_a_sentence_says_how_a_film_begins_and_ends(travelling, moving):
     np.testing.assert_array_equal(run.pictures, frames)
 
 
+def test_where_nothing_tells_frames_apart_guidance_does_not_either(travelling, moving):
+    def own(artist, **settings):
+        """What each frame's first prediction has of its own, under two guidance scales."""
+        turns = [artist.sample_film(FilmSettings(PROMPT, guidance=scale, **settings, **FAST))[0]
+                 for scale in (2.0, 6.0)]  # fmt: skip
+        found = [np.asarray(next(turn).prediction) for turn in turns]
+        return [one - one.mean(axis=0) for one in found]
+
+    np.testing.assert_allclose(*own(travelling, emphasis=True), atol=1e-4)
+    for one, other in (own(travelling), own(travelling, to="a blue house"), own(moving)):
+        assert np.abs(one - other).max() > 1e-2
+
+
 def test_contexts_of_fewer_layers_are_not_travelled(travelling_folder, travelling):
     assert diffusion.load(travelling_folder, clip_skip=1).travel.config == travelling.travel.config
     assert diffusion.load(travelling_folder, clip_skip=2).travel is None

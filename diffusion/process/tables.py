@@ -111,12 +111,25 @@ def noise_at(keys: Key[Array, " b"], call: Any, shape: tuple[int, ...]) -> Float
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, call), shape))(keys)
 
 
-def guide(unconditional: Latents, conditional: Latents, scale: Float[Array, ""] | float) -> Latents:
+def guide(
+    unconditional: Latents,
+    conditional: Latents,
+    scale: Float[Array, ""] | float,
+    apart: Float[Array, ""] | None = None,
+) -> Latents:
     """Push a prediction away from the empty prompt (Ho & Salimans 2022, eq. 6 with scale = 1 + w).
 
     Scale 0 ignores the prompt, 1 follows the network, more exaggerates what the prompt changes.
+
+    Args:
+        apart: the scale of what each canvas of the batch has of its own, beside their mean; None:
+            the same.
     """
-    return unconditional + scale * (conditional - unconditional)
+    changed = conditional - unconditional
+    guided = unconditional + scale * changed
+    if apart is None:
+        return guided
+    return guided + (apart - scale) * (changed - changed.mean(axis=0, keepdims=True))
 
 
 def last_part(table: Table, steps: int, strength: float) -> Any:
