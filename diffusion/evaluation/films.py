@@ -2,13 +2,16 @@
 
     python -m diffusion.evaluation.films --model runs/film --captions 100 --output runs/films.json
 
-Prints a row a group: captions in each language, those of combinations of motion and scene that
-training never saw, and pairs of captions of which one goes over into the other. Each stands beside
-drawn films that went through the VAE, and the painted films beside captions of others, which is
-chance.
+Stopped, it goes on where it was. Prints a row a group: captions in each language, those of
+combinations of motion and scene that training never saw, and pairs of captions of which one goes
+over into the other. Each stands beside drawn films that went through the VAE, and the painted films
+beside captions of others, which is chance.
 """
 
 import argparse
+import hashlib
+import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +34,12 @@ from diffusion.evaluation.tables import table
 from diffusion.filming import FilmArtist
 from diffusion.images import to_uint8
 from diffusion.loading import load
+from diffusion.picture_files import check_writable
+from diffusion.runtime.parameters import fingerprint
 from diffusion.weights.folder import write_json
 
 LENGTH = 16  # frames
+KEPT = 25  # films of which is kept at a time what was seen in them
 MOVED = 0.04  # sides of the picture, from which on a view has moved
 DRIFTED = 0.2  # the same for clouds
 SWAYS = 0.2  # share of the change that comes and goes
@@ -224,14 +230,73 @@ def drawer(artist: FilmArtist) -> Paint:
 
 
 def answered(
-    asked: Sequence[FilmQuestion], paint: Paint, judge: TrainedJudge, name: str
+    asked: Sequence[FilmQuestion],
+    paint: Paint,
+    judge: TrainedJudge,
+    name: str,
+    kept: Path | None = None,
 ) -> list[Seen]:
-    shown = tqdm(asked, desc=name, unit="film", leave=False)
-    return [look(paint(question, seed), judge) for seed, question in enumerate(shown)]
+    """What is seen in the film of each question; question i is seed i.
+
+    Args:
+        kept: a folder that keeps what was seen, and gives it back; so whoever is stopped goes on
+            where that was. All that `paint` and `judge` depend on is to be in its name.
+    """
+    found: list[Seen] = []
+    with tqdm(total=len(asked), desc=name, unit="film", leave=False) as shown:
+        for start in range(0, len(asked), KEPT):
+            some = asked[start : start + KEPT]
+            told = json.dumps([name, start, [(one.text, one.to, one.motion) for one in some]])
+            file = kept and kept / f"{hashlib.sha256(told.encode()).hexdigest()}.json"
+            seen = _read(file) if file and file.exists() else None
+            if seen is None:
+                seen = []
+                for seed, question in enumerate(some, start):
+                    seen.append(look(paint(question, seed), judge))
+                    shown.update()
+                if file:
+                    write_json(file, {"seen": [_written(one) for one in seen]})
+            else:
+                shown.update(len(some))
+            found += seen
+    return found
 
 
-def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) -> dict[str, Any]:
-    """A report for each group."""
+def _written(seen: Seen) -> dict[str, Any]:
+    values = {name: each.tolist() for name, each in seen.values.items()}
+    return seen._asdict() | {"values": values, "view": list(seen.view)}
+
+
+def _read(file: Path) -> list[Seen] | None:
+    """What a file keeps; None where it is damaged."""
+    try:
+        rows = json.loads(file.read_text("utf-8"))["seen"]
+        return [
+            Seen(**row | {"values": {name: np.array(each) for name, each in row["values"].items()},
+                          "view": View(*row["view"])})
+            for row in rows
+        ]  # fmt: skip
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _mark(artist: FilmArtist, judge: TrainedJudge) -> str:
+    """Tells an artist and a judge from all others."""
+    parts = [artist.text_encoder, artist.denoiser, artist.autoencoder]
+    parts += [artist.motion.adapter] if artist.motion else []
+    parts += [artist.travel.network] if artist.travel else []
+    told = fingerprint([*(part.params for part in parts), judge.params]) + repr(artist.film_config)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def evaluate(
+    artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int, kept: Path
+) -> dict[str, Any]:
+    """A report for each group.
+
+    Args:
+        kept: a folder for what was seen until all is; it is removed then.
+    """
     groups = {language: questions(captions, language, seed) for language in LANGUAGES}
     few = max(2, captions // 4)
     unseen = [questions(few, language, seed, held_out=True) for language in LANGUAGES]
@@ -239,13 +304,17 @@ def evaluate(artist: FilmArtist, judge: TrainedJudge, captions: int, seed: int) 
     changing = [journeys(few, language, seed) for language in LANGUAGES]
     groups["words change"] = [question for some in changing for question in some]
     found, paint, draw = {}, painter(artist), drawer(artist)
+    place = kept / _mark(artist, judge)
     for name, asked in groups.items():
-        seen = answered(asked, paint, judge, f"painting, {name}")
+        seen = answered(asked, paint, judge, f"painting, {name}", place)
         found[name] = report(asked, seen)
-        drawn = answered(asked, draw, judge, f"drawing, {name}")
+        drawn = answered(asked, draw, judge, f"drawing, {name}", place)
         found[f"{name}, drawn"] = report(asked, drawn)
         others = stream(seed, 80).permutation(len(asked))
         found[f"{name}, captions shuffled"] = report([asked[i] for i in others], seen)
+    shutil.rmtree(place)
+    if not any(kept.iterdir()):
+        kept.rmdir()
     return found
 
 
@@ -278,10 +347,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, help="a JSON file")
     options = parser.parse_args()
+    if options.captions < 2:
+        parser.error(f"captions is {options.captions}; ask for 2 or more in each language")
+    try:
+        check_writable(options.output.parent)
+    except OSError as error:
+        parser.error(str(error))
     artist = load(options.model)
     if artist.motion is None:
         parser.error(f"--model {options.model} has no motion modules, so its films are walks")
-    found = evaluate(artist, judges.load(None), options.captions, options.seed)
+    kept = options.output.with_suffix(".unfinished")
+    found = evaluate(artist, judges.load(None), options.captions, options.seed, kept)
     write_json(options.output, found)
     print(page(found))
     return 0

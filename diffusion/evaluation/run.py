@@ -70,7 +70,7 @@ def run(
     report, main, neighbours = evaluate(artist, trained, settings, seen, kept)
     if artist.motion is not None:
         few = max(2, captions // FILMED)
-        report["films"] = films.evaluate(artist, trained, few, seed)
+        report["films"] = films.evaluate(artist, trained, few, seed, kept / "films")
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "numpy"))
     made = f"{datetime.now(UTC):%Y-%m-%d}, {described()}, {versions}"
     write(output, {"model": artist.config.name, "made": made} | report, main, neighbours)

@@ -159,6 +159,64 @@ def test_the_command_writes_what_it_prints(monkeypatch, capsys, tmp_path, asked)
     assert page._films({}) == []
 
 
+def test_what_was_seen_is_kept_and_not_painted_again(monkeypatch, tmp_path, asked):
+    monkeypatch.setattr(films, "KEPT", 2)
+    monkeypatch.setattr(films, "look", lambda film, _: film)
+    painted = []
+
+    def paint(question, seed):
+        if seed == stops:
+            raise KeyboardInterrupt
+        painted.append(seed)
+        return still()._replace(drift=0.5 * seed, view=View(0.1, 1.05))
+
+    five, stops = [asked[0]] * 5, 4
+    with pytest.raises(KeyboardInterrupt):
+        films.answered(five, paint, None, "films", tmp_path)
+    stops = None
+    found = films.answered(five, paint, None, "films", tmp_path)
+    assert painted == [0, 1, 2, 3, 4]
+    assert [one.drift for one in found] == [0, 0.5, 1, 1.5, 2]
+    np.testing.assert_array_equal(found[0].values["sky"], found[4].values["sky"])
+    assert found[0].view == View(0.1, 1.05)
+    films.answered(five, paint, None, "others", tmp_path)
+    assert painted[5:] == [0, 1, 2, 3, 4]
+    [first, *_] = sorted(tmp_path.glob("*.json"))
+    first.write_text("{}")
+    films.answered(five, paint, None, "films", tmp_path)
+    films.answered(five, paint, None, "others", tmp_path)
+    assert 10 < len(painted) <= 12  # what is damaged is painted again
+
+
+def test_every_group_is_judged_and_nothing_is_left_of_the_work(monkeypatch, tmp_path):
+    for name in ("painter", "drawer"):
+        monkeypatch.setattr(films, name, lambda _: lambda question, seed: still())
+    monkeypatch.setattr(films, "look", lambda film, _: film)
+    monkeypatch.setattr(films, "_mark", lambda *_: "mark")
+    found = films.evaluate(None, None, 2, 0, tmp_path / "deep" / "unfinished")
+    groups = ("en", "tr", "held out", "words change")
+    assert [*found] == [
+        name + more for name in groups for more in ("", ", drawn", ", captions shuffled")
+    ]
+    assert found["en"]["films"] == 2
+    assert found["held out"]["films"] == 4
+    assert not [*(tmp_path / "deep").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--captions", "1", "--output", "films.json"], "captions is 1; ask for 2 or more"),
+        (["--output", "/dev/null/films.json"], "output folder /dev/null cannot be written"),
+    ],
+)
+def test_mistakes_at_the_command_line_are_named(monkeypatch, capsys, options, says):
+    monkeypatch.setattr("sys.argv", ["films", *options])
+    with pytest.raises(SystemExit):
+        films.main()
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_is_drawn_is_what_is_said(tmp_path):
     """A clip of each motion, drawn: the judge sees it happen, and nothing else is right for all."""
