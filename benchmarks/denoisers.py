@@ -9,13 +9,12 @@ the denoiser's training; judging is left out. Goes on where it was if it is stop
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.speedrun import Examiner
+from benchmarks.speedrun import Examiner, parser
 from diffusion.evaluation.tables import table
 from diffusion.presets import garden, garden_dit
 from diffusion.runtime.compilation_cache import keep_compilations
@@ -30,7 +29,9 @@ CASES = {  # whose denoiser, and whose process
     "U-Net, straight paths": (garden(), garden_dit()),
     "transformer, straight paths": (garden_dit(), garden_dit()),
 }
-SETTINGS = ("learning_rate=0.002", "warmup=200", "optimizer=muon", "picture_every=250")
+SETTINGS = (
+    "steps=2500", "learning_rate=0.002", "warmup=200", "optimizer=muon", "picture_every=250",
+)  # fmt: skip
 GOAL = 0.9  # of what captions name
 
 
@@ -55,15 +56,8 @@ def minutes_to(goal: float, seen: Sequence[dict[str, float]]) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.denoisers", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("runs/denoisers"), metavar="FOLDER")
-    parser.add_argument("--captions", type=int, default=30, metavar="N", help="in each language")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="as of `diffusion train`"
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.captions < 2:
-        parser.error(f"captions is {arguments.captions}; ask for 2 or more")
+    options = parser("denoisers", __doc__)
+    arguments = options.parse_args(argv)
     keep_compilations()
     print(described())
     rows = []
@@ -71,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             seen = run(name, arguments.output / str(i), arguments.captions, arguments.set)
         except ValueError as error:
-            parser.error(str(error))
+            options.error(str(error))
         reached, last = minutes_to(GOAL, seen), seen[-1]
         rows.append([
             name, "-" if reached is None else f"{reached:.1f}", f"{last['minutes']:.1f}",

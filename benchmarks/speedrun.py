@@ -87,16 +87,27 @@ class Examiner:
         return Artist(config, folder.load_tokenizer(self.output), *map(network, SLOTS))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speedrun", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("runs/speedrun"), metavar="FOLDER")
-    parser.add_argument("--captions", type=int, default=30, metavar="N", help="in each language")
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark in which a judge looks at a training."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    output = Path(f"runs/{name}")
+    parser.add_argument("--output", type=Path, default=output, metavar="FOLDER")
+    parser.add_argument("--captions", type=captions, default=30, metavar="N", help="a language")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="as of `diffusion train`"
     )
-    arguments = parser.parse_args(argv)
-    if arguments.captions < 2:
-        parser.error(f"captions is {arguments.captions}; ask for 2 or more")
+    return parser
+
+
+def captions(text: str) -> int:
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"captions is {number}; ask for 2 or more")
+    return number
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parser("speedrun", __doc__)
+    arguments = options.parse_args(argv)
     keep_compilations()
     print(described())
     examiner = Examiner(arguments.output, arguments.captions)
@@ -105,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             train_part(part, arguments.output, arguments.set, watch, new=garden64())
         except ValueError as error:
-            parser.error(str(error))
+            options.error(str(error))
 
 
 if __name__ == "__main__":
