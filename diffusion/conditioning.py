@@ -24,7 +24,7 @@ class Conditioning(NamedTuple):
     # Of the prompt; k = 2: and of the negative prompt. (k, b, n, d): one for each of the pictures.
     context: Float[Array, "k *b n d"]
     guidance: np.float32
-    apart: np.float32 | None  # guidance of what each frame of a film has of its own; None: the same
+    apart: np.float32 | None  # see `diffusion.process.tables.guide`
     seed: np.uint32
     known: Float[Array, "1 h w z"]  # the latent of a given image; zeros if there is none
     mask: Bool[Array, "1 h w 1"]  # where to paint; elsewhere what is known shall stay

@@ -15,6 +15,8 @@ from diffusion.stages.moving import MovingDenoiser
 from diffusion.stages.moving_noise import places
 from diffusion.stages.prompt_travel import MOVES
 
+APART = 0.5  # of what frames have of their own is kept where nothing happens
+NEARER = 0.7  # of the zoom that prompt travel says, so that what is named stays in sight
 AHEAD = 1.5  # noise of clouds goes so much farther than they are to go; they lag behind
 
 
@@ -99,7 +101,7 @@ def route_of(ends: Float[Array, "1 2 4"], way: Float[np.ndarray, " f"]) -> Float
     [route] = places(ends, way)
     pan = route[:, 0]
     middle = (pan.min() + pan.max()) / 2
-    return route.at[:, 0].add(-middle).at[:, 2].multiply(AHEAD)
+    return route.at[:, 0].add(-middle).at[:, 1].multiply(NEARER).at[:, 2].multiply(AHEAD)
 
 
 def on_the_way(

@@ -150,7 +150,7 @@ class FilmArtist(Artist):
         elif self.travel is not None and film.stands_still(ends, views):
             # Nothing tells these frames apart, so guidance shall not: it makes night of a sunset
             # that is by chance a little darker in the last frames.
-            given = given._replace(apart=np.float32(1.0))
+            given = given._replace(apart=np.float32(film.APART))
         if image is not None:
             given = given._replace(mask=given.mask.at[0].set(False))
         program, place = self._moving(asked.frames, self.closes(asked)), self._film_process

@@ -43,7 +43,7 @@ KEPT = 25  # films of which is kept at a time what was seen in them
 MOVED = 0.04  # sides of the picture, from which on a view has moved
 DRIFTED = 0.2  # the same for clouds
 SWAYS = 0.2  # share of the change that comes and goes
-STANDS = 0.045  # mean change from first to last frame of what stands still, rain included
+STANDS = 0.055  # mean change from first to last frame of what stands still, rain included
 FALLS = ("rain", "snow")
 SHARES = (  # of a report, in per cent
     "named, right in all frames",

@@ -122,14 +122,14 @@ def guide(
     Scale 0 ignores the prompt, 1 follows the network, more exaggerates what the prompt changes.
 
     Args:
-        apart: the scale of what each canvas of the batch has of its own, beside their mean; None:
-            the same.
+        apart: how much of what each canvas of the batch has of its own, beside their mean, is kept
+            of the conditional prediction; None: all are guided alike.
     """
-    changed = conditional - unconditional
-    guided = unconditional + scale * changed
+    guided = unconditional + scale * (conditional - unconditional)
     if apart is None:
         return guided
-    return guided + (apart - scale) * (changed - changed.mean(axis=0, keepdims=True))
+    own = conditional - conditional.mean(axis=0, keepdims=True)
+    return guided.mean(axis=0, keepdims=True) + apart * own
 
 
 def last_part(table: Table, steps: int, strength: float) -> Any:
