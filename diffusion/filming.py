@@ -135,7 +135,11 @@ class FilmArtist(Artist):
         common = noise[:1]
         if self.travel is not None:
             common = self._moving_noise(keys[0], route, shape[1:])
-        noise = mixed_noise(noise[1:], common, self.motion.config.common_noise)
+        # Nothing tells frames of a still film apart, so guidance and noise shall not: they make
+        # night of a sunset that is by chance a little darker in the last frames.
+        still = self.travel is not None and film.stands_still(ends, views)
+        share = 1.0 if still else self.motion.config.common_noise
+        noise = mixed_noise(noise[1:], common, share)
         given = given._replace(
             known=jnp.broadcast_to(given.known, shape),
             mask=jnp.broadcast_to(given.mask, (*shape[:-1], 1)),
@@ -147,9 +151,7 @@ class FilmArtist(Artist):
             known = given.known[:1] if image is not None else picture()
             above = sky(shape[1])[None, :, None, None]
             given = given._replace(known=jnp.broadcast_to(known, shape), mask=given.mask & above)
-        elif self.travel is not None and film.stands_still(ends, views):
-            # Nothing tells these frames apart, so guidance shall not: it makes night of a sunset
-            # that is by chance a little darker in the last frames.
+        elif still:
             given = given._replace(apart=np.float32(film.APART))
         if image is not None:
             given = given._replace(mask=given.mask.at[0].set(False))

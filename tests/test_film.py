@@ -141,6 +141,9 @@ def test_where_nothing_tells_frames_apart_guidance_does_not_either(travelling, m
         return [one - one.mean(axis=0) for one in found]
 
     np.testing.assert_allclose(*own(travelling, emphasis=True), atol=1e-4)
+    [turn] = travelling.sample_film(FilmSettings(PROMPT, emphasis=True, **FAST))
+    begins = np.asarray(next(turn).x_t)
+    np.testing.assert_array_equal(begins, np.stack([begins[0]] * 8))  # nor does the noise
     for one, other in (own(travelling), own(travelling, to="a blue house"), own(moving)):
         assert np.abs(one - other).max() > 1e-2
 
