@@ -9,12 +9,11 @@ the denoiser's training; judging is left out. Goes on where it was if it is stop
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.speedrun import Examiner, parser
+from benchmarks.speedrun import GOAL, Examiner, minutes_to, parser
 from diffusion.evaluation.tables import table
 from diffusion.presets import garden, garden_dit
 from diffusion.runtime.compilation_cache import keep_compilations
@@ -32,7 +31,6 @@ CASES = {  # whose denoiser, and whose process
 SETTINGS = (
     "steps=2500", "learning_rate=0.002", "warmup=200", "optimizer=muon", "picture_every=250",
 )  # fmt: skip
-GOAL = 0.9  # of what captions name
 
 
 def run(name: str, output: Path, captions: int, settings: Sequence[str]) -> list[dict[str, float]]:
@@ -46,13 +44,7 @@ def run(name: str, output: Path, captions: int, settings: Sequence[str]) -> list
     copy_of(start, output, model)
     examiner = Examiner(output, captions, before=lambda _: 0.0)
     train_part(architecture(model.denoiser).part, output, [*SETTINGS, *settings], examiner)
-    lines = (output / "speedrun.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def minutes_to(goal: float, seen: Sequence[dict[str, float]]) -> float | None:
-    """When the judge first saw so much of what captions name; None: never."""
-    return next((line["minutes"] for line in seen if line["mean"] >= goal), None)
+    return examiner.seen()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

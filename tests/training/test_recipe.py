@@ -448,7 +448,7 @@ def test_the_text_encoder_learns_from_pairs(trained):
 
 
 @pytest.mark.slow
-def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path):
+def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path, capsys):
     from benchmarks import speedrun
 
     output = tmp_path / "run"
@@ -464,5 +464,15 @@ def test_the_speedrun_judges_the_unet_on_its_way(trained, tmp_path):
     assert all(0.0 <= lines[1][name] <= 1.0 for name in ("all at once", "mean"))
     card = folder.load_card(output)
     assert lines[1]["minutes"] >= round(card["text"]["minutes"] + card["vae"]["minutes"], 1)
+    assert (card["unet"]["optimizer"], card["unet"]["steps"]) == ("muon", 2)  # its own, and --set's
+    assert "90% of what captions name: " in capsys.readouterr().out
     with pytest.raises(SystemExit):
         speedrun.main(["--output", str(output), "--captions", "1"])
+
+
+def test_the_speedrun_names_the_first_look_that_was_right_enough():
+    from benchmarks.speedrun import minutes_to
+
+    seen = [{"minutes": float(m), "mean": mean} for m, mean in ((1, 0.5), (2, 0.9), (3, 0.8))]
+    assert minutes_to(0.9, seen) == 2.0
+    assert minutes_to(0.95, seen) is None
