@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, tuple[str, ...]]] = {  # of each part, what is not 
     "now": {
         "text": ("steps=600", "optimizer=muon", "learning_rate=0.005"),
         "vae": ("steps=800", "optimizer=muon", "picture_every=400"),
-        "unet": ("steps=1500", "optimizer=muon", "learning_rate=0.002", "picture_every=250"),
+        "unet": ("steps=2500", "optimizer=muon", "learning_rate=0.002", "picture_every=250"),
     },
     "first": {},
 }
