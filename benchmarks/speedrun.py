@@ -56,6 +56,7 @@ class Examiner:
 
     def __init__(self, output: Path, captions: int, before: Callable[[Path], float] = earlier):
         self.output, self.before = output, before
+        self.file = output / "speedrun.jsonl"
         self.judge = judge.load()
         self.asked = [questions(captions, language) for language in LANGUAGES]
         self.params: Params = {}
@@ -79,17 +80,16 @@ class Examiner:
         # What no caption names has no share.
         line |= {name: round(share, 3) for name, share in shares.items() if share == share}
         tqdm.write(json.dumps(line))
-        path = self.output / "speedrun.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
         # What came after the last checkpoint is lived through again.
-        kept = [text for text in lines if json.loads(text)["step"] < step]
-        with atomic_write(path) as draft:
-            draft.write_text("\n".join([*kept, json.dumps(line)]) + "\n", "utf-8")
+        lines = [*(look for look in self.seen() if look["step"] < step), line]
+        with atomic_write(self.file) as draft:
+            draft.write_text("".join(json.dumps(look) + "\n" for look in lines), "utf-8")
 
     def seen(self) -> list[dict[str, float]]:
         """What the judge has seen, look by look."""
-        lines = (self.output / "speedrun.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        if not self.file.exists():
+            return []
+        return [json.loads(line) for line in self.file.read_text("utf-8").splitlines()]
 
     def _artist(self) -> Artist:
         config = folder.load_config(self.output)
