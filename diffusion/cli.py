@@ -84,6 +84,7 @@ command goes on where it was.
   diffusion train dit --start garden --output runs/dit
   diffusion train dvae --start garden64 --output runs/dvae
   diffusion train masked --start runs/dvae --output runs/masked
+  diffusion train decoder --start garden --output runs/sharper
   diffusion train distill --start garden --output runs/fast
   diffusion train travel --start garden --output runs/travel
   diffusion train motion --start runs/travel --output runs/film
@@ -220,7 +221,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
         help="tokenizer, text, vae or dvae, unet, dit or masked, or all of a model in this order; "
-        "travel, motion: films; distill; judge; autoencoder",
+        "decoder: shows the same latents; distill; travel, motion: films; judge; autoencoder",
     )
     train.add_argument(
         "--output",

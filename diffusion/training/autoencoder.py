@@ -60,6 +60,12 @@ def weighed(error: Metrics) -> Array:
     return error["pixel"] + SQUARED_WEIGHT * error["squared"] + EDGE_WEIGHT * error["edge"]
 
 
+def psnr(decoded: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Array:
+    """The mean peak signal-to-noise ratio in dB; the range of a pixel value is 2."""
+    each = jnp.square(decoded - images).mean((1, 2, 3))
+    return jnp.mean(10.0 * jnp.log10(4.0 / each))
+
+
 @dataclass
 class AutoencoderTask:
     """Trains whatever fills the slot: it offers `draw(images, key)`, `encode` and `decode`.
@@ -132,9 +138,7 @@ class AutoencoderTask:
             costs = costs | {"near": jnp.square((now - before).astype(jnp.float32)).mean()}
         cost = sum(COST_WEIGHTS[name] * value for name, value in costs.items())
         loss = weighed(error) + cost
-        each = jnp.square(decoded - images).mean((1, 2, 3))
-        psnr = jnp.mean(10.0 * jnp.log10(4.0 / each))  # dB; the range of a pixel value is 2
-        return loss, error | {"psnr": psnr} | costs
+        return loss, error | {"psnr": psnr(decoded, images)} | costs
 
     def picture(self, params: Params) -> np.ndarray:
         """Eight pictures, and what comes back of them."""

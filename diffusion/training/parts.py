@@ -18,6 +18,7 @@ from diffusion.text.tokenizer import Tokenizer
 from diffusion.training import (
     autoencoder,
     conv_autoencoder,
+    decoder,
     denoiser,
     distillation,
     motion,
@@ -45,7 +46,7 @@ AUTOENCODERS = tuple(
 SLOTS_OF = {
     "text": "text_encoder", **dict.fromkeys(AUTOENCODERS, "autoencoder"),
     **dict.fromkeys(DENOISERS, "denoiser"), "distill": "denoiser", "motion": "denoiser",
-    "travel": "text_encoder",
+    "travel": "text_encoder", "decoder": "autoencoder",
 }  # fmt: skip
 PRACTICE = {"candidates": CANDIDATES, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
@@ -137,6 +138,16 @@ def _save_autoencoder(output: Path, config: ModelConfig, params: Params, stays: 
             f"{architecture(config.denoiser).part} --start {output} --output NEW",
             stacklevel=1,
         )
+
+
+def _train_decoder(order: Order, config: ModelConfig) -> Save:
+    begin = beginning(order, "autoencoder", config)
+    assert begin is not None  # `train_part` asked for it
+    task = decoder.DecoderTask(config, known=begin.params)
+    heard = {"autoencoder": fingerprint(task.frozen["kept"])}
+    begin = dataclasses.replace(begin, params=task.init(0))
+    whole = task.frozen["kept"] | run_task(task, decoder.preset(), order, heard, begin)
+    return lambda: folder.save_part(order.output, config, "autoencoder", whole, DTYPE)
 
 
 def _frozen(root: Path, config: ModelConfig) -> dict[str, Any]:
@@ -264,6 +275,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], Save]] = {
     "text": _train_text,
     **dict.fromkeys(AUTOENCODERS, _train_autoencoder),
     **dict.fromkeys(DENOISERS, _train_denoiser),
+    "decoder": _train_decoder,
     "distill": _distill,
     "motion": _train_motion,
     "travel": _train_travel,

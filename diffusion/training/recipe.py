@@ -29,6 +29,10 @@ MODELS = {
     architecture(model.denoiser).part: model
     for model in (garden64(), garden_dit(), garden_masked())
 } | {architecture(model.autoencoder).part: model for model in (garden64(), garden_dvae())}
+GOES_ON = {  # what needs a model to start from, and why
+    "distill": "needs a teacher",
+    "decoder": "goes on from a model",
+}
 PARTS = ("tokenizer", "text", "vae", "unet")  # of the garden
 
 
@@ -47,11 +51,11 @@ def train_part(
 
     Args:
         part: "tokenizer", "text", one of `AUTOENCODERS` or `DENOISERS`, or "all" that the model
-            has; "distill": a LoRA of the
-            denoiser of `start`, to paint in a step or two, and `output` a model with it; "travel":
-            what finds in a sentence how a film begins and ends, for the text encoder of `output`;
-            "motion": modules that join the frames of films, for its denoiser; "autoencoder": the
-            Keras sample's, which stands by itself.
+            has; "decoder": that of the autoencoder of `start`, whose latents stay; "distill": a
+            LoRA of the denoiser of `start`, to paint in a step or two; "travel": what finds in a
+            sentence how a film begins and ends, for the text encoder of `output`; "motion": modules
+            that join the frames of films, for its denoiser; "autoencoder": the Keras sample's,
+            which stands by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -66,8 +70,8 @@ def train_part(
     """
     if part not in (*TRAINERS, "all"):
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(TRAINERS)}, all, judge")
-    if part == "distill" and start is None:
-        raise ValueError("distill needs a teacher: give it with --start, such as --start garden")
+    if part in GOES_ON and start is None:
+        raise ValueError(f"{part} {GOES_ON[part]}: give it with --start, such as --start garden")
     if start is not None and part not in SLOTS_OF:
         others = ", ".join(SLOTS_OF)
         raise ValueError(f"{part} starts from nothing only; from a model: {others}")
@@ -85,6 +89,8 @@ def train_part(
         model = heir(SLOTS_OF[part], start, output, new or MODELS.get(part), model_settings)
         if SLOTS_OF[part] == "denoiser":
             check_trainable(model)
+        if part == "decoder" and model.autoencoder != folder.load_config(start).autoencoder:
+            raise ValueError("a decoder keeps its configuration; leave out model.autoencoder")
         if part == "distill":
             mixing(process(model.process))  # says so where codes are masked
     if hosts.writes():

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 import diffusion
@@ -396,6 +397,32 @@ def test_a_distilled_model_paints_in_two_calls(trained, tmp_path):
     assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
     with pytest.raises(ValueError, match="distill needs a teacher: give it with --start"):
         train_part("distill", tmp_path / "other")
+
+
+def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):
+    output = tmp_path / "sharper"
+    command = ["train", "decoder", "--start", str(trained), "--output", str(output)]
+    settings = ["--set", "steps=2", "batch_size=2", "picture_every=10"]
+    assert cli.main([*command, *settings]) == 0
+    assert folder.load_config(output) == folder.load_config(trained)
+    config = folder.load_config(output)
+    mine, theirs = (
+        flatten_dict(folder.load_part(root, config, "autoencoder")[1]) for root in (output, trained)
+    )
+    changed = {path[0] for path, value in mine.items() if np.any(value != theirs[path])}
+    assert changed == {"post_quant_conv", "decoder"}
+    for part in ("denoiser", "text_encoder"):
+        assert files(output)[part].read_bytes() == files(trained)[part].read_bytes()
+    card = json.loads((output / "training.json").read_text())
+    assert card["decoder"]["start"]["model"] == "garden"
+    assert card["vae"] == json.loads((trained / "training.json").read_text())["vae"]
+    assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
+    with pytest.raises(ValueError, match="decoder goes on from a model: give it with --start"):
+        train_part("decoder", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"decoder keeps its .*leave out model\.autoencoder"):
+        wider = ["model.autoencoder.layers_per_block=2"]
+        train_part("decoder", tmp_path / "other", wider, start=trained)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):
