@@ -419,8 +419,9 @@ def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):
     assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
     with pytest.raises(ValueError, match="decoder goes on from a model: give it with --start"):
         train_part("decoder", tmp_path / "other")
+    wider = ["model.autoencoder.latent_channels=8", "model.denoiser.in_channels=8"]
+    wider += ["model.denoiser.latent_channels=8"]
     with pytest.raises(ValueError, match=r"decoder keeps its .*leave out model\.autoencoder"):
-        wider = ["model.autoencoder.layers_per_block=2"]
         train_part("decoder", tmp_path / "other", wider, start=trained)
     assert not (tmp_path / "other").exists()
 
