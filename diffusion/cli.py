@@ -221,7 +221,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
         help="tokenizer, text, vae or dvae, unet, dit or masked, or all of a model in this order; "
-        "decoder: shows the same latents; distill; travel, motion: films; judge; autoencoder",
+        "decoder: shows the same latents; distill: halves the steps; travel, motion: films; judge; "
+        "autoencoder",
     )
     train.add_argument(
         "--output",

@@ -35,7 +35,6 @@ from diffusion.weights import prompt_travel as travel
 from diffusion.weights.architectures import ARCHITECTURES, architecture
 from diffusion.weights.architectures.motion import check_fits
 from diffusion.weights.files import save_params
-from diffusion.weights.lora_writing import save_lora
 
 # Autoencoders and denoisers are called by their architectures.
 SAMPLE = architecture(ConvAutoencoderConfig()).part  # the Keras sample's: in no model
@@ -172,21 +171,20 @@ def _train_denoiser(order: Order, config: ModelConfig) -> Save:
 
 def _distill(order: Order, config: ModelConfig) -> Save:
     assert order.start is not None  # `train_part` asked for it
-    config = folder.load_config(order.start)  # whose guidance is built in
+    config = folder.load_config(order.start)  # whose steps are halved, and whose guidance built in
     frozen = _frozen(order.start, config)
-    teacher = folder.load_part(order.start, config, "denoiser")[1]
+    begin = beginning(order, "denoiser", config)
+    assert begin is not None
     tokenizer = folder.load_tokenizer(order.output)
-    task = distillation.DistillTask(config, tokenizer, **frozen, teacher=teacher)
+    task = distillation.DistillTask(config, tokenizer, **frozen, teacher=begin.params)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
-    heard |= {"teacher": fingerprint(teacher), "guidance": config.guidance}
-    params = run_task(task, distillation.preset(), order, heard, None, **PRACTICE)
-    pupil, names = task.pupil(task.frozen, params), architecture(config.denoiser).names
-    sampling = SamplingConfig("lcm", distillation.STEPS)
+    heard |= {"guidance": config.guidance, "steps": task.steps}
+    params = run_task(task, distillation.preset(), order, heard, begin, **PRACTICE)
+    sampling = SamplingConfig(distillation.SAMPLER, task.steps, distillation.SPACING)
     taught = dataclasses.replace(config, sampling=sampling, guidance=1.0)
 
     def save() -> None:
-        save_lora(order.output / "lcm.safetensors", "denoiser", names, params, DTYPE)
-        folder.save_part(order.output, config, "denoiser", pupil, DTYPE)
+        folder.save_part(order.output, config, "denoiser", params, DTYPE)
         folder.save_config(order.output, taught)
 
     return save

@@ -11,6 +11,7 @@ from diffusion.runtime import hosts
 from diffusion.training import text_encoder
 from diffusion.training.beginning import copy_of, heir
 from diffusion.training.card import Order
+from diffusion.training.distillation import halved
 from diffusion.training.log import Watch
 from diffusion.training.parts import (
     AUTOENCODERS,
@@ -51,11 +52,11 @@ def train_part(
 
     Args:
         part: "tokenizer", "text", one of `AUTOENCODERS` or `DENOISERS`, or "all" that the model
-            has; "decoder": that of the autoencoder of `start`, whose latents stay; "distill": a
-            LoRA of the denoiser of `start`, to paint in a step or two; "travel": what finds in a
-            sentence how a film begins and ends, for the text encoder of `output`; "motion": modules
-            that join the frames of films, for its denoiser; "autoencoder": the Keras sample's,
-            which stands by itself.
+            has; "decoder": that of the autoencoder of `start`, whose latents stay; "distill": the
+            denoiser of `start`, to paint in half its steps; "travel": what finds in a sentence how
+            a film begins and ends, for the text encoder of `output`; "motion": modules that join
+            the frames of films, for its denoiser; "autoencoder": the Keras sample's, which stands
+            by itself.
         settings: `name=value` for an entry of `TrainConfig` (`steps=100`) or, with the prefix
             `model.`, of `ModelConfig` (`model.denoiser.norm_groups=8`; only in a new folder).
         watch: called with each sample sheet; see `train`.
@@ -92,7 +93,8 @@ def train_part(
         if part == "decoder" and model.autoencoder != folder.load_config(start).autoencoder:
             raise ValueError("a decoder keeps its configuration; leave out model.autoencoder")
         if part == "distill":
-            mixing(process(model.process))  # says so where codes are masked
+            mixing(process(model.process))  # says so where codes are masked,
+            halved(folder.load_config(start))  # or where nothing is left to be halved
     if hosts.writes():
         if start is not None:
             copy_of(start, output, model)

@@ -1,4 +1,4 @@
-"""Distillation: teacher's step, pupil's target, and a pupil that learns to finish at once."""
+"""Distillation: two steps of the teacher, and a pupil that learns to take them in one."""
 
 import dataclasses
 
@@ -6,18 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
+from diffusion.config import SamplingConfig
 from diffusion.loading import load
-from diffusion.process.samplers import table
+from diffusion.process.samplers import guide, table
 from diffusion.process.sampling import finished, one_step, sample
 from diffusion.training import distillation
 from diffusion.training.denoiser import Captioned
-from diffusion.training.distillation import DistillTask, draw_places
-from diffusion.weights.architectures import architecture
-from diffusion.weights.lora import LoRA
-from diffusion.weights.lora_writing import save_lora
-from diffusion.weights.names import theirs, to_file
+from diffusion.training.distillation import DistillTask, draw_places, halved
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +21,16 @@ def artist(shallow_folder):
     return load(shallow_folder)
 
 
+def made(artist, **changes):
+    config = dataclasses.replace(artist.config, **changes)
+    parts = (part.params for part in (artist.text_encoder, artist.autoencoder, artist.denoiser))
+    text_encoder, autoencoder, teacher = parts
+    return DistillTask(config, artist.tokenizer, text_encoder, autoencoder, teacher=teacher)
+
+
 @pytest.fixture
 def task(artist):
-    config = dataclasses.replace(artist.config, guidance=2.0)
-    params = (part.params for part in (artist.text_encoder, artist.autoencoder, artist.denoiser))
-    text_encoder, autoencoder, teacher = params
-    return DistillTask(config, artist.tokenizer, text_encoder, autoencoder, teacher)
+    return made(artist, guidance=2.0, sampling=SamplingConfig("dpm++2m", 8, "trailing"))
 
 
 def given(task, count=3):
@@ -43,119 +43,84 @@ def given(task, count=3):
     return x_t, task.encode_text(task.frozen, task.tokenizer(texts))
 
 
-def test_the_teacher_takes_the_step_that_the_sampler_takes(task):
-    """Euler's, on the same two timesteps: it is DDIM's."""
+@pytest.mark.parametrize("scale", [2.0, 1.0])
+def test_the_teacher_takes_the_two_steps_that_the_sampler_takes(artist, scale):
+    task = made(artist, guidance=scale, sampling=SamplingConfig("dpm++2m", 8, "trailing"))
     x_t, context = given(task)
-    rows = table("euler", task.process, 8, spacing="trailing")
-    t, earlier = (jnp.full(3, int(rows.timestep[i])) for i in (2, 3))
-    found = jax.jit(task._taught)(task.frozen, x_t, t, earlier, context)
+    silent = task.encode_text(task.frozen, task.tokenizer([""] * 3))
+    found = jax.jit(task._two_steps)(task.frozen, x_t, jnp.array([0, 2, 3]), context)
 
-    both = jnp.concatenate([context, task.encode_text(task.frozen, task.tokenizer([""] * 3))])
-
-    @jax.jit
     def predict(x_t, t):
-        denoiser = task.structures["denoiser"]
-        network = distillation.nnx.merge(denoiser, task.teacher)
-        told, untold = jnp.split(
-            network(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both), 2
-        )
-        return untold + 2.0 * (told - untold)
+        told, untold = (task._says(task.teacher, x_t, t, words) for words in (context, silent))
+        return guide(untold, told, scale)
 
-    keys = jax.random.split(jax.random.key(0), 3)
-    nothing = jnp.zeros_like(x_t)
-    expected = one_step(task.process, predict, x_t, nothing, rows.row(2), 0, keys)[2]
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    rows = table("euler", task.process, 8, spacing="trailing")
+    keys, nothing = jax.random.split(jax.random.key(0), 3), jnp.zeros_like(x_t)
+    step = jax.jit(lambda x_t, row: one_step(task.process, predict, x_t, nothing, row, 0, keys)[2])
+    for i, place in enumerate((0, 2, 3)):
+        expected = step(step(x_t, rows.row(2 * place)), rows.row(2 * place + 1))
+        np.testing.assert_allclose(found[i], expected[i], atol=5e-5)
 
 
-def test_at_the_end_the_teacher_says_what_it_sees(task):
-    x_t, context = given(task)
-    t = jnp.full(3, 19)
-    taught = jax.jit(task._taught)
-    end, later = (taught(task.frozen, x_t, t, jnp.full(3, where), context) for where in (-1, 18))
-    noise = (x_t - task.process.alpha(t)[0] * end) / task.process.sigma(t)[0]
-    alpha, sigma = (f(jnp.asarray([18]))[0] for f in (task.process.alpha, task.process.sigma))
-    np.testing.assert_allclose(later, alpha * end + sigma * noise, atol=1e-5)
+def test_a_pupil_begins_as_its_teacher(task):
+    jax.tree.map(np.testing.assert_array_equal, task.init(0), task.teacher)
 
 
-def test_each_step_of_the_teacher_is_an_eighth_of_the_way(task):
-    grid = np.asarray(task.grid)
-    assert grid[:3].tolist() == [999, 979, 959]
-    assert len(grid) == 56
-    assert grid[44:].tolist() == [119, 99, 79, 59, 39, 19, *[-1] * 6]
-    steps = grid[:50] - grid[6:]
-    assert set(steps[:44]) == {120}
+@pytest.mark.parametrize(("steps", "half"), [(8, 4), (25, 12), (3, 1), (2, 1)])
+def test_a_pupil_takes_half_of_the_steps_at_timesteps_of_its_teacher(artist, steps, half):
+    task = made(artist, sampling=SamplingConfig("dpm++2m", steps, "leading"))
+    assert task.steps == halved(task.model) == half
+    np.testing.assert_array_equal(task.rows.timestep, task.taught.timestep[::2])
+    assert len(task.taught.timestep) == 2 * half
 
 
-def test_a_pupil_begins_as_its_teacher_and_learns_with_all_of_its_kernels(task):
-    begun = task.init(0)
-    pupil = task.pupil(task.frozen, begun)
-    jax.tree.map(np.testing.assert_array_equal, pupil, task.teacher)
-    told = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(pupil)]
-    assert len(jax.tree.leaves(begun)) == 2 * sum("kernel" in name for name in told)
-
-    target = jax.tree.map(lambda x: x + 1.0, task.teacher)
-    difference = lambda params: sum(  # noqa: E731
-        jax.tree.leaves(
-            jax.tree.map(
-                lambda a, b: jnp.sum((a - b) ** 2), task.pupil(task.frozen, params), target
-            )
-        )
-    )
-    slopes = jax.jit(jax.grad(difference))(begun)
-    for path, slope in jax.tree_util.tree_leaves_with_path(slopes):
-        side = path[-1].key
-        assert jnp.any(slope != 0) == (side == "up"), path  # down is not heard before up is
+def test_one_step_cannot_be_halved(artist):
+    with pytest.raises(ValueError, match="paints in one step already"):
+        made(artist, sampling=SamplingConfig("euler", 1, "trailing"))
 
 
-def test_the_file_of_a_pupil_is_a_lora_of_its_teacher(task, artist, tmp_path):
-    factors = jax.tree.map(
-        lambda x: x + jax.random.normal(jax.random.key(x.size), x.shape), task.init(0)
-    )
-    names = architecture(task.model.denoiser).names
-    save_lora(tmp_path / "lcm.safetensors", "denoiser", names, factors, "float32")
-    known = {"denoiser": {}, "text_encoder": {}}
-    flat = {".".join(map(str, path)): value for path, value in flatten_dict(task.teacher).items()}
-    laid = {theirs(name, names): to_file(np.asarray(x), name) for name, x in flat.items()}
-    known["denoiser"] = {name: value.shape for name, value in laid.items()}
-    adjust = LoRA.open(tmp_path / "lcm.safetensors", 1.0, known).adjust("denoiser")
-    pupil = flatten_dict(task.pupil(task.frozen, factors))
-    for path, value in pupil.items():
-        name = ".".join(map(str, path))
-        official = theirs(name, names)
-        found = adjust(official, np.array(laid[official]))
-        np.testing.assert_allclose(found, to_file(np.asarray(value), name), atol=1e-5)
+def test_the_first_step_is_drawn_twice_as_often():
+    places = np.bincount(np.asarray(draw_places(jax.random.key(0), 1000, 4)))
+    assert places.tolist() == pytest.approx([400, 200, 200, 200], abs=1)
+    assert set(np.asarray(draw_places(jax.random.key(0), 16, 1)).tolist()) == {0}
 
 
-def test_a_fifth_of_the_examples_begin_at_the_beginning():
-    places = np.asarray(draw_places(jax.random.key(0), 1000, 50))
-    assert np.mean(places == 0) == pytest.approx(0.2 + 0.8 / 50, abs=0.002)
-    assert set(np.bincount(places)[1:]) <= {15, 16, 17}
-    assert (places.min(), places.max()) == (0, 49)
-
-
-def test_a_pupil_learns_to_finish_at_once(task, monkeypatch):
-    """The data are one latent: whoever knows it is right at every timestep, and the loss is 0."""
+def test_a_pupil_learns_where_its_teacher_arrives(task, monkeypatch):
+    """The teacher knows the one latent that there is: then one step arrives where two do, and
+    whoever says the same is right."""
     x_t, context = given(task)
     batch = Captioned(task.tokenizer(["a red house"] * 3), None)
     known = jnp.full(x_t.shape, 0.5)
+    seen = []
     monkeypatch.setattr(task, "seen", lambda *_: (known, context))
 
     def knows(params, x_t, t, context):
-        return jnp.full(x_t.shape, 0.5) * params["scale"]
+        wide = lambda level: level[:, None, None, None]  # noqa: E731
+        seen.append((x_t, t))
+        x0 = jnp.full(x_t.shape, 0.5) * params["scale"]
+        left = (x_t - wide(task.mixing.alpha(t)) * x0) / wide(task.mixing.sigma(t))
+        return task.mixing.target(x0, left, t)
 
-    monkeypatch.setattr(task, "_sees", knows)
-    monkeypatch.setattr(task, "pupil", lambda frozen, params: params)
+    monkeypatch.setattr(task, "_says", knows)
     task.frozen["teacher"] = {"scale": jnp.float32(1.0)}
     look = jax.value_and_grad(lambda params, key: task.loss(params, task.frozen, batch, key)[0])
     right, none = look({"scale": jnp.float32(1.0)}, jax.random.key(1))
-    assert right == pytest.approx(0.0, abs=1e-6)
+    assert right == pytest.approx(0.0, abs=1e-5)
     wrong, slope = look({"scale": jnp.float32(0.2)}, jax.random.key(1))
     assert wrong > 0.01
     assert slope["scale"] < 0  # towards the teacher
-    assert abs(none["scale"]) < 1e-3
+    assert abs(none["scale"]) < 1e-2
+
+    seen.clear()
+    noise = jax.random.normal(jax.random.split(jax.random.key(1), 3)[1], known.shape)
+    task.loss({"scale": jnp.float32(1.0)}, task.frozen, batch, jax.random.key(1))
+    begun, t = seen[0]
+    first = np.asarray(t)[:3] == 999
+    assert first.any()
+    np.testing.assert_array_equal(begun[:3][first], noise[first])  # no trace of a picture
 
 
-def test_the_sheet_is_painted_in_two_calls(task, monkeypatch):
+def test_the_sheet_is_painted_in_half_of_the_steps(task, monkeypatch):
     monkeypatch.setattr(distillation, "PREVIEWED", ("a red house", "iki çam"))
     called = []
     advance = task.advance
@@ -163,13 +128,12 @@ def test_the_sheet_is_painted_in_two_calls(task, monkeypatch):
         task, "advance", lambda *a: called.append(int(a[5].timestep)) or advance(*a)
     )
     picture = task.picture(task.init(0))
-    assert called == [999, 499]
+    assert called == [999, 749, 499, 249]
     assert picture.dtype == np.uint8
     keys = jax.random.split(jax.random.key(0), 3)
     x_t, context = given(task)
-    rows = table("lcm", task.process, 1)
+    rows = table("euler", task.process, 1, spacing="trailing")
     step = lambda *inputs: advance(task.teacher, context, keys, *inputs)  # noqa: E731
-    once = finished(sample(step, x_t, rows))
-    np.testing.assert_allclose(
-        once, jax.jit(task._sees)(task.teacher, x_t, jnp.full(3, 999), context), atol=1e-5
-    )
+    once, t = finished(sample(step, x_t, rows)), jnp.full(3, 999)
+    says = jax.jit(task._says)(task.teacher, x_t, t, context)
+    np.testing.assert_allclose(once, task.mixing.to_x0(says, x_t, t), atol=1e-5)
