@@ -221,8 +221,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "part",
         help="tokenizer, text, vae or dvae, unet, dit or masked, or all of a model in this order; "
-        "decoder: shows the same latents; distill: halves the steps; travel, motion: films; judge; "
-        "autoencoder",
+        "decoder: that of an autoencoder alone; distill: half as many steps; travel, motion: "
+        "films; judge; autoencoder",
     )
     train.add_argument(
         "--output",
@@ -235,8 +235,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--start",
         metavar="MODEL",
         help="begin a part with the weights of this model, and a new OUTPUT as its copy; with "
-        "another kind of network: a copy of the rest; distill: the teacher; motion, travel: also "
-        "what of theirs is there",
+        "another kind of network: a copy of the rest; decoder, distill: what they go on from; "
+        "motion, travel: also what of theirs is there",
     )
     train.add_argument(
         "--set",

@@ -41,8 +41,7 @@ def load(
             original names, or a repository ("org/name") in the local Hugging Face cache.
         dtype: precision of the weights and of the networks' arithmetic: "float32", "bfloat16" or
             "float16". None: bfloat16 where the device multiplies in it, float32 elsewhere.
-        loras: LoRA files (safetensors) to merge into the weights, each with its strength; or the
-            name of one that lies in the model's folder ("lcm" of the garden).
+        loras: LoRA files (safetensors) to merge into the weights, each with its strength.
         vae: a folder or a file with another VAE.
         tokenizer: a folder with another tokenizer; a single file comes without.
         embeddings: files of textual inversion (safetensors), each with its token in prompts, or ""
@@ -65,7 +64,7 @@ def load(
     config = replace(config, text_encoder=replace(text, vocab_size=text.vocab_size + len(tokens)))
     if opened.note:
         warnings.warn(opened.note, stacklevel=2)
-    changes = _changes(place, loras or {}, config, weights)
+    changes = _changes(loras or {}, config, weights)
     if clip_skip is not None:
         config, weights = _without_layers(config, weights, clip_skip)
 
@@ -91,7 +90,7 @@ def load(
 
 
 def _changes(
-    place: Path, loras: Mapping[str, float], config: ModelConfig, weights: Mapping[str, Weights]
+    loras: Mapping[str, float], config: ModelConfig, weights: Mapping[str, Weights]
 ) -> list[LoRA]:
     """The LoRA files, checked against the model's own names and those of its first code."""
     known = {slot: opened.shapes for slot, opened in weights.items()}
@@ -101,7 +100,7 @@ def _changes(
         for spelling in architecture(getattr(config, slot)).originals(getattr(config, slot))[:1]
         if spelling.names is not None
     }
-    return [LoRA.open(find(x, place), s, known, others) for x, s in loras.items()]
+    return [LoRA.open(find(x), s, known, others) for x, s in loras.items()]
 
 
 def _without_layers(

@@ -49,9 +49,7 @@ def digest(settings: PictureSettings) -> str | None:
 
     Raises ValueError that names a file that cannot be read.
     """
-    # A LoRA that is called by a name alone lies in the model's folder, and counts as the model.
-    loras = [path for path in sorted(settings.loras) if Path(path).suffix or Path(path).exists()]
-    paths = [settings.source, settings.mask, *loras, *sorted(settings.embeddings)]
+    paths = [settings.source, settings.mask, *sorted(settings.loras), *sorted(settings.embeddings)]
     if settings.vae is not None and not Path(settings.vae).is_dir():
         paths.append(settings.vae)
     found = hashlib.sha256()

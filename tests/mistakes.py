@@ -59,7 +59,7 @@ SETTINGS = (
 COMMANDS = ("paint",) * 4 + ("film",) * 3 + ("train",) * 3 + ("evaluate",)
 PARTS = (
     "tokenizer", "text", "vae", "dvae", "unet", "dit", "masked", "all", "motion", "distill",
-    "judge", "autoencoder", "face", "",
+    "decoder", "travel", "judge", "autoencoder", "face", "",
 )  # fmt: skip
 
 

@@ -64,7 +64,8 @@ def run(
             "practised": training.get("practised", {}),
             "motion_share": training.get("motion_share", 0.0),
         }
-        for training in folder.trainings(root, architecture(artist.config.denoiser).part)
+        for training in folder.trainings(root, "distill")
+        or folder.trainings(root, architecture(artist.config.denoiser).part)
     ]
     kept = output / "unfinished"  # what is painted, until the page is written
     report, main, neighbours = evaluate(artist, trained, settings, seen, kept)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Real
 
 from diffusion.config import RectifiedFlowConfig
-from diffusion.process.mixing import Mixing
+from diffusion.process.mixing import Mixing, wide
 from diffusion.process.schedule import check_steps, evenly_drawn
 
 Latents = Float[Array, "b h w c"]
@@ -87,7 +87,7 @@ class RectifiedFlow(Mixing):
         return (self.train_steps * s).astype(np.float32)
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
-        return _wide(self.alpha(t)) * x0 + _wide(self.sigma(t)) * noise
+        return wide(self.alpha(t)) * x0 + wide(self.sigma(t)) * noise
 
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """What the denoiser is trained to predict: the velocity, whatever the timestep."""
@@ -95,7 +95,7 @@ class RectifiedFlow(Mixing):
 
     def to_x0(self, prediction: Latents, x_t: Latents, t: Timesteps) -> Latents:
         """The clean latent that a prediction amounts to: the end of the line."""
-        return x_t - _wide(self.sigma(t)) * prediction
+        return x_t - wide(self.sigma(t)) * prediction
 
     def draw_timesteps(self, key: Array, count: int) -> Float[Array, " count"]:
         """To train with, least noise first: the logit of s is normal (Esser et al. 2024, eq. 19).
@@ -109,8 +109,3 @@ class RectifiedFlow(Mixing):
     def weight(self, t: Timesteps) -> Level:
         """Of a squared error in training: all alike, the times drawn are the weights."""
         return jnp.ones(t.shape)
-
-
-def _wide(level: Level) -> Float[Array, "b 1 1 1"]:
-    """A level a picture, shaped to multiply a batch of NHWC latents."""
-    return level[:, None, None, None]

@@ -10,12 +10,17 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Real
+from jaxtyping import Array, Bool, Float, Real, Shaped
 
 Latents = Float[Array, "b h w c"]
 Known = Float[Array, "_ h w c"]  # one for all pictures, or one each
 Level = Float[Array, " b"]
 Timesteps = Real[Array, " b"]
+
+
+def wide(level: Shaped[Array, " b"]) -> Shaped[Array, "b 1 1 1"]:
+    """A number a picture, shaped to multiply a batch of NHWC latents."""
+    return level[:, None, None, None]
 
 
 class Mixing(ABC):
@@ -47,6 +52,12 @@ class Mixing(ABC):
 
     @abstractmethod
     def draw_timesteps(self, key: Array, count: int) -> Timesteps: ...
+
+    @abstractmethod
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...
+
+    @abstractmethod
+    def weight(self, t: Timesteps) -> Level: ...
 
     @abstractmethod
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:

@@ -18,6 +18,8 @@ from diffusion.weights.architectures import SLOTS, architecture
 from diffusion.weights.configs import INDEX, shared
 from diffusion.weights.places import read_json
 
+LATER = {"autoencoder": "decoder", "denoiser": "distill"}  # trainings that may follow
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -28,6 +30,7 @@ class Beginning:
     params: Params
     after: Any
     inside: str = ""  # its name in what a task trains; "": it is all that is trained
+    part: str = ""  # the training that the network is from, where the new one is another
     ready: Callable[[Params, int], Params] | None = None  # what else it needs, once it has grown
 
     @property
@@ -156,6 +159,7 @@ def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
         else:
             folder.save_config(draft, config)
             parts = ["tokenizer", *(architecture(getattr(config, slot)).part for slot in kept)]
+            parts += [LATER[slot] for slot in kept if slot in LATER]
             card = {part: entry for part, entry in card.items() if part in parts}
         if card:
             folder.write_json(draft / folder.CARD, card)

@@ -1,16 +1,20 @@
 """Training the decoder alone: the same latents, shown more sharply.
 
-A decoder guesses what latents do not hold, and the guess with the least error is a mean: too
-smooth. So one more error asks for as much fine detail as the drawing has, wherever that is. The
-encoder stays as it is. So do all latents, and every denoiser that has learnt to paint them.
+Latents do not hold every detail. The decoder guesses the rest, and the guess with the least error
+is a mean, which is too smooth. So one more error compares how much fine detail there is in each
+small square, wherever in the square it lies. The encoder stays as it is. So do all latents, and
+every denoiser that has learnt to paint them.
 
-Stability AI trained the decoders of SD 1 once more, too, with other errors (`sd-vae-ft-mse`, 2022).
+The error is like that of Abrahamyan et al. 2022 (https://arxiv.org/abs/2202.00997), eq. 3, which
+compares the variance of differences, squared. Stability AI trained the decoder of SD 1 alone, too,
+with other errors (`sd-vae-ft-mse`, 2022).
 """
 
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -20,33 +24,36 @@ from diffusion.training.autoencoder import AutoencoderTask, edges, errors, poole
 from diffusion.training.log import Metrics
 from diffusion.training.train_config import TrainConfig
 
-TRAINED = ("post_quant_conv", "decoder")  # what makes a picture of a latent
+TRAINED = ("post_quant_conv", "decoder")  # from a latent to a picture
 DETAIL_WEIGHT = 1.0
 SQUARE = 8  # pixels a side, within which detail is counted
-FAINTEST = 1e-5  # added to a square's energy: without it, an empty square has no slope
+FAINTEST = 1e-5  # added to a mean square: the slope of a root is infinite at 0
 
 
 def detail(images: Float[Array, "b h w c"]) -> list[Array]:
-    """How much neighbouring pixels differ in each square, down and to the right: the root of the
-    mean square. What hangs over the last whole square is left out."""
+    """How much neighbouring pixels differ, down and to the right: (b, h / 8, w / 8, c) each.
+
+    The root mean square of each square and channel. What is beyond the last whole square is left
+    out.
+    """
     found = []
     for differences in edges(images):
         _, high, wide, _ = differences.shape
-        side = min(SQUARE, high, wide)
+        side = max(1, min(SQUARE, high, wide))
         whole = differences[:, : high // side * side, : wide // side * side]
         found.append(jnp.sqrt(pooled(jnp.square(whole), side) + FAINTEST))
     return found
 
 
 def detail_error(decoded: Float[Array, "b h w c"], images: Float[Array, "b h w c"]) -> Array:
-    """The absolute error of `detail`, wherever in a square that is."""
+    """The mean absolute error of `detail`, summed over both directions."""
     pairs = zip(detail(decoded), detail(images), strict=True)
     return jnp.asarray(sum(jnp.abs(a - b).mean() for a, b in pairs))
 
 
 @dataclass
 class DecoderTask(AutoencoderTask):
-    """Trains what makes pictures of the latents of a trained autoencoder."""
+    """Trains the decoder of a trained autoencoder, whose encoder stays as it is."""
 
     known: Params = field(kw_only=True)
 
@@ -73,10 +80,8 @@ class DecoderTask(AutoencoderTask):
         loss = weighed(error) + DETAIL_WEIGHT * error["detail"]
         return loss, error | {"psnr": psnr(decoded, images)}
 
-    def _reconstruct(
-        self, params: Params, images: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
-        return super()._reconstruct(self.frozen["kept"] | params, images)
+    def picture(self, params: Params) -> np.ndarray:
+        return super().picture(self.frozen["kept"] | params)
 
 
 def preset() -> TrainConfig:

@@ -109,9 +109,13 @@ class DenoiserTask:
         x_t = self.process.begin(
             noise, jnp.zeros_like(noise[:1]), jnp.ones((1, size, size, 1), bool)
         )
-        rows = table(next(iter(self.process.samplers), "dpm++2m"), self.process, 20)
-        latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
+        walk = partial(self.advance, params, context, keys)
+        latents = finished(sample(walk, x_t, self.preview()))
         return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
+
+    def preview(self) -> Table:
+        """How the sample sheets are painted."""
+        return table(next(iter(self.process.samplers), "dpm++2m"), self.process, 20)
 
     def _merged(self, params: Params) -> Any:
         return nnx.merge(self.structures["denoiser"], params)

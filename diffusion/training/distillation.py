@@ -1,52 +1,47 @@
 """Teaching a denoiser to paint in half the steps: progressive distillation.
 
 Salimans & Ho 2022 (https://arxiv.org/abs/2202.00512), algorithm 2. A teacher, the denoiser as it
-was, takes two steps of Euler's from x_t. The pupil learns to arrive there in one. The teacher is
-guided and the pupil is not: so guidance is built in (Meng et al. 2023,
-https://arxiv.org/abs/2210.03142), and a step of the pupil is one call of the denoiser.
+was, takes two Euler steps from x_t. A student learns to arrive there in one. The teacher is guided
+and the student is not: so guidance is built in (Meng et al. 2023, https://arxiv.org/abs/2210.03142),
+and a step of the student is one call of the denoiser.
 
-Each training halves the steps: from eight to four, from four to two, and from two to one.
+Each training halves the steps: eight become four, four become two, and two become one.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from diffusion.config import ModelConfig
-from diffusion.images import sheet, to_uint8
 from diffusion.process import mixing
-from diffusion.process.samplers import guide, table
-from diffusion.process.sampling import finished, one_step, sample
+from diffusion.process.mixing import wide
+from diffusion.process.samplers import SAMPLERS, SamplerTable, Table, guide, table
+from diffusion.process.sampling import one_step
+from diffusion.process.schedule import evenly_drawn
 from diffusion.runtime.parameters import Params, precision
-from diffusion.stages.noisy_latent import initial_noise, picture_keys
-from diffusion.training.denoiser import PREVIEWED, Captioned, DenoiserTask
+from diffusion.training.denoiser import Captioned, DenoiserTask
 from diffusion.training.log import Metrics
 from diffusion.training.train_config import TrainConfig
 
-SAMPLER, SPACING = "euler", "trailing"  # one line from place to place; it begins at the noise
+SAMPLER, SPACING = "euler", "trailing"  # straight steps, of which the first begins at pure noise
 
 
 @dataclass
 class DistillTask(DenoiserTask):
-    """Trains a pupil of `teacher`, which paints in half of the model's steps, without guidance."""
+    """Trains a student to paint without guidance, in half as many steps as `teacher`."""
 
     teacher: Params
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.mixing = mixing(self.process)
-        self.name, self.steps = "distill", halved(self.model)
+        self.name, self.steps = "distill", fewer(self.model)
         self.frozen |= {"teacher": self.teacher, "silence": jnp.asarray(self.tokenizer([""]))}
-        ours, theirs = (
-            table(SAMPLER, self.process, steps, spacing=SPACING)
-            for steps in (self.steps, 2 * self.steps)
+        self.rows, self.taught = (
+            SAMPLERS[SAMPLER](self.mixing, steps, SPACING) for steps in (self.steps, 2 * self.steps)
         )
-        self.rows, self.taught = (jax.tree.map(jnp.asarray, rows) for rows in (ours, theirs))
 
     def init(self, seed: int) -> Params:
         return self.teacher
@@ -54,84 +49,98 @@ class DistillTask(DenoiserTask):
     def loss(
         self, params: Params, frozen: Params, batch: Captioned, key: Array
     ) -> tuple[Array, Metrics]:
-        """The error of what the pupil says, beside what would lead it where the teacher arrives."""
+        """The weighted squared error of what the student says.
+
+        Its target is what leads in one step to where the teacher arrives in two (algorithm 2); the
+        weight is that of all training here, SNR but at least 1 (section 4, "truncated SNR").
+        """
         posterior_key, noise_key, place_key = jax.random.split(key, 3)
         latents, context = self.seen(frozen, batch, posterior_key, precision(params))
         noise = jax.random.normal(noise_key, latents.shape)
         place = draw_places(place_key, len(latents), self.steps)
-        row = jax.tree.map(lambda column: column[place], self.rows)
-        t = row.timestep
+        t, from_x_t, from_x0 = _row(self.rows, place)
         # In training x_t shows a trace of the picture even at the first timestep; in painting none.
-        x_t = jnp.where(_wide(place == 0), noise, self.process.add_noise(latents, noise, t))
+        x_t = jnp.where(wide(place == 0), noise, self.mixing.add_noise(latents, noise, t))
 
         arrived = self._two_steps(frozen, x_t, place, context)
-        x0 = (arrived - _wide(row.z_from_z) * x_t) / _wide(row.z_from_x0)
-        left = (x_t - _wide(self.mixing.alpha(t)) * x0) / _wide(self.mixing.sigma(t))
+        x0 = (arrived - from_x_t * x_t) / from_x0
+        rest = (x_t - wide(self.mixing.alpha(t)) * x0) / wide(self.mixing.sigma(t))
         said = self._says(params, x_t, t, context)
-        error = self.mixing.error(said, x0, left, t)
+        error = self.mixing.error(said, x0, rest, t)
         first = jnp.sum(error, where=place == 0) / jnp.maximum(jnp.sum(place == 0), 1)
-        return error.mean(), {"error": error.mean(), "at_the_beginning": first}
+        loss = jnp.mean(self.mixing.weight(t) * error)
+        return loss, {"error": error.mean(), "error_of_the_first_step": first}
 
     def _says(
         self, params: Params, x_t: Float[Array, "b h w c"], t: Array, context: Array
     ) -> Float[Array, "b h w c"]:
-        denoiser = nnx.merge(self.structures["denoiser"], params)
-        said: Array = denoiser(x_t.astype(precision(params)), t, context)
+        said: Array = self._merged(params)(x_t.astype(precision(params)), t, context)
         return said.astype(jnp.float32)
 
     def _two_steps(
         self, frozen: Params, x_t: Array, place: Int[Array, " b"], context: Array
     ) -> Float[Array, "b h w c"]:
-        """Where two of the teacher's steps lead, guided as the model is."""
-        guided, contexts = self.model.guidance != 1.0, context
-        if guided:
-            silent = self._frozen(frozen)[0](frozen["silence"])
-            contexts = jnp.concatenate([context, jnp.repeat(silent, len(x_t), axis=0)])
+        """Where two of the teacher's steps lead."""
         for half in range(2):
-            row = jax.tree.map(lambda column: column[2 * place + half], self.taught)  # noqa: B023
-            seen, t = (jnp.concatenate([x] * (1 + guided)) for x in (x_t, row.timestep))
-            said = self._says(frozen["teacher"], seen, t, contexts)
-            if guided:
-                told, untold = jnp.split(said, 2)
-                said = guide(untold, told, self.model.guidance)
-            x0 = self.mixing.to_x0(said, x_t, row.timestep)
-            x_t = _wide(row.z_from_z) * x_t + _wide(row.z_from_x0) * x0
+            t, from_x_t, from_x0 = _row(self.taught, 2 * place + half)
+            x0 = self.mixing.to_x0(self._taught(frozen, x_t, t, context), x_t, t)
+            x_t = from_x_t * x_t + from_x0 * x0
         return jax.lax.stop_gradient(x_t)
 
-    def picture(self, params: Params) -> np.ndarray:
-        """Four pictures for each of the sentences in `PREVIEWED`, in the pupil's steps."""
-        texts = [text for text in PREVIEWED for _ in range(4)]
-        context = self.encode_text(self.frozen, self.tokenizer(texts))
-        keys, size = picture_keys(0, jnp.arange(len(texts))), self.model.latent_size
-        x_t = initial_noise(keys, (size, size, self.model.denoiser.latent_channels))
-        rows = table(SAMPLER, self.process, self.steps, spacing=SPACING)
-        latents = finished(sample(partial(self.advance, params, context, keys), x_t, rows))
-        return sheet(to_uint8(self.decode(self.frozen, latents)), columns=len(PREVIEWED) * 2)
+    def _taught(self, frozen: Params, x_t: Array, t: Array, context: Array) -> Array:
+        """What the teacher says, guided as the model is."""
+        teacher, scale = frozen["teacher"], self.model.guidance
+        if scale == 1.0:
+            return self._says(teacher, x_t, t, context)
+        silent = jnp.repeat(self._frozen(frozen)[0](frozen["silence"]), len(x_t), axis=0)
+        both = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (context, silent)))
+        conditional, unconditional = jnp.split(self._says(teacher, *both), 2)
+        return guide(unconditional, conditional, scale)
 
-    def _advance(self, params, context, keys, x_t, memory, row, call):  # type: ignore[no-untyped-def]
-        """One call of a preview: nobody is left out, for guidance is built in."""
-        predict = lambda x_t, t: self._says(params, x_t, t, context)  # noqa: E731
+    def preview(self) -> Table:
+        """In the student's steps."""
+        return table(SAMPLER, self.process, self.steps, spacing=SPACING)
+
+    def _advance(
+        self, params: Params, context: Array, keys: Array, x_t: Array, memory: Array,
+        row: Table, call: Array,
+    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
+        """One step of a preview, without guidance."""
+
+        def predict(x_t: Array, t: Array) -> Array:
+            return self._says(params, x_t, t, context[: len(x_t)])
+
         return one_step(self.process, predict, x_t, memory, row, call, keys)
 
 
-def halved(model: ModelConfig) -> int:
-    """Half of the steps that a model takes, or of one less.
+def fewer(model: ModelConfig) -> int:
+    """The largest power of two below the steps that a model takes.
 
-    Raises ValueError where it takes a single one.
+    So a student of a student is asked at timesteps that both have learnt.
+
+    Raises ValueError where the model takes a single step, or is told its guidance scale.
     """
+    if model.denoiser.guidance_width is not None:
+        raise ValueError(f"{model.name} is a latent consistency model; it is distilled already")
     if model.sampling.steps < 2:
         raise ValueError(f"{model.name} paints in one step already; distill another model")
-    return model.sampling.steps // 2
+    return 1 << ((model.sampling.steps - 1).bit_length() - 1)
 
 
 def draw_places(key: Array, count: int, steps: int) -> Int[Array, " count"]:
-    """Which of the steps, evenly spread; the first, where words decide most, twice as often."""
-    u = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
-    return jnp.clip((u * (steps + 1)).astype(jnp.int32) - 1, 0, steps - 1)
+    """The step that each example is from, evenly spread.
+
+    The first is drawn twice as often, as words decide most there.
+    """
+    drawn = jnp.floor(evenly_drawn(key, count) * (steps + 1)).astype(jnp.int32)
+    return jnp.clip(drawn - 1, 0, steps - 1)
 
 
-def _wide(x: Array) -> Array:
-    return x[:, None, None, None]
+def _row(rows: SamplerTable, place: Int[Array, " b"]) -> tuple[Array, Array, Array]:
+    """Of each example's row: its timestep, and the weights of x_t and x0 where it arrives."""
+    columns = rows.timestep, rows.z_from_z, rows.z_from_x0
+    t, from_x_t, from_x0 = (jnp.asarray(column)[place] for column in columns)
+    return t, wide(from_x_t), wide(from_x0)
 
 
 def preset() -> TrainConfig:

@@ -144,7 +144,8 @@ def _train_decoder(order: Order, config: ModelConfig) -> Save:
     assert begin is not None  # `train_part` asked for it
     task = decoder.DecoderTask(config, known=begin.params)
     heard = {"autoencoder": fingerprint(task.frozen["kept"])}
-    begin = dataclasses.replace(begin, params=task.init(0))
+    part = architecture(config.autoencoder).part
+    begin = dataclasses.replace(begin, params=task.init(0), part=part)
     whole = task.frozen["kept"] | run_task(task, decoder.preset(), order, heard, begin)
     return lambda: folder.save_part(order.output, config, "autoencoder", whole, DTYPE)
 
@@ -169,12 +170,13 @@ def _train_denoiser(order: Order, config: ModelConfig) -> Save:
     return lambda: folder.save_part(output, config, "denoiser", params, DTYPE)
 
 
-def _distill(order: Order, config: ModelConfig) -> Save:
+def _train_distill(order: Order, config: ModelConfig) -> Save:
     assert order.start is not None  # `train_part` asked for it
-    config = folder.load_config(order.start)  # whose steps are halved, and whose guidance built in
+    config = folder.load_config(order.start)  # whose guidance is built in
     frozen = _frozen(order.start, config)
     begin = beginning(order, "denoiser", config)
     assert begin is not None
+    begin = dataclasses.replace(begin, part=architecture(config.denoiser).part)
     tokenizer = folder.load_tokenizer(order.output)
     task = distillation.DistillTask(config, tokenizer, **frozen, teacher=begin.params)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
@@ -274,7 +276,7 @@ TRAINERS: dict[str, Callable[[Order, ModelConfig], Save]] = {
     **dict.fromkeys(AUTOENCODERS, _train_autoencoder),
     **dict.fromkeys(DENOISERS, _train_denoiser),
     "decoder": _train_decoder,
-    "distill": _distill,
+    "distill": _train_distill,
     "motion": _train_motion,
     "travel": _train_travel,
     SAMPLE: _train_sample,
@@ -316,7 +318,8 @@ def run_task(
         decides["model"] = _frame(task.model)
     given, origin = None, {}
     if begin is not None:
-        before = folder.load_card(begin.root).get(task.name, {})
+        card = folder.load_card(begin.root)
+        before = card.get(task.name) or card.get(begin.part, {})
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
             # The same seed would show it once more what it has seen.
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)

@@ -11,7 +11,7 @@ from diffusion.runtime import hosts
 from diffusion.training import text_encoder
 from diffusion.training.beginning import copy_of, heir
 from diffusion.training.card import Order
-from diffusion.training.distillation import halved
+from diffusion.training.distillation import fewer
 from diffusion.training.log import Watch
 from diffusion.training.parts import (
     AUTOENCODERS,
@@ -30,10 +30,7 @@ MODELS = {
     architecture(model.denoiser).part: model
     for model in (garden64(), garden_dit(), garden_masked())
 } | {architecture(model.autoencoder).part: model for model in (garden64(), garden_dvae())}
-GOES_ON = {  # what needs a model to start from, and why
-    "distill": "needs a teacher",
-    "decoder": "goes on from a model",
-}
+FOLLOW = ("decoder", "distill")  # parts that go on from a model, and keep its configuration
 PARTS = ("tokenizer", "text", "vae", "unet")  # of the garden
 
 
@@ -71,14 +68,14 @@ def train_part(
     """
     if part not in (*TRAINERS, "all"):
         raise ValueError(f"unknown part {part!r}; choose one of {', '.join(TRAINERS)}, all, judge")
-    if part in GOES_ON and start is None:
-        raise ValueError(f"{part} {GOES_ON[part]}: give it with --start, such as --start garden")
     if start is not None and part not in SLOTS_OF:
         others = ", ".join(SLOTS_OF)
         raise ValueError(f"{part} starts from nothing only; from a model: {others}")
     model_settings = [text.removeprefix("model.") for text in settings if text.startswith("model.")]
     train_settings = [text for text in settings if not text.startswith("model.")]
     # Says what is wrong before a folder is made.
+    if part in FOLLOW:
+        _check_follows(part, start, output, model_settings)
     text = override(text_encoder.preset(), train_settings)
     if part in ("text", "all") and text.batch_size // text.shards % 2:
         raise ValueError(
@@ -90,11 +87,6 @@ def train_part(
         model = heir(SLOTS_OF[part], start, output, new or MODELS.get(part), model_settings)
         if SLOTS_OF[part] == "denoiser":
             check_trainable(model)
-        if part == "decoder" and model.autoencoder != folder.load_config(start).autoencoder:
-            raise ValueError("a decoder keeps its configuration; leave out model.autoencoder")
-        if part == "distill":
-            mixing(process(model.process))  # says so where codes are masked,
-            halved(folder.load_config(start))  # or where nothing is left to be halved
     if hosts.writes():
         if start is not None:
             copy_of(start, output, model)
@@ -106,6 +98,25 @@ def train_part(
         if hosts.writes():
             save()
         hosts.wait(f"{name} is saved")
+
+
+def _check_follows(
+    part: str, start: Path | None, output: Path, model_settings: Sequence[str]
+) -> None:
+    """Raises ValueError where a part of `FOLLOW` cannot go on from a model."""
+    if start is None:
+        raise ValueError(f"{part} needs a trained model; name one with --start, as --start garden")
+    if model_settings:
+        raise ValueError(
+            f"{part} keeps the model's configuration; leave out model."
+            f"{model_settings[0].partition('=')[0]}"
+        )
+    if (output / INDEX).exists() and not (output / "training" / part).exists():
+        raise ValueError(f"{output} holds a model already; name a new --output for {part}")
+    if part == "distill":  # says so where codes are masked, or where it is done already
+        config = folder.load_config(start)
+        mixing(process(config.process))
+        fewer(config)
 
 
 def _parts(part: str, output: Path) -> tuple[str, ...]:

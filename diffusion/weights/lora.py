@@ -163,16 +163,12 @@ class LoRA:
         return add
 
 
-def find(path: str | Path, model: Path | None = None) -> Path:
-    """A file, that of this name in a model's folder, or the one in a folder of its own: that of the
-    usual name, or the only one of its kind.
+def find(path: str | Path) -> Path:
+    """A file, or the one in a folder: that of the usual name, or the only one of its kind.
 
     Raises FileNotFoundError where a folder has none, ValueError where it has several.
     """
     path = Path(path).expanduser()
-    if model is not None and not path.exists() and path.name == str(path):
-        own = model / f"{path}.safetensors"
-        return own if own.is_file() else path
     if not path.is_dir():
         return path
     found = [path / USUAL] if (path / USUAL).is_file() else sorted(path.glob("*.safetensors"))

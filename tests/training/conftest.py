@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffusion.datasets.garden import Scene
-from diffusion.training import autoencoder, denoiser, text_encoder
+from diffusion.training import autoencoder, decoder, denoiser, text_encoder
 
 
 def stripes(scenes: Scene, size: int) -> jax.Array:
@@ -22,7 +22,7 @@ def stripes(scenes: Scene, size: int) -> jax.Array:
 def striped() -> Iterator[None]:
     """Stripes in place of gardens: the renderer has tests of its own and takes long to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (autoencoder, denoiser, text_encoder):
+        for module in (autoencoder, decoder, denoiser, text_encoder):
             patch.setattr(module, "render", stripes)
         yield
 

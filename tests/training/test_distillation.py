@@ -1,4 +1,4 @@
-"""Distillation: two steps of the teacher, and a pupil that learns to take them in one."""
+"""Distillation: two steps of the teacher, and a student that learns to take them in one."""
 
 import dataclasses
 
@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion.config import SamplingConfig
+from diffusion.config import RectifiedFlowConfig, SamplingConfig, VariancePreservingConfig
 from diffusion.loading import load
+from diffusion.process.mixing import wide
 from diffusion.process.samplers import guide, table
 from diffusion.process.sampling import finished, one_step, sample
-from diffusion.training import distillation
+from diffusion.training import denoiser
 from diffusion.training.denoiser import Captioned
-from diffusion.training.distillation import DistillTask, draw_places, halved
+from diffusion.training.distillation import DistillTask, draw_places, fewer
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +63,24 @@ def test_the_teacher_takes_the_two_steps_that_the_sampler_takes(artist, scale):
         np.testing.assert_allclose(found[i], expected[i], atol=5e-5)
 
 
-def test_a_pupil_begins_as_its_teacher(task):
+def test_a_student_begins_as_its_teacher(task):
     jax.tree.map(np.testing.assert_array_equal, task.init(0), task.teacher)
 
 
-@pytest.mark.parametrize(("steps", "half"), [(8, 4), (25, 12), (3, 1), (2, 1)])
-def test_a_pupil_takes_half_of_the_steps_at_timesteps_of_its_teacher(artist, steps, half):
+@pytest.mark.parametrize(("steps", "half"), [(8, 4), (25, 16), (12, 8), (3, 2), (2, 1)])
+def test_a_student_takes_half_of_the_steps_at_timesteps_of_its_teacher(artist, steps, half):
     task = made(artist, sampling=SamplingConfig("dpm++2m", steps, "leading"))
-    assert task.steps == halved(task.model) == half
+    assert task.steps == fewer(task.model) == half
     np.testing.assert_array_equal(task.rows.timestep, task.taught.timestep[::2])
     assert len(task.taught.timestep) == 2 * half
 
 
-def test_one_step_cannot_be_halved(artist):
+def test_what_cannot_be_distilled(artist):
     with pytest.raises(ValueError, match="paints in one step already"):
         made(artist, sampling=SamplingConfig("euler", 1, "trailing"))
+    told = dataclasses.replace(artist.config.denoiser, guidance_width=8)
+    with pytest.raises(ValueError, match="latent consistency model; it is distilled already"):
+        fewer(dataclasses.replace(artist.config, denoiser=told))
 
 
 def test_the_first_step_is_drawn_twice_as_often():
@@ -85,7 +89,40 @@ def test_the_first_step_is_drawn_twice_as_often():
     assert set(np.asarray(draw_places(jax.random.key(0), 16, 1)).tolist()) == {0}
 
 
-def test_a_pupil_learns_where_its_teacher_arrives(task, monkeypatch):
+@pytest.mark.parametrize(
+    "process",
+    [
+        VariancePreservingConfig(prediction="v"),
+        VariancePreservingConfig(prediction="epsilon"),
+        RectifiedFlowConfig(),
+    ],
+)
+def test_the_target_leads_in_one_step_to_where_the_teacher_arrives(artist, process, monkeypatch):
+    """Whatever the teacher says: a student that says the target has no error, and lands there."""
+    eight = SamplingConfig("euler", 8, "trailing")
+    task = made(artist, process=process, guidance=2.0, sampling=eight)
+    x_t, context = given(task)
+    asked = {}
+    monkeypatch.setattr(task, "seen", lambda *_: (0.5 * x_t, context))
+    monkeypatch.setattr(
+        task.mixing,
+        "error",
+        lambda said, x0, rest, t: asked.update(x0=x0, t=t) or said.mean((1, 2, 3)),
+    )
+    two_steps = task._two_steps
+    monkeypatch.setattr(
+        task, "_two_steps", lambda *a: asked.update(x_t=a[1], place=a[2]) or two_steps(*a)
+    )
+    task.loss(task.teacher, task.frozen, Captioned(None, None), jax.random.key(1))
+    arrived = two_steps(task.frozen, asked["x_t"], asked["place"], context)
+    place = np.asarray(asked["place"])
+    from_x_t, from_x0 = (
+        column[place][:, None, None, None] for column in (task.rows.z_from_z, task.rows.z_from_x0)
+    )
+    np.testing.assert_allclose(from_x_t * asked["x_t"] + from_x0 * asked["x0"], arrived, atol=1e-4)
+
+
+def test_a_student_learns_where_its_teacher_arrives(task, monkeypatch):
     """The teacher knows the one latent that there is: then one step arrives where two do, and
     whoever says the same is right."""
     x_t, context = given(task)
@@ -95,7 +132,6 @@ def test_a_pupil_learns_where_its_teacher_arrives(task, monkeypatch):
     monkeypatch.setattr(task, "seen", lambda *_: (known, context))
 
     def knows(params, x_t, t, context):
-        wide = lambda level: level[:, None, None, None]  # noqa: E731
         seen.append((x_t, t))
         x0 = jnp.full(x_t.shape, 0.5) * params["scale"]
         left = (x_t - wide(task.mixing.alpha(t)) * x0) / wide(task.mixing.sigma(t))
@@ -121,7 +157,7 @@ def test_a_pupil_learns_where_its_teacher_arrives(task, monkeypatch):
 
 
 def test_the_sheet_is_painted_in_half_of_the_steps(task, monkeypatch):
-    monkeypatch.setattr(distillation, "PREVIEWED", ("a red house", "iki çam"))
+    monkeypatch.setattr(denoiser, "PREVIEWED", ("a red house", "iki çam"))
     called = []
     advance = task.advance
     monkeypatch.setattr(

@@ -380,26 +380,38 @@ def test_a_distilled_model_paints_in_half_of_the_steps(trained, tmp_path):
     assert cli.main([*command, *settings]) == 0
     config, before = folder.load_config(output), folder.load_config(trained)
     assert config.guidance == 1.0
-    assert config.sampling == SamplingConfig("euler", before.sampling.steps // 2, "trailing")
+    assert before.sampling.steps == 25
+    assert config.sampling == SamplingConfig("euler", 16, "trailing")
     assert (config.denoiser, config.autoencoder) == (before.denoiser, before.autoencoder)
     assert files(output)["denoiser"].read_bytes() != files(trained)["denoiser"].read_bytes()
     assert files(output)["autoencoder"].read_bytes() == files(trained)["autoencoder"].read_bytes()
     card = json.loads((output / "training.json").read_text())
     assert card["distill"]["command"].startswith("diffusion train distill --start garden")
     assert card["unet"] == json.loads((trained / "training.json").read_text())["unet"]
-    assert len(list(diffusion.load(output).sample("a red house"))) == config.sampling.steps
+    assert len(list(diffusion.load(output).sample("a red house"))) == 16
     assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
 
     faster = tmp_path / "faster"
     train_part("distill", faster, settings[1:], start=output)
-    assert folder.load_config(faster).sampling.steps == config.sampling.steps // 2
-    assert [entry["seed"] for entry in folder.trainings(faster, "distill")] == [0, 1]
+    assert folder.load_config(faster).sampling.steps == 8
+    before = [entry["seed"] for entry in folder.trainings(trained, "unet")]
+    chain = [entry["seed"] for entry in folder.trainings(faster, "distill")]
+    assert chain == [*before, before[-1] + 1, before[-1] + 2]  # nothing is seen twice
     once = dataclasses.replace(config, sampling=SamplingConfig("euler", 1, "trailing"))
     folder.save_config(faster, once)
     with pytest.raises(ValueError, match="paints in one step already"):
         train_part("distill", tmp_path / "other", start=faster)
-    with pytest.raises(ValueError, match="distill needs a teacher: give it with --start"):
-        train_part("distill", tmp_path / "other")
+    for part in ("distill", "decoder"):
+        with pytest.raises(
+            ValueError, match=f"{part} needs a trained model; name one with --start"
+        ):
+            train_part(part, tmp_path / "other")
+        with pytest.raises(ValueError, match=r"keeps the .* leave out model\.guidance"):
+            train_part(part, tmp_path / "other", ["model.guidance=2"], start=trained)
+        with pytest.raises(
+            ValueError, match=f"holds a model already; name a new --output for {part}"
+        ):
+            train_part(part, trained, start=output)
     assert not (tmp_path / "other").exists()
 
 
@@ -408,8 +420,8 @@ def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):
     command = ["train", "decoder", "--start", str(trained), "--output", str(output)]
     settings = ["--set", "steps=2", "batch_size=2", "picture_every=10"]
     assert cli.main([*command, *settings]) == 0
-    assert folder.load_config(output) == folder.load_config(trained)
     config = folder.load_config(output)
+    assert config == folder.load_config(trained)
     mine, theirs = (
         flatten_dict(folder.load_part(root, config, "autoencoder")[1]) for root in (output, trained)
     )
@@ -421,13 +433,6 @@ def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):
     assert card["decoder"]["start"]["model"] == "garden"
     assert card["vae"] == json.loads((trained / "training.json").read_text())["vae"]
     assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
-    with pytest.raises(ValueError, match="decoder goes on from a model: give it with --start"):
-        train_part("decoder", tmp_path / "other")
-    wider = ["model.autoencoder.latent_channels=8", "model.denoiser.in_channels=8"]
-    wider += ["model.denoiser.latent_channels=8"]
-    with pytest.raises(ValueError, match=r"decoder keeps its .*leave out model\.autoencoder"):
-        train_part("decoder", tmp_path / "other", wider, start=trained)
-    assert not (tmp_path / "other").exists()
 
 
 def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):

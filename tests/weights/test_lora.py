@@ -1,6 +1,5 @@
 import json
 import math
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +10,7 @@ from safetensors.numpy import save_file
 from diffusion.config import ModelConfig, TextEncoderConfig, UNetConfig
 from diffusion.weights import files
 from diffusion.weights.architectures import architecture, structure
-from diffusion.weights.lora import LoRA, find
+from diffusion.weights.lora import LoRA
 from diffusion.weights.names import theirs, to_file
 
 RANK = 2
@@ -523,15 +522,3 @@ def test_it_is_merged_where_a_model_is_read(weights, known, path):
     for path_of, value in flatten_dict(full).items():
         expected = np.asarray(value).astype(ml_dtypes.bfloat16)
         np.testing.assert_array_equal(np.asarray(flatten_dict(half)[path_of]), expected)
-
-
-def test_a_name_alone_is_looked_for_in_the_models_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    own = tmp_path / "model/lcm.safetensors"
-    own.parent.mkdir()
-    own.touch()
-    assert find("lcm", own.parent) == own
-    assert find("other", own.parent) == Path("other")
-    (tmp_path / "lcm").touch()  # a file of this name comes first
-    assert find("lcm", own.parent) == Path("lcm")
-    assert find("sub/lcm", own.parent) == Path("sub/lcm")
