@@ -30,7 +30,7 @@ class Beginning:
     params: Params
     after: Any
     inside: str = ""  # its name in what a task trains; "": it is all that is trained
-    part: str = ""  # the training that the network is from, where the new one is another
+    part: str = ""  # the training that the network is from, where that is not the new one's
     ready: Callable[[Params, int], Params] | None = None  # what else it needs, once it has grown
 
     @property
@@ -53,7 +53,10 @@ def beginning(order: Order, slot: str, config: ModelConfig) -> Beginning | None:
     old, new = getattr(before, slot), getattr(config, slot)
     if type(old) is not type(new) and not grows(old, new):
         return None
-    return Beginning(order.start, old, folder.load_part(order.start, before, slot)[1], new)
+    card = folder.load_card(order.start)
+    part = LATER[slot] if LATER.get(slot) in card else architecture(old).part
+    params = folder.load_part(order.start, before, slot)[1]
+    return Beginning(order.start, old, params, new, part=part)
 
 
 def heir(
@@ -132,8 +135,10 @@ def _differ(one: Any, other: Any) -> bool:
     return bool(one != other)
 
 
-def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
+def copy_of(start: Path, output: Path, config: ModelConfig, part: str) -> None:
     """A new folder begins with the networks that have the same configuration in both.
+
+    It has a place for the training of `part`, which may be stopped before it writes anything.
 
     Raises ValueError where the folder is not empty and no model.
     """
@@ -145,7 +150,7 @@ def copy_of(start: Path, output: Path, config: ModelConfig) -> None:
     kept = [slot for slot in SLOTS if getattr(config, slot) == getattr(before, slot)]
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as draft:
-        draft.mkdir()
+        (draft / "training" / part).mkdir(parents=True)
         for slot in kept:
             name = architecture(getattr(config, slot)).folder
             shutil.copytree(folder.home(start, name) / name, draft / name)

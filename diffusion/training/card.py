@@ -23,8 +23,13 @@ class Order:
     start: Path | None = None
 
 
-def record(order: Order, part: str, summary: dict[str, Any]) -> None:
-    """Add how a part was trained to training.json, the machine's half of the model's card."""
+def record(order: Order, part: str, summary: dict[str, Any], replaced: str | None = None) -> None:
+    """Add how a part was trained to training.json, the machine's half of the model's card.
+
+    Args:
+        replaced: an earlier training of the same network, of whose work nothing is left but what
+            the summary's `start` tells.
+    """
     card = folder.load_card(order.output)
     if summary.items() <= card.get(part, {}).items():
         return  # finished before, perhaps elsewhere and long ago
@@ -33,6 +38,8 @@ def record(order: Order, part: str, summary: dict[str, Any]) -> None:
         command += f" --start {order.start.name}"
     if order.settings:
         command += f" --set {' '.join(order.settings)}"
+    if replaced is not None:
+        card.pop(replaced, None)
     card[part] = summary | {
         "command": command,
         "finished": datetime.now(UTC).strftime("%Y-%m-%d"),

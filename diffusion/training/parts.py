@@ -25,7 +25,7 @@ from diffusion.training import (
     prompt_travel,
     text_encoder,
 )
-from diffusion.training.beginning import Beginning, beginning
+from diffusion.training.beginning import LATER, Beginning, beginning
 from diffusion.training.card import Order, record
 from diffusion.training.loop import train
 from diffusion.training.tokenizer import train_tokenizer
@@ -144,8 +144,7 @@ def _train_decoder(order: Order, config: ModelConfig) -> Save:
     assert begin is not None  # `train_part` asked for it
     task = decoder.DecoderTask(config, known=begin.params)
     heard = {"autoencoder": fingerprint(task.frozen["kept"])}
-    part = architecture(config.autoencoder).part
-    begin = dataclasses.replace(begin, params=task.init(0), part=part)
+    begin = dataclasses.replace(begin, params=task.init(0))
     whole = task.frozen["kept"] | run_task(task, decoder.preset(), order, heard, begin)
     return lambda: folder.save_part(order.output, config, "autoencoder", whole, DTYPE)
 
@@ -176,7 +175,6 @@ def _train_distill(order: Order, config: ModelConfig) -> Save:
     frozen = _frozen(order.start, config)
     begin = beginning(order, "denoiser", config)
     assert begin is not None
-    begin = dataclasses.replace(begin, part=architecture(config.denoiser).part)
     tokenizer = folder.load_tokenizer(order.output)
     task = distillation.DistillTask(config, tokenizer, **frozen, teacher=begin.params)
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
@@ -319,7 +317,7 @@ def run_task(
     given, origin = None, {}
     if begin is not None:
         card = folder.load_card(begin.root)
-        before = card.get(task.name) or card.get(begin.part, {})
+        before = card.get(begin.part or task.name, {})
         if not any(text.partition("=")[0].strip() == "seed" for text in order.settings):
             # The same seed would show it once more what it has seen.
             config = dataclasses.replace(config, seed=before.get("seed", -1) + 1)
@@ -334,7 +332,9 @@ def run_task(
     for name in rows[-1].keys() - {"step", "seconds"}:
         values = [row[name] for row in rows[-10:]]
         summary[f"final_{name}"] = round(sum(values) / len(values), 5)
-    record(order, task.name, summary | data | origin)
+    whole = task.name in (*AUTOENCODERS, *DENOISERS)
+    replaced = LATER[SLOTS_OF[task.name]] if whole else None
+    record(order, task.name, summary | data | origin, replaced)
     return params
 
 

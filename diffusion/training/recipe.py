@@ -89,7 +89,7 @@ def train_part(
             check_trainable(model)
     if hosts.writes():
         if start is not None:
-            copy_of(start, output, model)
+            copy_of(start, output, model, part)
         _model_config(output, model_settings, model)
     hosts.wait("the folder is there")
     for name in _parts(part, output):

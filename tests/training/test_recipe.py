@@ -24,6 +24,7 @@ from diffusion.picture_reading import read_settings
 from diffusion.presets import garden
 from diffusion.runtime.parameters import Params
 from diffusion.training import autoencoder, denoiser, loop, text_encoder, tokenizer
+from diffusion.training.parts import TRAINERS
 from diffusion.training.recipe import PARTS, train_part
 from diffusion.weights import folder
 from diffusion.weights.architectures import SLOTS
@@ -413,6 +414,37 @@ def test_a_distilled_model_paints_in_half_of_the_steps(trained, tmp_path):
         ):
             train_part(part, trained, start=output)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("part", ["decoder", "distill"])
+def test_a_first_run_stopped_before_its_training_goes_on(
+    trained, tmp_path, part, steps, monkeypatch
+):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    steps(0.0)
+    monkeypatch.setitem(TRAINERS, part, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_part(part, tmp_path / "run", STILL, start=trained)
+    assert (tmp_path / "run/model_index.json").exists()
+    monkeypatch.undo()
+    steps(0.0)
+    train_part(part, tmp_path / "run", STILL, start=trained)
+    assert folder.trainings(tmp_path / "run", part)
+
+
+@pytest.mark.parametrize(("follows", "part"), [("decoder", "vae"), ("distill", "unet")])
+def test_a_network_trained_anew_remembers_the_rest_as_its_beginning(
+    trained, tmp_path, follows, part, steps
+):
+    steps(0.0)
+    train_part(follows, tmp_path / "first", STILL, start=trained)
+    train_part(part, tmp_path / "second", STILL, start=tmp_path / "first")
+    assert folder.trainings(tmp_path / "second", follows) == []
+    chain = folder.trainings(tmp_path / "second", part)
+    assert [entry["seed"] for entry in chain] == [0, 1, 2]
+    assert chain[1]["command"].startswith(f"diffusion train {follows}")
 
 
 def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):

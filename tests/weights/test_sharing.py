@@ -47,7 +47,7 @@ def test_what_is_equal_lies_in_one_of_them(shelf):
     np.testing.assert_array_equal(diffusion.load("second").paint("a red house", steps=2), before)
 
     copy = shelf.parent / "copy"
-    copy_of(shelf / "second", copy, folder.load_config(shelf / "second"))
+    copy_of(shelf / "second", copy, folder.load_config(shelf / "second"), "unet")
     assert (copy / "text_encoder/config.json").exists()
     assert "shared" not in json.loads((copy / INDEX).read_text())["_diffusion"]
     np.testing.assert_array_equal(diffusion.load(copy).paint("a red house", steps=2), before)
