@@ -1,6 +1,7 @@
 """How few steps lose nothing? Samplers, spacings and steps beside each other, by the judge.
 
     python -m diffusion.evaluation.few_steps --captions 250 --output runs/few_steps.json
+    python -m diffusion.evaluation.few_steps --model garden-fast --own --output runs/fast.json
 
 Prints a row a case as it is done: named things right, pictures with all of them, squared Fréchet
 distance to fresh drawings, and the standard deviation of the finished latents, which is 1 where
@@ -80,6 +81,7 @@ def main() -> int:
     parser.add_argument("--model", default="garden")
     parser.add_argument("--captions", type=int, default=250, help="of each language (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own", action="store_true", help="only as the model paints by itself")
     parser.add_argument("--output", type=Path, required=True, help="a JSON file; goes on with it")
     options = parser.parse_args()
     artist, judge = load(options.model), judges.load(None)
@@ -94,7 +96,7 @@ def main() -> int:
         + "| --- " * 5
         + "|"
     )
-    for case in CASES:
+    for case in [artist.config.sampling] if options.own else CASES:
         name = ", ".join(map(str, astuple(case)))
         if name not in done:
             done[name] = measure(artist, judge, asked, features, case)

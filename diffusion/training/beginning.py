@@ -155,16 +155,16 @@ def copy_of(start: Path, output: Path, config: ModelConfig, part: str) -> None:
             name = architecture(getattr(config, slot)).folder
             shutil.copytree(folder.home(start, name) / name, draft / name)
         shutil.copytree(folder.home(start, "tokenizer") / "tokenizer", draft / "tokenizer")
+        parts = ["tokenizer", *(architecture(getattr(config, slot)).part for slot in kept)]
+        parts += [LATER[slot] for slot in kept if slot in LATER]
         if "text_encoder" in kept and travel.exists(start):
             shutil.copytree(start / travel.FOLDER, draft / travel.FOLDER)
-        card = folder.load_card(start)
+            parts.append("travel")
         if config == before and not shared(read_json(start / INDEX)):
             shutil.copy(start / INDEX, draft)
             shutil.copytree(start / "scheduler", draft / "scheduler")
         else:
             folder.save_config(draft, config)
-            parts = ["tokenizer", *(architecture(getattr(config, slot)).part for slot in kept)]
-            parts += [LATER[slot] for slot in kept if slot in LATER]
-            card = {part: entry for part, entry in card.items() if part in parts}
-        if card:
+        known = folder.load_card(start).items()
+        if card := {part: entry for part, entry in known if part in parts}:
             folder.write_json(draft / folder.CARD, card)

@@ -14,6 +14,7 @@ from diffusion.motion_config import motion_for
 from diffusion.stages.motion import MotionModule
 from diffusion.stages.moving_view import STRENGTH
 from diffusion.training import motion
+from diffusion.training.beginning import copy_of
 from diffusion.training.loop import init_state, make_step
 from diffusion.training.motion import MotionTask
 from diffusion.training.recipe import train_part
@@ -215,6 +216,8 @@ def test_what_is_trained_lies_beside_the_model_and_goes_on(shallow_folder, tmp_p
     moved = [leaf for leaf in jax.tree.leaves(params) if leaf.dtype == np.float32]
     assert all(np.isfinite(leaf).all() for leaf in moved)
     assert "motion" in folder.load_card(root)
+    copy_of(root, tmp_path / "copy", folder.load_config(root), "unet")
+    assert "motion" not in folder.load_card(tmp_path / "copy")  # nor are the modules there
     train_part("motion", root, settings)  # the same again changes nothing
     again = adapter.read_adapter(adapter.open_adapter(root, config), config)
     jax.tree.map(np.testing.assert_array_equal, again, params)
