@@ -220,6 +220,13 @@ HINTS: Mapping[str, str] = {
     "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
     "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
     "of the shares.",
+    "hint.two_in_one.arrived": "right for the last step alone, where no noise is left; before "
+    "that, the student's own step keeps some.",
+    "hint.two_in_one.undivided": "that is the belief times its weight in the step; divide.",
+    "hint.two_in_one.all_noise": "the step keeps a part of the noise, not all: r is below 1.",
+    "hint.two_in_one.variance": "1 - alpha_bar is a variance; noise has its root as a factor.",
+    "hint.two_in_one.shares": "in the weight of the belief, too, alpha_bar stands below a root.",
+    "hint.two_in_one.begins_at_noise": "right for the first step alone, where `now` is 0.",
     "hint.sides.one_edge": "without padding the window cannot stand at either edge: two rows "
     "are lost, one above and one below.",
     "hint.sides.window": "a window of 3 reaches one row beyond its middle, so two are lost, "

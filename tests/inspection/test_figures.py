@@ -100,6 +100,16 @@ def test_guidance_and_samplers_are_painted_as_said(run):
     assert heun.axes[0].get_ylabel() == "heun\ncalls 3"
 
 
+def test_few_glances_show_what_is_seen_in_pure_noise(artist):
+    figure = sampling.few_glances([(artist, 2), (artist, 1)], PROMPT, (5, 6))
+    first, *pictures, alone, same, _ = shown(figure)
+    for seed, picture in zip((5, 6), pictures, strict=True):
+        how = {"steps": 2, "sampler": "euler", "spacing": "trailing"}
+        np.testing.assert_array_equal(picture, artist.paint(PROMPT, seed=seed, **how)[0])
+    np.testing.assert_array_equal(alone, first)
+    np.testing.assert_array_equal(alone, same)  # a single step ends where it sees the picture
+
+
 def test_channels_are_those_that_there_are():
     features = np.random.default_rng(0).normal(size=(4, 4, 5)).astype(np.float32)
     drawn = shown(maps.channels(features, count=20, columns=3))

@@ -31,6 +31,24 @@ def _ddim(z: Any, x0: Any, now: float, after: float) -> Any:
     return after**0.5 * x0 + (1 - after) ** 0.5 * noise
 
 
+def _twice() -> list[tuple[Any, ...]]:
+    """Where two steps of DDIM lead, with a belief for each."""
+    rng = np.random.default_rng(3)
+    found = []
+    for now, between, after in ((0.0, 0.2, 0.4), (0.05, 0.2, 0.5), (0.4, 0.7, 1.0)):
+        z, x0, later = (jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32)) for _ in "123")
+        arrived = _ddim(_ddim(z, x0, now, between), later, between, after)
+        found.append((z, arrived, now, after))
+    return found
+
+
+def _lesson(
+    z: Any, arrived: Any, now: float, after: float, root: float = 0.5, power: float = 0.5
+) -> Any:
+    kept = ((1 - after) / (1 - now)) ** root
+    return (arrived - kept * z) / (after**power - kept * now**power)
+
+
 def _remembered() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(2)
     draw = lambda: jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32))  # noqa: E731
@@ -109,6 +127,21 @@ EXERCISES: Mapping[str, Exercise] = {
             "upside_down": partial(_second_order, factor=lambda first, h: first / (2 * h)),
             "whole": partial(_second_order, factor=lambda first, h: h / first),
             "variances": partial(_second_order, half=1.0),
+        },
+    ),
+    "two_in_one": Exercise(
+        minutes=12,
+        right=_lesson,
+        cases=_twice,
+        mistakes={
+            "arrived": lambda z, arrived, now, after: arrived,
+            "undivided": lambda z, arrived, now, after: (
+                arrived - ((1 - after) / (1 - now)) ** 0.5 * z
+            ),
+            "all_noise": lambda z, arrived, now, after: (arrived - z) / (after**0.5 - now**0.5),
+            "variance": partial(_lesson, root=1.0),
+            "shares": partial(_lesson, power=1.0),
+            "begins_at_noise": lambda z, arrived, now, after: _lesson(z, arrived, 0.0, after),
         },
     ),
 }

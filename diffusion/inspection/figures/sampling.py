@@ -1,6 +1,7 @@
 """Figures of many glances: the film of a painting, guidance, samplers and steps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,8 @@ from diffusion.pipeline import Artist
 from diffusion.process import mixing
 from diffusion.process.samplers import guide, table
 
+BELIEF = r"$\hat x_0$"
+
 
 def film(run: Trace, moments: int = 10) -> Figure:
     """The canvas as it is, and the picture that the network sees in it."""
@@ -19,7 +22,7 @@ def film(run: Trace, moments: int = 10) -> Figure:
     return rows_of(
         [
             ("canvas $z_t$", [run.artist.decode(step.x_t)[0] for step in steps]),
-            (r"it sees $\hat x_0$", [run.artist.decode(step.x0)[0] for step in steps]),
+            (f"it sees {BELIEF}", [run.artist.decode(step.x0)[0] for step in steps]),
         ],
         [f"t = {step.t:g}" for step in steps],
     )
@@ -82,6 +85,18 @@ def samplers(
         pictures = [artist.paint(prompt, seed=seed, sampler=name, steps=n)[0] for n in steps]
         rows.append((f"{name}\ncalls {', '.join(map(str, calls))}", pictures))
     return rows_of(rows, [f"{n} steps" for n in steps])
+
+
+def few_glances(ways: Sequence[tuple[Artist, int]], prompt: str, seeds: Sequence[int]) -> Figure:
+    """A row a model and its steps: what it says of pure noise, and its pictures of each seed."""
+    rows = []
+    for artist, steps in ways:
+        how: dict[str, Any] = {"steps": steps, "sampler": "euler", "spacing": "trailing"}
+        first = next(iter(artist.sample(prompt, seed=seeds[0], **how)))
+        pictures = [artist.paint(prompt, seed=seed, **how)[0] for seed in seeds]
+        name = f"{artist.config.name}\nglances: {steps}"
+        rows.append((name, [artist.decode(first.x0)[0], *pictures]))
+    return rows_of(rows, [f"first {BELIEF}", *(f"seed {seed}" for seed in seeds)])
 
 
 def spread(count: int, moments: int) -> list[int]:
