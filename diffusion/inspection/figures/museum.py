@@ -13,6 +13,7 @@ from diffusion.pipeline import Artist
 PROMPT = "a red house with two old trees and yellow flowers"
 MODELS = {
     "garden": "U-Net, VAE",
+    "garden-fast": "that U-Net, distilled, in two glances",
     "garden-dit": "diffusion transformer, VAE",
     "garden64": "U-Net, VAE, half the size",
     "garden-dvae": "U-Net, discrete VAE",
