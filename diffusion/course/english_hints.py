@@ -220,13 +220,21 @@ HINTS: Mapping[str, str] = {
     "hint.second_order.whole": "only to the middle of the step: a 2 is missing.",
     "hint.second_order.variances": "lambda is the logarithm of a ratio of roots: half of that "
     "of the shares.",
-    "hint.two_in_one.arrived": "right for the last step alone, where no noise is left; before "
-    "that, the student's own step keeps some.",
-    "hint.two_in_one.undivided": "that is the belief times its weight in the step; divide.",
+    "hint.two_in_one.arrived": "right where no noise is left at the end; elsewhere the "
+    "student's own step keeps some.",
+    "hint.two_in_one.undivided": "that is x0 times its weight in the step: divide by the weight.",
     "hint.two_in_one.all_noise": "the step keeps a part of the noise, not all: r is below 1.",
+    "hint.two_in_one.kept_once": "r stands in the weight of x0, too: z holds a part of it.",
+    "hint.two_in_one.end_alone": "z holds a part of x0, too: take r times the root of `now` off.",
+    "hint.two_in_one.exchanged": "`now` and `after` are exchanged: the student begins at z.",
+    "hint.two_in_one.no_brackets": "brackets are missing: all of the difference is divided.",
+    "hint.two_in_one.upside_down": "r is upside down: there is less noise after the step.",
+    "hint.two_in_one.half_a_root": "the root in r is that of the whole quotient.",
+    "hint.two_in_one.no_roots": "alpha_bar and 1 - alpha_bar are shares of variance: take roots.",
     "hint.two_in_one.variance": "1 - alpha_bar is a variance; noise has its root as a factor.",
-    "hint.two_in_one.shares": "in the weight of the belief, too, alpha_bar stands below a root.",
-    "hint.two_in_one.begins_at_noise": "right for the first step alone, where `now` is 0.",
+    "hint.two_in_one.shares": "the weight of x0, too, has the roots of both alpha_bar.",
+    "hint.two_in_one.begins_at_noise": "right from pure noise, where `now` is 0; here z still "
+    "holds a part of the picture.",
     "hint.sides.one_edge": "without padding the window cannot stand at either edge: two rows "
     "are lost, one above and one below.",
     "hint.sides.window": "a window of 3 reaches one row beyond its middle, so two are lost, "

@@ -52,7 +52,8 @@ class DistillTask(DenoiserTask):
         """The weighted squared error of what the student says.
 
         Its target is what leads in one step to where the teacher arrives in two (algorithm 2); the
-        weight is that of all training here, SNR but at least 1 (section 4, "truncated SNR").
+        weight is that of all training here, SNR but at least 1 (section 4, "truncated SNR") and
+        at most 5.
         """
         posterior_key, noise_key, place_key = jax.random.split(key, 3)
         latents, context = self.seen(frozen, batch, posterior_key, precision(params))

@@ -35,18 +35,22 @@ def _twice() -> list[tuple[Any, ...]]:
     """Where two steps of DDIM lead, with a belief for each."""
     rng = np.random.default_rng(3)
     found = []
-    for now, between, after in ((0.0, 0.2, 0.4), (0.05, 0.2, 0.5), (0.4, 0.7, 1.0)):
+    for now, between, after in ((0.05, 0.2, 0.5), (0.0, 0.2, 0.4), (0.4, 0.7, 0.98)):
         z, x0, later = (jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32)) for _ in "123")
         arrived = _ddim(_ddim(z, x0, now, between), later, between, after)
         found.append((z, arrived, now, after))
     return found
 
 
-def _lesson(
-    z: Any, arrived: Any, now: float, after: float, root: float = 0.5, power: float = 0.5
+def _kept(now: float, after: float, above: float = 0.5, below: float = 0.5) -> float:
+    return (1 - after) ** above / (1 - now) ** below
+
+
+def _two_in_one(
+    z: Any, arrived: Any, now: float, after: float, kept: Any = _kept, root: float = 0.5
 ) -> Any:
-    kept = ((1 - after) / (1 - now)) ** root
-    return (arrived - kept * z) / (after**power - kept * now**power)
+    r = kept(now, after)
+    return (arrived - r * z) / (after**root - r * now**root)
 
 
 def _remembered() -> list[tuple[Any, ...]]:
@@ -130,18 +134,29 @@ EXERCISES: Mapping[str, Exercise] = {
         },
     ),
     "two_in_one": Exercise(
-        minutes=12,
-        right=_lesson,
+        minutes=10,
+        right=_two_in_one,
         cases=_twice,
         mistakes={
             "arrived": lambda z, arrived, now, after: arrived,
-            "undivided": lambda z, arrived, now, after: (
-                arrived - ((1 - after) / (1 - now)) ** 0.5 * z
+            "undivided": lambda z, arrived, now, after: arrived - _kept(now, after) * z,
+            "all_noise": partial(_two_in_one, kept=lambda now, after: 1.0),
+            "kept_once": lambda z, arrived, now, after: (
+                (arrived - _kept(now, after) * z) / (after**0.5 - now**0.5)
             ),
-            "all_noise": lambda z, arrived, now, after: (arrived - z) / (after**0.5 - now**0.5),
-            "variance": partial(_lesson, root=1.0),
-            "shares": partial(_lesson, power=1.0),
-            "begins_at_noise": lambda z, arrived, now, after: _lesson(z, arrived, 0.0, after),
+            "end_alone": lambda z, arrived, now, after: (
+                (arrived - _kept(now, after) * z) / after**0.5
+            ),
+            "exchanged": lambda z, arrived, now, after: _two_in_one(z, arrived, after, now),
+            "no_brackets": lambda z, arrived, now, after: (
+                arrived - _kept(now, after) * z / (after**0.5 - _kept(now, after) * now**0.5)
+            ),
+            "upside_down": partial(_two_in_one, kept=partial(_kept, above=-0.5, below=-0.5)),
+            "half_a_root": partial(_two_in_one, kept=partial(_kept, below=1.0)),
+            "no_roots": partial(_two_in_one, kept=partial(_kept, above=1.0, below=1.0), root=1.0),
+            "variance": partial(_two_in_one, kept=partial(_kept, above=1.0, below=1.0)),
+            "shares": partial(_two_in_one, root=1.0),
+            "begins_at_noise": lambda z, arrived, now, after: _two_in_one(z, arrived, 0.0, after),
         },
     ),
 }
