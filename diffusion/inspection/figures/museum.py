@@ -14,6 +14,7 @@ PROMPT = "a red house with two old trees and yellow flowers"
 MODELS = {
     "garden": "U-Net, VAE",
     "garden-fast": "that U-Net, distilled, in two glances",
+    "garden-one": "distilled again, in a single glance",
     "garden-dit": "diffusion transformer, VAE",
     "garden64": "U-Net, VAE, half the size",
     "garden-dvae": "U-Net, discrete VAE",
