@@ -36,7 +36,8 @@ def _twice() -> list[tuple[Any, ...]]:
     rng = np.random.default_rng(3)
     found = []
     for now, between, after in ((0.05, 0.2, 0.5), (0.0, 0.2, 0.4), (0.4, 0.7, 0.98)):
-        z, x0, later = (jnp.asarray(rng.standard_normal((1, 2, 2, 3), np.float32)) for _ in "123")
+        draws = rng.standard_normal((3, 1, 2, 2, 3), np.float32)
+        z, x0, later = (jnp.asarray(draw) for draw in draws)
         arrived = _ddim(_ddim(z, x0, now, between), later, between, after)
         found.append((z, arrived, now, after))
     return found
