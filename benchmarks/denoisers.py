@@ -41,9 +41,10 @@ def run(name: str, output: Path, captions: int, settings: Sequence[str]) -> list
         load_config(start), denoiser=network.denoiser, process=paints.process,
         guidance=paints.guidance, sampling=paints.sampling,
     )  # fmt: skip
-    copy_of(start, output, model)
+    part = architecture(model.denoiser).part
+    copy_of(start, output, model, part)
     examiner = Examiner(output, captions, before=lambda _: 0.0)
-    train_part(architecture(model.denoiser).part, output, [*SETTINGS, *settings], examiner)
+    train_part(part, output, [*SETTINGS, *settings], examiner)
     return examiner.seen()
 
 
