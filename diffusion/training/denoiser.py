@@ -26,6 +26,7 @@ from diffusion.training.train_config import TrainConfig
 from diffusion.weights.architectures import SLOTS, architecture, create, structure
 
 VIEWS = 4  # of each picture, under as many noises, as drawing, encoding and reading cost, too
+BLIND_SHARE = 0.05  # of the examples show nothing but noise, as a painting begins
 PREVIEWED = (  # what the sample sheets ask for, four pictures each
     "a red house with two old trees and yellow flowers",
     "a white house with a blue domed roof at night, the moon on the left",
@@ -75,14 +76,23 @@ class DenoiserTask:
     def loss(
         self, params: Params, frozen: Params, batch: Captioned, key: Array
     ) -> tuple[Array, Metrics]:
-        """The weighted error of what is predicted, as the process counts it."""
-        posterior_key, noise_key, time_key = jax.random.split(key, 3)
+        """The weighted error of what is predicted, as the process counts it.
+
+        At the last timestep a trace of the picture is left, enough to see how bright it is, and a
+        denoiser that trusts it paints pale pictures from pure noise (Lin et al. 2024,
+        https://arxiv.org/abs/2305.08891). So some examples begin as a painting does.
+        """
+        posterior_key, noise_key, time_key, blind_key = jax.random.split(key, 4)
         dtype = precision(params)
         latents, context = self.seen(frozen, batch, posterior_key, dtype)
         b = len(latents)
-        t = self.process.draw_timesteps(time_key, b)
         noise = jax.random.normal(noise_key, latents.shape)
+        t = self.process.draw_timesteps(time_key, b)
+        blind = jax.random.bernoulli(blind_key, BLIND_SHARE, (b,))
+        t = jnp.where(blind, jnp.asarray(self.process.timesteps(1, "trailing")), t)
+        nothing = self.process.begin(noise, latents, jnp.ones((1, *latents.shape[1:3], 1), bool))
         x_t = self.process.add_noise(latents, noise, t)
+        x_t = jnp.where(blind[:, None, None, None], nothing, x_t)
         denoiser = nnx.merge(self.structures["denoiser"], params)
         prediction = denoiser(cast(x_t, dtype), t, context).astype(jnp.float32)
         error = self.process.error(prediction, latents, noise, t)

@@ -165,7 +165,8 @@ def _train_denoiser(order: Order, config: ModelConfig) -> Save:
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     begin = beginning(order, "denoiser", config)
-    params = run_task(task, denoiser.preset(), order, heard, begin, **PRACTICE)
+    data = PRACTICE | {"blind_share": denoiser.BLIND_SHARE}
+    params = run_task(task, denoiser.preset(), order, heard, begin, **data)
     return lambda: folder.save_part(output, config, "denoiser", params, DTYPE)
 
 

@@ -334,9 +334,10 @@ def test_a_tenth_of_the_captions_is_dropped(monkeypatch):
     assert abs(dropped - count * CAPTION_DROPOUT) < 4 * spread
 
 
-@pytest.mark.parametrize("kind", ["v", "epsilon"])
-def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
+@pytest.mark.parametrize(("kind", "blind"), [("v", 0.0), ("epsilon", 0.0), ("v", 1.0)])
+def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind, blind, monkeypatch):
     """Of a denoiser that says nothing, the loss is the target's size."""
+    monkeypatch.setattr(denoiser, "BLIND_SHARE", blind)
     config = small(kind)
     scaled = dataclasses.replace(config.autoencoder, scaling_factor=0.5)
     config = dataclasses.replace(config, autoencoder=scaled)
@@ -382,7 +383,11 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
 
     signal, spread = (np.sqrt(x)[:, None, None, None] for x in (alpha_bar, 1 - alpha_bar))
     x_t, told, context = seen["denoiser"]
-    np.testing.assert_allclose(x_t, signal * latents + spread * noise, rtol=1e-5, atol=1e-5)
+    if blind:  # as a painting begins
+        np.testing.assert_array_equal(x_t, noise)
+        np.testing.assert_array_equal(told, 999)
+    else:
+        np.testing.assert_allclose(x_t, signal * latents + spread * noise, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(told, timesteps)
     np.testing.assert_allclose(context, np.concatenate([heard] * denoiser.VIEWS), atol=1e-5)
     v = signal * noise - spread * latents
@@ -394,6 +399,7 @@ def test_the_loss_is_that_of_one_noise_in_scaled_latents(kind):
 
 def test_the_loss_of_a_flow_is_the_squared_error_of_its_velocity(monkeypatch):
     """Of a denoiser that says nothing: noise less picture, at every timestep alike."""
+    monkeypatch.setattr(denoiser, "BLIND_SHARE", 0.0)
     task = make("flow")
     seen: dict[str, Any] = {}
 
