@@ -9,8 +9,8 @@ pictures are as strong as drawn ones.
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from diffusion.evaluation.questions import LANGUAGES, Question, questions, strea
 from diffusion.evaluation.scores import marks
 from diffusion.loading import load
 from diffusion.pipeline import Artist
+from diffusion.runtime.parameters import fingerprint
 from diffusion.weights.folder import write_json
+from diffusion.weights.places import read_json
 
 CASES = [
     SamplingConfig("dpm++2m", 25, "leading"),
@@ -76,21 +78,45 @@ def measure(
     }
 
 
-def main() -> int:
+def before(output: Path, asks: dict[str, Any]) -> dict[str, Any]:
+    """The marks that a file holds already.
+
+    Raises ValueError where they are those of another model, or of other captions.
+    """
+    if not output.exists():
+        return {}
+    known = read_json(output)
+    if known.get("asks") != asks:
+        raise ValueError(
+            f"{output} holds the marks of another model, or of other captions; name another "
+            "--output"
+        )
+    marks: dict[str, Any] = known["marks"]
+    return marks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diffusion.evaluation.few_steps")
     parser.add_argument("--model", default="garden")
     parser.add_argument("--captions", type=int, default=250, help="of each language (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--own", action="store_true", help="only as the model paints by itself")
     parser.add_argument("--output", type=Path, required=True, help="a JSON file; goes on with it")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     artist, judge = load(options.model), judges.load(None)
     asked = [q for name in LANGUAGES for q in questions(options.captions, name, options.seed)]
     fresh = drawn(sample_scenes(stream(options.seed, 30), len(asked)), artist.config.image_size)
     features = judge(fresh).features
-    done: dict[str, Any] = {}
-    if options.output.exists():
-        done = json.loads(options.output.read_text("utf-8"))
+    parts = (artist.text_encoder, artist.denoiser, artist.autoencoder)
+    asks = {
+        "model": fingerprint([part.params for part in parts]),
+        "captions": options.captions,
+        "seed": options.seed,
+    }
+    try:
+        done = before(options.output, asks)
+    except ValueError as error:
+        parser.error(str(error))
     print(
         "| sampler, steps, spacing | right | all at once | Fréchet | deviation |\n"
         + "| --- " * 5
@@ -100,7 +126,7 @@ def main() -> int:
         name = ", ".join(map(str, astuple(case)))
         if name not in done:
             done[name] = measure(artist, judge, asked, features, case)
-            write_json(options.output, done)
+            write_json(options.output, {"asks": asks, "marks": done})
         row = done[name]
         print(
             f"| {name} | {row['right']:.1%} | {row['all at once']:.1%} | {row['frechet']:.0f} "
