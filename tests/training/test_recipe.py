@@ -545,3 +545,36 @@ def test_the_speedrun_names_the_first_look_that_was_right_enough():
     seen = [{"minutes": float(m), "mean": mean} for m, mean in ((1, 0.5), (2, 0.9), (3, 0.8))]
     assert minutes_to(0.9, seen) == 2.0
     assert minutes_to(0.95, seen) is None
+
+
+@pytest.mark.slow
+def test_the_speedruns_ideas_are_judged_when_their_minutes_are_over(
+    trained, tmp_path, capsys, monkeypatch
+):
+    from benchmarks import ideas
+
+    monkeypatch.setattr(ideas, "shipped", lambda name: trained)
+    monkeypatch.setattr(ideas, "LOOKS_EVERY", 2)
+    monkeypatch.setattr(ideas, "CASES", {"as it is": (), "one scene": ("batch_size=1",)})
+    command = ["--output", str(tmp_path), "--captions", "2", "--set", "batch_size=2"]
+    ideas.main([*command, "--minutes", "0"])
+    rows = capsys.readouterr().out
+    assert rows.count("| 2 and 2 |") == 2  # the first look of both seeds
+    ideas.main([*command, "--minutes", "0"])
+    assert capsys.readouterr().out == rows  # nothing is trained again
+    command[1] = str(tmp_path / "short")
+    with pytest.raises(SystemExit):
+        ideas.main([*command, "steps=2", "--minutes", "60"])
+    assert "all steps are done before the 60 minutes are" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_denoisers_are_judged_side_by_side(trained, tmp_path, capsys, monkeypatch):
+    from benchmarks import denoisers
+
+    config = folder.load_config(trained)
+    monkeypatch.setattr(denoisers, "shipped", lambda name: trained)
+    monkeypatch.setattr(denoisers, "CASES", {"U-Net, noise": (config, config)})
+    short = ["--set", "steps=2", "batch_size=2"]
+    denoisers.main(["--output", str(tmp_path), "--captions", "2", *short])
+    assert "| U-Net, noise | - | 0.0 | 2 |" in capsys.readouterr().out
