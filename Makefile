@@ -31,7 +31,7 @@ notebook: $(VENV)/installed-course  ## the course in Jupyter
 parity: $(VENV)/installed-reference  ## compare with PyTorch diffusers and transformers, block by block
 	$(BIN)/python -m parity $(ARGS)
 
-parity-full: $(VENV)/installed-reference  ## the same for SD 1.5 and 2.1 at full size (10 GiB of memory)
+parity-full: $(VENV)/installed-reference  ## the same for official models at full size (10 GiB of memory)
 	$(BIN)/python -m parity --full $(ARGS)
 
 wheel: $(VENV)/installed  ## the package beside the oldest JAX and Flax, as on a course's host: make wheel ARGS="8 9 12"

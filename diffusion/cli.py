@@ -104,8 +104,8 @@ alone, looks at its pictures of captions whose scenes no training has drawn.
   diffusion evaluate --model runs/garden --output runs/garden/evaluation --captions 200
 
 Writes evaluation.json, and evaluation.md with its figures. 8,000 pictures, and 4,000 more of
-held-out combinations and their twins, take about an hour on two cores; stopped, it goes on where
-it was. A tenth of the captions has intervals three times as wide.
+held-out combinations and their twins, take about half an hour on two cores; stopped, it goes on
+where it was. A tenth of the captions has intervals three times as wide.
 """
 
 

@@ -63,7 +63,9 @@ class Settings:
     count: int | None = option(None, "how many pictures (4; 1 where they are large)", "N")
     first: int = 0  # the number of the first picture
     # 1 to the model's training steps.
-    steps: int | None = option(None, "glances at the canvas (the model's own: 25; lcm: 4)", "N")
+    steps: int | None = option(
+        None, "glances at the canvas (the model's own; garden: 8; lcm: 4)", "N"
+    )
     # Ho & Salimans 2022: 0 ignores the prompt, 1 follows the model, more exaggerates.
     guidance: float | None = option(
         None,
@@ -72,12 +74,12 @@ class Settings:
         "S",
     )
     sampler: str | None = option(
-        None, f"one of {', '.join(SAMPLERS)} (the model's own: dpm++2m)", "NAME"
+        None, f"one of {', '.join(SAMPLERS)} (the model's own; garden: dpm++2m)", "NAME"
     )
     # With few steps, or with more than half of all, "leading" begins far from the last timestep:
     # the denoiser is told that a picture is in what is pure noise.
     spacing: str | None = option(
-        None, f"of the timesteps: {', '.join(SPACINGS)} (the model's own: leading)", "NAME"
+        None, f"of the timesteps: {', '.join(SPACINGS)} (the model's own; garden: trailing)", "NAME"
     )
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as in ddpm")
     # Pixels, multiples of the model's `unit`.
