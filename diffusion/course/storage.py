@@ -35,6 +35,7 @@ def bare(made: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def light(made: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """An executed notebook as it is stored: small figures, cells counted from 1, no times."""
     made = copy.deepcopy(made)
+    made.metadata.pop("language_info", None)  # which Python ran it
     code = [cell for cell in made.cells if cell.cell_type == "code"]
     for cell in made.cells:
         cell.metadata.pop("execution", None)  # when it ran

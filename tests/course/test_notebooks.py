@@ -308,6 +308,7 @@ def test_what_is_stored_of_an_executed_notebook(lesson):
     said = "double: right, in 2 of 2 cases; largest difference 0."
     solved = answered(notebook(lesson(), solved=True), said)
     solved.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
+    solved.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
     figure = base64.b64encode(png(np.zeros((8, 8, 3), np.uint8))).decode()
     shown = nbformat.v4.new_output("display_data", {"image/png": figure, "text/plain": "<Figure>"})
     solved.cells[1].outputs = [shown]
@@ -321,6 +322,7 @@ def test_what_is_stored_of_an_executed_notebook(lesson):
     assert (pixels(base64.b64decode(data["image/png"])) == 0).all()
     assert data["text/plain"] == "<Figure>"
     assert "execution" not in cells[0].metadata
+    assert "language_info" not in kept.metadata
     assert shown.data["image/png"] == figure  # it works on a copy
     assert light(kept) == kept
 
