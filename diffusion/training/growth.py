@@ -49,10 +49,9 @@ def check_growth(before: Any, after: Any) -> None:
             raise ValueError(
                 f"{entry.name} is {new}, and {old} in the network to begin with: give the same"
             )
-    for name in ("latent_channels", "layers_per_block"):
-        now, least = getattr(after, name), getattr(before, name)
-        if now < least:
-            raise ValueError(f"{name} is {now}; to begin with {least}, give {least} or more")
+    now, least = after.latent_channels, before.latent_channels
+    if now < least:
+        raise ValueError(f"latent_channels is {now}; to begin with {least}, give {least} or more")
     if type(before) is type(after) and hasattr(after, "block_out_channels"):
         inner, outer = before.block_out_channels, after.block_out_channels
         if outer != (inner[0],) * (len(outer) - len(inner)) + inner:
@@ -63,25 +62,10 @@ def check_growth(before: Any, after: Any) -> None:
 
 
 def _grow_unet(before: UNetConfig, given: Params, after: UNetConfig, fresh: Params) -> None:
-    """More channels of the latent: not heard at first, and painted afresh. More blocks a level.
-
-    The new blocks pass on what they get. On the way down they follow the others, and on the way up
-    the first one, where the new sketches come that are copies of the one before.
-    """
+    """More channels of the latent: not heard at first, and painted afresh."""
     conv_in, conv_out = (fresh["down"]["conv_in"], fresh["up"]["conv_out"])
     widen(conv_in, given["down"].pop("conv_in"))
     widen(conv_out, given["up"].pop("conv_out"))
-    more = after.layers_per_block - before.layers_per_block
-    for old, new in zip(
-        given["up"]["blocks"].values(), fresh["up"]["blocks"].values(), strict=True
-    ):
-        for kind, parts in old.items():
-            if kind in ("residuals", "transformers"):
-                old[kind] = {i + more * (i > 0): part for i, part in parts.items()}
-        for i in range(1, 1 + more):
-            kernel = new["residuals"][i]["shortcut"]["kernel"]
-            kernel[...] = 0.0
-            kernel[0, 0, : kernel.shape[-1]] = np.eye(kernel.shape[-1])  # of [h; sketch], h
     _take(fresh, given)
 
 
@@ -133,9 +117,7 @@ def _choose_codes(before: VAEConfig, given: Params, after: DVAEConfig, fresh: Pa
 
 
 GROWTH: dict[tuple[type[Any], type[Any]], tuple[Callable[..., None], tuple[str, ...]]] = {
-    (UNetConfig, UNetConfig): (
-        _grow_unet, ("in_channels", "latent_channels", "layers_per_block")
-    ),
+    (UNetConfig, UNetConfig): (_grow_unet, ("in_channels", "latent_channels")),
     (VAEConfig, VAEConfig): (
         _grow_vae, ("block_out_channels", "latent_channels", "scaling_factor")
     ),
