@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, ...]] = {  # what each changes in the recipe
 }
 SEEDS = (0, 1)
 LOOKS_EVERY = 50  # steps: whether the minutes are over
+COLUMNS = (("step", "{:.0f}"), ("mean", "{:.1%}"), ("all at once", "{:.1%}"))
 QUICK = SamplingConfig("dpm++2m", 8, "trailing")  # how the judge's pictures are painted
 
 
@@ -96,8 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     print(table([f"after {arguments.minutes:g} minutes", "steps", "named", "all at once"], rows))
 
-
-COLUMNS = (("step", "{:.0f}"), ("mean", "{:.1%}"), ("all at once", "{:.1%}"))
 
 if __name__ == "__main__":
     main()

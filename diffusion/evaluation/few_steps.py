@@ -104,9 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="a JSON file; goes on with it")
     options = parser.parse_args(arguments)
     artist, judge = load(options.model), judges.load(None)
-    asked = [q for name in LANGUAGES for q in questions(options.captions, name, options.seed)]
-    fresh = drawn(sample_scenes(stream(options.seed, 30), len(asked)), artist.config.image_size)
-    features = judge(fresh).features
     parts = (artist.text_encoder, artist.denoiser, artist.autoencoder)
     asks = {
         "model": fingerprint([part.params for part in parts]),
@@ -117,6 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = before(options.output, asks)
     except ValueError as error:
         parser.error(str(error))
+    asked = [q for name in LANGUAGES for q in questions(options.captions, name, options.seed)]
+    fresh = drawn(sample_scenes(stream(options.seed, 30), len(asked)), artist.config.image_size)
+    features = judge(fresh).features
     print(
         "| sampler, steps, spacing | right | all at once | Fréchet | deviation |\n"
         + "| --- " * 5
