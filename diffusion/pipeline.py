@@ -74,6 +74,11 @@ class Artist:
         self._advance = Program(denoiser, partial(advance, self.process, denoiser.structure, told))
         self._begin = jax.jit(_begin, static_argnums=2)
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All that have weights."""
+        return self.text_encoder, self.denoiser, self.autoencoder
+
     def paint(
         self,
         prompt: str | Settings,

@@ -79,8 +79,8 @@ def painted(
         kept: a folder that keeps them, and gives back those that this artist has painted of these
             captions before; so whoever is stopped goes on where that was.
     """
-    parts = (artist.text_encoder, artist.denoiser, artist.autoencoder)
-    painter = [fingerprint([part.params for part in parts]), repr(artist.config), count]
+    weights = fingerprint([network.params for network in artist.networks])
+    painter = [weights, repr(artist.config), count]
     found = []
     with tqdm(total=len(asked), desc="painting", unit="caption", leave=False) as progress:
         for start in range(0, len(asked), KEPT):

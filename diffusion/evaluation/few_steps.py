@@ -104,9 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="a JSON file; goes on with it")
     options = parser.parse_args(arguments)
     artist, judge = load(options.model), judges.load(None)
-    parts = (artist.text_encoder, artist.denoiser, artist.autoencoder)
     asks = {
-        "model": fingerprint([part.params for part in parts]),
+        "model": fingerprint([network.params for network in artist.networks]),
         "captions": options.captions,
         "seed": options.seed,
     }

@@ -282,10 +282,8 @@ def _read(file: Path) -> list[Seen] | None:
 
 def _mark(artist: FilmArtist, judge: TrainedJudge) -> str:
     """Tells an artist and a judge from all others."""
-    parts = [artist.text_encoder, artist.denoiser, artist.autoencoder]
-    parts += [artist.motion.adapter] if artist.motion else []
-    parts += [artist.travel.network] if artist.travel else []
-    told = fingerprint([*(part.params for part in parts), judge.params]) + repr(artist.film_config)
+    params = [network.params for network in artist.networks]
+    told = fingerprint([*params, judge.params]) + repr(artist.film_config)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
