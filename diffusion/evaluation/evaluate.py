@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion.datasets import captions
 from diffusion.datasets.garden import Scene, sample_scenes
 from diffusion.evaluation.answers import (
     Group,
@@ -174,12 +175,13 @@ def _right_answers(paintings: Paintings, drawings: Drawings) -> Report:
     """How much of what is named is there, and whether the judge that says so is to be trusted."""
     main, held_out, twins = paintings.main, paintings.held_out, paintings.twins
     renders, decoded, unseen = drawings.main, drawings.decoded, drawings.unseen
-    english, turkish = paintings.languages["en"], paintings.languages["tr"]
     return {
         "marks": {
             "all": marks(main.asked, main.values),
-            "English": marks(english.asked, english.values),
-            "Turkish": marks(turkish.asked, turkish.values),
+            **{
+                captions.LANGUAGES[code].name: marks(group.asked, group.values)
+                for code, group in paintings.languages.items()
+            },
             "held-out combinations": marks(held_out.asked, held_out.values),
             "their twins": marks(twins.asked, twins.values),
         },

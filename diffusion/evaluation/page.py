@@ -4,6 +4,7 @@ import io
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion.atomic_write import atomic_write
+from diffusion.datasets.captions import LANGUAGES
 from diffusion.datasets.garden import ATTRIBUTES, GROWS
 from diffusion.evaluation import films
 from diffusion.evaluation.answers import Group, Pictures
@@ -28,6 +30,7 @@ FAILURES = 12
 DPI = 100  # of a figure with text
 ABSENT = "not there"  # seen of the kind of tree where there is none
 LINES = ("mean", "all at once", *ATTRIBUTES)
+SPOKEN = (("#1f5fa8", "o"), ("#b3261e", "s"), ("#3f7d3a", "^"))  # how languages are drawn, in turns
 Sheet = UInt8[np.ndarray, "H W 3"]
 
 
@@ -35,7 +38,7 @@ def write(folder: Path, report: Report, main: Group, closest: Pictures | None) -
     """evaluation.json, figures and evaluation.md; each appears whole or not at all.
 
     Args:
-        main: what was painted in both languages.
+        main: what was painted in all languages.
         closest: pictures, each with its neighbour in the training.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,13 +271,11 @@ def _pictures(main: Group) -> list[str]:
 
 
 def shown(asked: Sequence[Question]) -> tuple[list[Question], list[int]]:
-    """English and Turkish captions in turns: the first of each."""
-    order = [
-        i
-        for pair in zip(range(len(asked) // 2), range(len(asked) // 2, len(asked)), strict=False)
-        for i in pair
-    ]
-    chosen = order[:SHOWN]
+    """The first captions of each language, in turns."""
+    spoken: dict[str, list[int]] = {}
+    for i, question in enumerate(asked):
+        spoken.setdefault(question.language, []).append(i)
+    chosen = [i for turn in zip(*spoken.values(), strict=False) for i in turn][:SHOWN]
     return [asked[i] for i in chosen], chosen
 
 
@@ -289,9 +290,10 @@ def attributes(report: Report) -> Figure:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axis = figure.subplots()
     calibration = report["calibration"]
+    spoken = [one.name for one in LANGUAGES.values()]
+    looks = dict(zip(spoken, cycle(SPOKEN), strict=False))
     rows = {
-        "English": (report["marks"]["English"], "#1f5fa8", "o"),
-        "Turkish": (report["marks"]["Turkish"], "#b3261e", "s"),
+        **{name: (report["marks"][name], *look) for name, look in looks.items()},
         "drawn, after the VAE": (calibration["renders after the VAE"], "#6b6b6b", "_"),
         "chance": (calibration["renders, captions shuffled (chance)"], "#b8b8b8", "_"),
     }
@@ -299,10 +301,11 @@ def attributes(report: Report) -> Figure:
     for i, (name, (marks, colour, marker)) in enumerate(rows.items()):
         values = np.array([marks[line][:3] for line in LINES]) * 100
         errors = np.abs(values[:, 1:] - values[:, :1]).T
-        shift = (i - 0.5) * 0.22 if i < 2 else 0.0
+        asked = name in spoken
+        shift = (i - (len(spoken) - 1) / 2) * 0.22 if asked else 0.0
         axis.errorbar(
-            places + shift, values[:, 0], errors if i < 2 else None,
-            fmt=marker, color=colour, label=name, markersize=5 if i < 2 else 16, capsize=2,
+            places + shift, values[:, 0], errors if asked else None,
+            fmt=marker, color=colour, label=name, markersize=5 if asked else 16, capsize=2,
         )  # fmt: skip
     axis.set_xticks(places, [line.replace("_", " ") for line in LINES], rotation=35, ha="right")
     axis.set(ylabel="right, %", ylim=(0, 102))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from diffusion.datasets.captions import caption
+from diffusion.datasets import captions
 from diffusion.datasets.garden import (
     ATTRIBUTES,
     GROWS,
@@ -21,7 +21,7 @@ from diffusion.datasets.garden import (
 
 Marks = dict[str, Bool[np.ndarray, "captions pictures"]]  # by attribute
 
-LANGUAGES = ("en", "tr")
+LANGUAGES = tuple(captions.LANGUAGES)
 SEED = 2_000_003  # with two numbers more: a training has one, so none draws the same scenes
 DRAWN = 64  # scenes at a time, of which those are kept that fit
 TRIED = 1024  # the same, where few fit
@@ -49,7 +49,7 @@ def scene_of(scenes: Scene, index: int) -> Scene:
 
 
 def ask(scene: Scene, rng: np.random.Generator, language: str, motion: str = "") -> Question:
-    said = caption(scene, 0, rng, language, motion=motion)
+    said = captions.caption(scene, 0, rng, language, motion=motion)
     named = {name: int(getattr(scene, name)[0]) for name in ATTRIBUTES if name in said.named}
     return Question(said.text, language, named, scene)
 

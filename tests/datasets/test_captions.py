@@ -212,7 +212,9 @@ def test_a_third_language_needs_one_line(scenes: Scene, monkeypatch: pytest.Monk
         return Parts("ein Haus", [], "", "", [], "", named.get("style", ""))
 
     style = {"oil painting": ["Ölbild"], "pencil sketch": ["Skizze"]}
-    german = Language(describe, lambda parts, rng: parts.house, style, capitals={"e": "E"})
+    german = Language(
+        "German", describe, lambda parts, rng: parts.house, style, capitals={"e": "E"}
+    )
     monkeypatch.setattr(grammar, "LANGUAGES", {**LANGUAGES, "de": german})
     some = Scene(*(field[:100] for field in scenes))
     said = captions(some, np.random.default_rng(0), {"de": 0.5, "tr": 0.25, "en": 0.25})

@@ -18,7 +18,7 @@ from diffusion.evaluation.answers import drawn, forget
 from diffusion.evaluation.details import highest_octave, reconstruction, small_things
 from diffusion.evaluation.evaluate import EvaluationConfig, evaluate
 from diffusion.evaluation.judge import Judge, TrainedJudge, Verdict
-from diffusion.evaluation.page import plain, said, seen_of, write
+from diffusion.evaluation.page import plain, said, seen_of, shown, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.evaluation.scores import (
     binding,
@@ -265,6 +265,12 @@ def test_an_evaluation_becomes_a_page(artist, judge, painted, tmp_path):
     for link in ("attributes", "contact", "failures", "confusion", "neighbours"):
         assert f"({link}.png)" in page
         assert (tmp_path / f"{link}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_contact_sheet_takes_turns_among_all_languages():
+    first = questions(3, "en")[0]
+    asked = [dataclasses.replace(first, language=code) for code in ("en", "tr", "de") for _ in "12"]
+    assert shown(asked)[1] == [0, 2, 4, 1, 3, 5]
 
 
 def test_a_failure_shows_what_the_judge_sees_not_what_it_thinks_of_nothing():

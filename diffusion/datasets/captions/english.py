@@ -193,5 +193,6 @@ def _and(items: Sequence[str]) -> str:
 
 
 ENGLISH = Language(
-    _describe, _arrange, _STYLE, motions=_MOTIONS, joints=(", ", ", ", " while ", " and ")
-)
+    "English", _describe, _arrange, _STYLE, motions=_MOTIONS,
+    joints=(", ", ", ", " while ", " and "),
+)  # fmt: skip

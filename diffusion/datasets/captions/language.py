@@ -27,6 +27,8 @@ class Parts(NamedTuple):
 class Language(NamedTuple):
     """How one language turns what a caption names into text."""
 
+    name: str  # in English
+
     describe: Callable[[Values, Values, np.random.Generator, bool], Parts]
     """`describe(scene, named, rng, keywords)` puts the values of `named` into words. `scene` has
     the values of all attributes: whether a light is the sun or the moon depends on the hour. With

@@ -200,4 +200,6 @@ def _change_noun(phrase: str, forms: Mapping[str, str]) -> str:
 
 
 _PLAIN = str.maketrans("çğıöşüâÇĞİÖŞÜÂ", "cgiosuaCGIOSUA")
-TURKISH = Language(_describe, _arrange, _STYLE, capitals={"i": "İ"}, plain=_PLAIN, motions=_MOTIONS)
+TURKISH = Language(
+    "Turkish", _describe, _arrange, _STYLE, capitals={"i": "İ"}, plain=_PLAIN, motions=_MOTIONS
+)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 
 from diffusion.images import sheet
-from diffusion.inspection.figures.sampling import spread
+from diffusion.inspection.figures.sampling import BELIEF, spread
 from diffusion.inspection.figures.style import (
     AMOUNT,
     COLOURS,
@@ -178,7 +178,7 @@ def settling(run: Trace, moments: int = 8) -> Figure:
         pictures.append(run.artist.decode(step.x0)[0])
         settled.append(amount(0.8 * same))
         titles.append(f"t = {step.t:g}\n{same.mean():.0%} settled")
-    return rows_of([(r"hung now ($\hat x_0$)", pictures), ("settled", settled)], titles)
+    return rows_of([(f"hung now ({BELIEF})", pictures), ("settled", settled)], titles)
 
 
 def filling(run: Trace, moments: int = 7) -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from diffusion.inspection.figures.sampling import spread
+from diffusion.inspection.figures.sampling import BELIEF, spread
 from diffusion.inspection.figures.style import (
     AMOUNT,
     COLOURS,
@@ -65,7 +65,7 @@ def over_time(run: FilmTrace, moments: int = 3, shown: int = 4) -> Figure:
     for i in spread(len(run.steps), moments):
         step = run.steps[i]
         frames = np.array(spread(len(step.x_t), shown))
-        for name, latents in (("$x_t$", step.x_t), (r"$\hat x_0$", step.x0)):
+        for name, latents in (("$x_t$", step.x_t), (BELIEF, step.x0)):
             rows.append((f"t = {step.t:g}\n{name}", list(run.artist.decode(latents[frames]))))
     return rows_of(rows, [f"frame {i}" for i in frames], side=0.8)
 
