@@ -21,7 +21,7 @@ from diffusion.pipeline import Artist, Latents, advance, settings_of, table_of
 from diffusion.process import Process, process
 from diffusion.process.sampling import Step, finished
 from diffusion.process.tables import Table
-from diffusion.runtime.programs import Network, Program
+from diffusion.runtime.programs import Program
 from diffusion.settings import Image, Resolved
 from diffusion.stages.moving_noise import moving_noise, sky
 from diffusion.stages.moving_view import STRENGTH, through_camera
@@ -53,13 +53,6 @@ class FilmArtist(Artist):
 
     motion: MotionModules | None = None
     travel: Travel | None = None
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        """All that have weights."""
-        motion = [self.motion.adapter] if self.motion else []
-        travel = [self.travel.network] if self.travel else []
-        return (*super().networks, *motion, *travel)
 
     def film(
         self,

@@ -76,7 +76,7 @@ class Artist:
 
     @property
     def networks(self) -> tuple[Network, ...]:
-        """All that have weights."""
+        """Those that paint a picture."""
         return self.text_encoder, self.denoiser, self.autoencoder
 
     def paint(

@@ -282,7 +282,10 @@ def _read(file: Path) -> list[Seen] | None:
 
 def _mark(artist: FilmArtist, judge: TrainedJudge) -> str:
     """Tells an artist and a judge from all others."""
-    params = [network.params for network in artist.networks]
+    networks = [*artist.networks]
+    networks += [artist.motion.adapter] if artist.motion else []
+    networks += [artist.travel.network] if artist.travel else []
+    params = [network.params for network in networks]
     told = fingerprint([*params, judge.params]) + repr(artist.film_config)
     return hashlib.sha256(told.encode()).hexdigest()
 
