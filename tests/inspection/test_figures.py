@@ -97,7 +97,7 @@ def test_guidance_and_samplers_are_painted_as_said(run):
     assert holds(figure, artist.paint(PROMPT, sampler="euler", steps=2)[0])
     assert len(shown(figure)) == 4
     heun = sampling.samplers(artist, PROMPT, ("heun",), (2,))
-    assert heun.axes[0].get_ylabel() == "heun\ncalls 3"
+    assert heun.axes[0].get_ylabel() == "heun\n3"
 
 
 def test_few_glances_show_what_is_seen_in_pure_noise(artist):

@@ -83,7 +83,7 @@ def samplers(
     for name in names:
         calls = [len(table(name, artist.process, n).step) for n in steps]
         pictures = [artist.paint(prompt, seed=seed, sampler=name, steps=n)[0] for n in steps]
-        rows.append((f"{name}\ncalls {', '.join(map(str, calls))}", pictures))
+        rows.append((f"{name}\n{', '.join(map(str, calls))}", pictures))
     return rows_of(rows, [f"{n} steps" for n in steps])
 
 
