@@ -103,8 +103,7 @@ def _memory(family: str, path: Path, tokenizer: Path, dtype: str) -> Row:
         "jax.block_until_ready(jax.numpy.zeros(1))\n"
         "before, (path, tokenizer, dtype) = peak(), sys.argv[1:]\n"
         "artist = diffusion.load(path, tokenizer=tokenizer, dtype=dtype)\n"
-        "networks = artist.text_encoder, artist.denoiser, artist.autoencoder\n"
-        "leaves = jax.block_until_ready(jax.tree.leaves([one.params for one in networks]))\n"
+        "leaves = jax.block_until_ready(jax.tree.leaves([one.params for one in artist.networks]))\n"
         "print(peak() - before, sum(leaf.nbytes for leaf in leaves))\n"
     )
     order = [sys.executable, "-c", code, path, tokenizer, dtype]

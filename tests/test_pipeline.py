@@ -167,8 +167,8 @@ def test_same_seed_same_picture_bit_for_bit(artist):
 
 def compiled(artist):
     """How many programs there are: of a step, of the noise, and of each network."""
-    networks = artist.text_encoder, artist.denoiser, artist.autoencoder
-    programs = [artist._advance, *(p for network in networks for p in network._programs.values())]
+    inside = (program for one in artist.networks for program in one._programs.values())
+    programs = [artist._advance, *inside]
     return [artist._begin._cache_size(), *(one.compiled._cache_size() for one in programs)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion.datasets import captions
+from diffusion.datasets.captions import LANGUAGES
 from diffusion.datasets.garden import Scene, sample_scenes
 from diffusion.evaluation.answers import (
     Group,
@@ -23,7 +23,6 @@ from diffusion.evaluation.details import highest_octave, reconstruction, small_t
 from diffusion.evaluation.judge import TrainedJudge, Verdict
 from diffusion.evaluation.measures import frechet, spread
 from diffusion.evaluation.questions import (
-    LANGUAGES,
     Question,
     held_out_pairs,
     others,
@@ -62,7 +61,7 @@ class EvaluationConfig:
 class Paintings(NamedTuple):
     """What the model paints."""
 
-    languages: dict[str, Group]
+    languages: dict[str, Group]  # by their names
     main: Group  # all languages
     held_out: Group  # captions of combinations that the training never showed, in all languages
     twins: Group  # nearly the same captions, of combinations that it did
@@ -103,7 +102,7 @@ def evaluate(
             `practice`; where there are none, its pictures are not known, and there is no novelty.
         kept: see `painted`.
 
-    Returns the report; the pictures of captions in both languages; and the eight of them that come
+    Returns the report; the pictures of captions in all languages; and the eight of them that come
     closest to one of the training, each with that one, if it is known.
     """
     paintings = _paint(artist, judge, settings, kept)
@@ -132,9 +131,9 @@ def _paint(
         return answered(asked, judge, lambda asked: painted(artist, asked, settings.pictures, kept))
 
     plain, held_out, twins = {}, [], []
-    for language in LANGUAGES:
-        plain[language] = answers(questions(settings.captions, language, settings.seed))
-        held, their_twins = held_out_pairs(settings.combinations, language, settings.seed)
+    for code, language in LANGUAGES.items():
+        plain[language.name] = answers(questions(settings.captions, code, settings.seed))
+        held, their_twins = held_out_pairs(settings.combinations, code, settings.seed)
         held_out.append(answers(held))
         twins.append(answers(their_twins))
     return Paintings(plain, joined([*plain.values()]), joined(held_out), joined(twins))
@@ -179,8 +178,8 @@ def _right_answers(paintings: Paintings, drawings: Drawings) -> Report:
         "marks": {
             "all": marks(main.asked, main.values),
             **{
-                captions.LANGUAGES[code].name: marks(group.asked, group.values)
-                for code, group in paintings.languages.items()
+                name: marks(group.asked, group.values)
+                for name, group in paintings.languages.items()
             },
             "held-out combinations": marks(held_out.asked, held_out.values),
             "their twins": marks(twins.asked, twins.values),
