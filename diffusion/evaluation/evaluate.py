@@ -31,9 +31,9 @@ from diffusion.evaluation.questions import (
 )
 from diffusion.evaluation.scores import (
     binding,
+    choices,
     confusion,
     counting,
-    freedom,
     marks,
     novelty,
     own_accuracy,
@@ -80,6 +80,7 @@ class Drawings(NamedTuple):
 
     main: Group  # for the captions of the paintings
     decoded: Group  # the same, encoded and decoded
+    shown: Verdict  # of as many, which show in all attributes what the judge saw in the paintings
     held_out: Group
     twins: Group
     fresh: Fresh
@@ -146,11 +147,14 @@ def _draw(
     size, count = artist.config.image_size, settings.pictures
     rng = stream(settings.seed, 20)
 
-    def answers(asked: list[Question]) -> Group:
+    def fitting(asked: list[Question]) -> Scene:
         scenes = [others(question, count, rng) for question in asked]
-        flat = Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True)))
-        pictures = drawn(flat, size).reshape(len(asked), count, size, size, 3)
-        return answered(asked, judge, lambda _: pictures)
+        return Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True)))
+
+    def answers(asked: list[Question], scenes: Scene | None = None) -> Group:
+        pictures = drawn(fitting(asked) if scenes is None else scenes, size)
+        shape = (len(asked), count, *pictures.shape[1:])
+        return answered(asked, judge, lambda _: pictures.reshape(shape))
 
     def fresh(total: int, held_out: bool = False) -> Fresh:
         scenes = sample_scenes(rng, total, held_out=held_out)
@@ -159,7 +163,10 @@ def _draw(
 
     # In this order, so that the random numbers are those of evaluations before.
     asked = paintings.main.asked
-    main = answers(asked)
+    scenes = fitting(asked)
+    main = answers(asked, scenes)
+    seen = paintings.main.verdict.values
+    shown = scenes._replace(**{name: found.astype(np.int32) for name, found in seen.items()})
     decoded = reconstructed(artist, main.in_a_row).reshape(main.pictures.shape)
     shuffled = [asked[i] for i in rng.permutation(len(asked))]
     total = len(asked) * count
@@ -167,7 +174,8 @@ def _draw(
     held_out, twins = answers(paintings.held_out.asked), answers(paintings.twins.asked)
     unseen = fresh(len(held_out.asked) * count, held_out=True)
     after = answered(asked, judge, lambda _: decoded)
-    return Drawings(main, after, held_out, twins, first, second, unseen, shuffled)
+    alike = judge(drawn(shown, size))
+    return Drawings(main, after, alike, held_out, twins, first, second, unseen, shuffled)
 
 
 def _right_answers(paintings: Paintings, drawings: Drawings) -> Report:
@@ -209,6 +217,7 @@ def _among_pictures(paintings: Paintings, drawings: Drawings) -> Report:
         "renders": drawings.main,
     }
     features = {name: group.verdict.features for name, group in groups.items()}
+    features["renders of what the pictures show"] = drawings.shown.features
     features["other fresh renders"] = drawings.others.verdict.features
     return {
         "frechet": {
@@ -216,7 +225,7 @@ def _among_pictures(paintings: Paintings, drawings: Drawings) -> Report:
             for name, found in features.items()
         },
         "spread": {name: spread(group.features) for name, group in groups.items()},
-        "freedom": freedom(paintings.main.asked, paintings.main.values, drawings.main.values),
+        "choices": choices(paintings.main.asked, paintings.main.values, drawings.main.values),
         "vae": reconstruction(drawings.main.in_a_row, drawings.decoded.in_a_row),
         "highest octave": {
             name: float(

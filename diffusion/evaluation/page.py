@@ -195,14 +195,24 @@ def _among_pictures(report: Report) -> list[str]:
         ),
         "Both in the judge's features; *renders* are of the same captions. The Fréchet distance is "
         "squared, as FID is, and larger the fewer pictures there are: *other fresh renders* say by "
-        "how much, so compare it only with that of as many. The spread is the mean distance "
-        "between two pictures of one caption: below that of renders, they are too much alike. What "
-        "captions leave open should come as evenly as in drawn pictures, over all captions "
-        "together; entropy beside theirs: "
-        + ", ".join(f"{name} {value:.2f}" for name, value in report["freedom"].items())
-        + ".",
+        "how much, so compare it only with that of as many. *Renders of what the pictures show* "
+        "have all values that the judge saw in the pictures: what they are farther away than "
+        "*renders* comes from what was chosen to be painted, the rest from how. The spread is the "
+        "mean distance between two pictures of one caption: below that of renders, they are too "
+        "much alike.",
+        "How often pictures choose otherwise than drawings what captions leave open, in per cent:",
+        table(
+            ["left open", "chosen otherwise", "by chance", "differs most"],
+            [[name, *_chosen(row)] for name, row in report["choices"].items()],
+        ),
         *(_novelty(report) if "novelty" in report else []),
     ]
+
+
+def _chosen(row: Mapping[str, Any]) -> list[str]:
+    numbers = (f"{100 * row[name]:.1f}" for name in ("apart", "by chance", "share", "drawn"))
+    apart, chance, share, drawn = numbers
+    return [apart, chance, f"{row['value']} {share}, drawn {drawn}"]
 
 
 def _novelty(report: Report) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from diffusion.datasets.captions import captions, said_by
 from diffusion.datasets.curriculum import practice
@@ -114,27 +114,39 @@ def own_accuracy(scenes: Scene, verdict: Verdict) -> dict[str, Share]:
 # --- Pictures among pictures ---------------------------------------------------------------------
 
 
-def freedom(asked: Sequence[Question], values: Values, reference: Values) -> dict[str, float]:
-    """What is not said is free: how varied it is, beside pictures drawn for the same captions.
+def choices(
+    asked: Sequence[Question], values: Values, reference: Values
+) -> dict[str, dict[str, float | str]]:
+    """What is not said is free: is it chosen as often as in pictures drawn for the same captions?
 
-    The entropy of an attribute's values over the pictures whose caption leaves it open, as a share
-    of the entropy that the renderer's answers to the same captions have. It is that of all captions
-    together; how much the pictures of one differ is its `spread`.
+    Of each attribute, over the pictures whose caption leaves it open (and in which it is to be
+    seen): the share that would have to show another value (the total variation distance); what
+    that would be by chance, were all pictures drawn and each on its own (the mean of a normal
+    variable's absolute value); the value whose share differs most, that share, and the drawn one.
     """
-
-    def entropy(values: np.ndarray, kinds: int) -> float:
-        p = np.bincount(values, minlength=kinds) / len(values)
-        return float(-np.sum(p[p > 0] * np.log(p[p > 0])))
-
-    found = {}
+    found: dict[str, dict[str, float | str]] = {}
     for name, words in ATTRIBUTES.items():
         silent = np.array([name not in question.named for question in asked])
-        if name in GROWS or not silent.any():
-            continue  # of these, what stands in a picture without any is anybody's guess
-        ours, theirs = (entropy(v[name][silent].ravel(), len(words)) for v in (values, reference))
-        if theirs:  # in very few pictures even the renderer's may all be alike
-            found[name] = ours / theirs
+        seen = [_seen(name, some, silent) for some in (values, reference)]
+        if not all(map(len, seen)):
+            continue
+        ours, theirs = (np.bincount(some, minlength=len(words)) / len(some) for some in seen)
+        scatter = np.sqrt(theirs * (1 - theirs) * sum(1 / len(some) for some in seen))
+        most = int(np.argmax(np.abs(ours - theirs)))
+        found[name] = {
+            "apart": float(np.abs(ours - theirs).sum() / 2),
+            "by chance": float(np.sqrt(2 / np.pi) * scatter.sum() / 2),
+            "value": words[most],
+            "share": float(ours[most]),
+            "drawn": float(theirs[most]),
+        }
     return found
+
+
+def _seen(name: str, values: Values, captions: Bool[np.ndarray, " captions"]) -> np.ndarray:
+    """The values of an attribute in the pictures of some captions; only where it is to be seen."""
+    found = values[name][captions]
+    return found[values[GROWS[name]][captions] > 0] if name in GROWS else found.ravel()
 
 
 def thumbnails(pictures: UInt8[np.ndarray, "n h w 3"]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Training a denoiser: show it a latent under noise and a caption, ask what the noise was."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
 from diffusion.config import ModelConfig
-from diffusion.datasets.curriculum import MOTION_SHARE, practice
+from diffusion.datasets.curriculum import CANDIDATES, MOTION_SHARE, practice
 from diffusion.datasets.garden import Scene, render
 from diffusion.images import sheet, to_uint8
 from diffusion.process import process
@@ -35,13 +35,27 @@ PREVIEWED = (  # what the sample sheets ask for, four pictures each
 )
 
 
+@dataclass(frozen=True)
+class DenoiserTraining(TrainConfig):
+    candidates: int = (
+        CANDIDATES  # captions drawn for each that is learnt; 1: no hard ones more often
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; give 1 or more")
+
+
 class Captioned(NamedTuple):
     tokens: Int[Array | np.ndarray, "b n"]  # with the words dropped in some
     scenes: Scene
 
 
-def examples(tokenizer: Tokenizer, rng: np.random.Generator, size: int) -> Captioned:
-    scenes, texts = practice(rng, size, motion_share=MOTION_SHARE)
+def examples(
+    tokenizer: Tokenizer, candidates: int, rng: np.random.Generator, size: int
+) -> Captioned:
+    scenes, texts = practice(rng, size, candidates, motion_share=MOTION_SHARE)
     return Captioned(tokenizer(texts), scenes)
 
 
@@ -53,13 +67,14 @@ class DenoiserTask:
     tokenizer: Tokenizer
     text_encoder: Params  # trained; stays as it is
     autoencoder: Params  # trained; stays as it is
+    candidates: int = field(default=CANDIDATES, kw_only=True)  # see `DenoiserTraining`
 
     def __post_init__(self) -> None:
         self.name = architecture(self.model.denoiser).part
         self.frozen: Params = {"text_encoder": self.text_encoder, "autoencoder": self.autoencoder}
         self.structures = {slot: structure(getattr(self.model, slot))[0] for slot in SLOTS}
         self.process = process(self.model.process)
-        self.batch: Draw = partial(examples, self.tokenizer)
+        self.batch: Draw = partial(examples, self.tokenizer, self.candidates)
         self.advance = jax.jit(self._advance)
         self.encode_text = jax.jit(lambda frozen, words: self._frozen(frozen)[0](words))
         self.decode = jax.jit(lambda frozen, latents: self._frozen(frozen)[1].decode(latents))
@@ -145,5 +160,5 @@ class DenoiserTask:
         return one_step(self.process, predict, x_t, memory, row, call, keys)
 
 
-def preset() -> TrainConfig:
-    return TrainConfig(steps=8000, batch_size=8, learning_rate=1e-3, ema=0.999)
+def preset() -> DenoiserTraining:
+    return DenoiserTraining(steps=8000, batch_size=8, learning_rate=1e-3, ema=0.999)

@@ -161,11 +161,12 @@ def _train_denoiser(order: Order, config: ModelConfig) -> Save:
     _require(order, config, *before(config))
     tokenizer = folder.load_tokenizer(output)
     frozen = _frozen(output, config)
-    task = denoiser.DenoiserTask(config, tokenizer, **frozen)
+    candidates = override(denoiser.preset(), order.settings).candidates
+    task = denoiser.DenoiserTask(config, tokenizer, **frozen, candidates=candidates)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     begin = beginning(order, "denoiser", config)
-    data = PRACTICE | {"blind_share": denoiser.BLIND_SHARE}
+    data = PRACTICE | {"candidates": candidates, "blind_share": denoiser.BLIND_SHARE}
     params = run_task(task, denoiser.preset(), order, heard, begin, **data)
     return lambda: folder.save_part(output, config, "denoiser", params, DTYPE)
 

@@ -8,7 +8,7 @@ from diffusion.config_text import override
 from diffusion.presets import garden64, garden_dit, garden_dvae, garden_masked
 from diffusion.process import mixing, process
 from diffusion.runtime import hosts
-from diffusion.training import text_encoder
+from diffusion.training import denoiser, text_encoder
 from diffusion.training.beginning import copy_of, heir
 from diffusion.training.card import Order
 from diffusion.training.distillation import fewer
@@ -76,10 +76,11 @@ def train_part(
     # Says what is wrong before a folder is made.
     if part in FOLLOW:
         _check_follows(part, start, output, model_settings)
-    text = override(text_encoder.preset(), train_settings)
-    if part in ("text", "all") and text.batch_size // text.shards % 2:
+    preset = denoiser.preset() if part in DENOISERS else text_encoder.preset()
+    given = override(preset, train_settings)
+    if part in ("text", "all") and given.batch_size // given.shards % 2:
         raise ValueError(
-            f"batch_size is {text.batch_size}, in {text.shards} shards; the text encoder learns "
+            f"batch_size is {given.batch_size}, in {given.shards} shards; the text encoder learns "
             "from pairs: give each shard an even number"
         )
     model = new or MODELS.get(part, garden64())

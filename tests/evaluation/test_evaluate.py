@@ -1,6 +1,7 @@
 """Evaluations of models of which it is known how good they are."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from functools import partial
@@ -22,9 +23,9 @@ from diffusion.evaluation.page import plain, said, seen_of, shown, write
 from diffusion.evaluation.questions import others, questions
 from diffusion.evaluation.scores import (
     binding,
+    choices,
     confusion,
     counting,
-    freedom,
     marks,
     novelty,
     own_accuracy,
@@ -119,13 +120,48 @@ def test_counting_tells_the_numbers_apart(asked, perfect):
     assert one_more["one"].share == 0
 
 
-def test_a_model_that_always_paints_the_same_is_not_free(asked, perfect):
-    same = {name: np.zeros_like(values) for name, values in perfect.items()}
-    assert set(freedom(asked, same, perfect).values()) == {0.0}
-    assert all(x == 1 for x in freedom(asked, perfect, perfect).values())
-    assert freedom(asked, perfect, same) == {}  # nothing to hold it against
-    first = {name: np.repeat(values[:, :1], 4, axis=1) for name, values in perfect.items()}
-    assert all(x > 0.8 for x in freedom(asked, first, perfect).values())  # that is the spread's
+def test_who_always_paints_the_same_chooses_otherwise(asked, perfect):
+    same = {name: np.full_like(values, 1) for name, values in perfect.items()}
+    found = choices(asked, same, perfect)
+    assert found.keys() == ATTRIBUTES.keys()
+    for name, row in found.items():
+        if (
+            len(ATTRIBUTES[name]) > 2
+        ):  # of two, one is as much too rare as the other is too frequent
+            assert row["value"] == ATTRIBUTES[name][1]
+            assert row["share"] == 1.0
+        assert row["apart"] == pytest.approx(abs(row["share"] - row["drawn"]))
+        assert row["apart"] > 3 * row["by chance"]
+
+
+def test_the_same_choices_are_not_apart(asked, perfect):
+    found = choices(asked, perfect, perfect)
+    assert all(row["apart"] == 0.0 and row["share"] == row["drawn"] for row in found.values())
+
+
+def test_by_chance_is_what_two_drawings_differ_by(asked):
+    rng = np.random.default_rng(0)
+    several = [
+        {name: rng.choice(len(words), (len(asked), 4), p=_shares(len(words)))
+         for name, words in ATTRIBUTES.items()}
+        for _ in range(400)
+    ]  # fmt: skip
+    found = [choices(asked, one, other) for one, other in itertools.pairwise(several)]
+    for name in ATTRIBUTES:
+        apart, chance = (
+            np.mean([row[name][key] for row in found]) for key in ("apart", "by chance")
+        )
+        assert apart == pytest.approx(chance, rel=0.15)
+
+
+def _shares(count):
+    return np.arange(1, count + 1) / sum(range(1, count + 1))
+
+
+def test_flowers_that_are_not_there_have_no_colour(asked, perfect):
+    none = dict(perfect, flower_amount=np.zeros_like(perfect["flower_amount"]))
+    assert "flowers" not in choices(asked, none, perfect)
+    assert "flower_amount" in choices(asked, none, perfect)
 
 
 def test_ridge_finds_a_linear_map():

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 import diffusion
 from diffusion import cli
 from diffusion.config import SamplingConfig
+from diffusion.datasets import curriculum
 from diffusion.datasets.curriculum import CANDIDATES
 from diffusion.datasets.garden import sample_scenes
 from diffusion.inspection.trace import trace
@@ -206,6 +207,8 @@ def test_parts_need_those_before_them(tmp_path):
         ("vae", ["steps=many"], "steps"),
         ("vae", ["model.denoiser.colour=3"], r"denoiser\.colour=3"),
         ("vae", ["model.denoiser.heads=2"], r"denoiser\.heads"),
+        ("vae", ["candidates=1"], "candidates=1.*learning_rate"),
+        ("unet", ["candidates=0"], "candidates is 0; give 1 or more"),
     ],
 )
 def test_mistakes_are_named(tmp_path, part, settings, named):
@@ -465,6 +468,23 @@ def test_a_decoder_learns_by_itself_and_the_latents_stay(trained, tmp_path):
     assert card["decoder"]["start"]["model"] == "garden"
     assert card["vae"] == json.loads((trained / "training.json").read_text())["vae"]
     assert cli.main([*command, *settings]) == 0  # the same command again: nothing is left to do
+
+
+def test_a_unet_may_learn_the_garden_as_it_is(trained, tmp_path, steps, monkeypatch):
+    """Without hard captions more often; and the card says so."""
+    steps(0.0)
+    drawn = []
+
+    def practice(rng, size, candidates, **more):
+        drawn.append(candidates)
+        return curriculum.practice(rng, size, candidates, **more)
+
+    monkeypatch.setattr(denoiser, "practice", practice)
+    train_part("unet", tmp_path / "run", [*STILL, "candidates=1"], start=trained)
+    assert set(drawn) == {1}
+    assert [entry["candidates"] for entry in folder.trainings(tmp_path / "run", "unet")] == [
+        CANDIDATES, 1,
+    ]  # fmt: skip
 
 
 def test_a_new_vae_says_that_the_unet_has_to_follow(trained, tmp_path, steps):
