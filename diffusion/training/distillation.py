@@ -21,9 +21,8 @@ from diffusion.process.samplers import SAMPLERS, SamplerTable, Table, guide, tab
 from diffusion.process.sampling import one_step
 from diffusion.process.schedule import evenly_drawn
 from diffusion.runtime.parameters import Params, precision
-from diffusion.training.denoiser import Captioned, DenoiserTask
+from diffusion.training.denoiser import Captioned, DenoiserTask, DenoiserTraining
 from diffusion.training.log import Metrics
-from diffusion.training.train_config import TrainConfig
 
 SAMPLER, SPACING = "euler", "trailing"  # straight steps, of which the first begins at pure noise
 
@@ -144,5 +143,7 @@ def _row(rows: SamplerTable, place: Int[Array, " b"]) -> tuple[Array, Array, Arr
     return t, wide(from_x_t), wide(from_x0)
 
 
-def preset() -> TrainConfig:
-    return TrainConfig(steps=2000, batch_size=8, learning_rate=1e-3, optimizer="muon", ema=0.998)
+def preset() -> DenoiserTraining:
+    return DenoiserTraining(
+        steps=2000, batch_size=8, learning_rate=1e-3, optimizer="muon", ema=0.998
+    )

@@ -76,7 +76,7 @@ def train_part(
     # Says what is wrong before a folder is made.
     if part in FOLLOW:
         _check_follows(part, start, output, model_settings)
-    preset = denoiser.preset() if part in DENOISERS else text_encoder.preset()
+    preset = denoiser.preset() if part in (*DENOISERS, "distill") else text_encoder.preset()
     given = override(preset, train_settings)
     if part in ("text", "all") and given.batch_size // given.shards % 2:
         raise ValueError(
