@@ -151,8 +151,8 @@ def _draw(
         scenes = [others(question, count, rng) for question in asked]
         return Scene(*(np.concatenate(fields) for fields in zip(*scenes, strict=True)))
 
-    def answers(asked: list[Question], scenes: Scene | None = None) -> Group:
-        pictures = drawn(fitting(asked) if scenes is None else scenes, size)
+    def answers(asked: list[Question], scenes: Scene) -> Group:
+        pictures = drawn(scenes, size)
         shape = (len(asked), count, *pictures.shape[1:])
         return answered(asked, judge, lambda _: pictures.reshape(shape))
 
@@ -165,17 +165,20 @@ def _draw(
     asked = paintings.main.asked
     scenes = fitting(asked)
     main = answers(asked, scenes)
-    seen = paintings.main.verdict.values
-    shown = scenes._replace(**{name: found.astype(np.int32) for name, found in seen.items()})
     decoded = reconstructed(artist, main.in_a_row).reshape(main.pictures.shape)
     shuffled = [asked[i] for i in rng.permutation(len(asked))]
     total = len(asked) * count
     first, second = fresh(total), fresh(total)
-    held_out, twins = answers(paintings.held_out.asked), answers(paintings.twins.asked)
+    held_out, twins = (
+        answers(group.asked, fitting(group.asked))
+        for group in (paintings.held_out, paintings.twins)
+    )
     unseen = fresh(len(held_out.asked) * count, held_out=True)
     after = answered(asked, judge, lambda _: decoded)
-    alike = judge(drawn(shown, size))
-    return Drawings(main, after, alike, held_out, twins, first, second, unseen, shuffled)
+    seen = paintings.main.verdict.values
+    alike = scenes._replace(**{name: found.astype(np.int32) for name, found in seen.items()})
+    shown = judge(drawn(alike, size))
+    return Drawings(main, after, shown, held_out, twins, first, second, unseen, shuffled)
 
 
 def _right_answers(paintings: Paintings, drawings: Drawings) -> Report:

@@ -47,6 +47,7 @@ SLOTS_OF = {
     **dict.fromkeys(DENOISERS, "denoiser"), "distill": "denoiser", "motion": "denoiser",
     "travel": "text_encoder", "decoder": "autoencoder",
 }  # fmt: skip
+PRACTICE = {"practised": PRACTISED, "motion_share": MOTION_SHARE}
 DTYPE = "float16"  # of the files: half the size, and no picture that could be told apart
 Save = Callable[[], None]  # writes what was trained
 
@@ -160,20 +161,14 @@ def _train_denoiser(order: Order, config: ModelConfig) -> Save:
     _require(order, config, *before(config))
     tokenizer = folder.load_tokenizer(output)
     frozen = _frozen(output, config)
-    data = _practice(denoiser.preset(), order)
-    task = denoiser.DenoiserTask(config, tokenizer, **frozen, candidates=data["candidates"])
+    candidates = override(denoiser.preset(), order.settings).candidates
+    task = denoiser.DenoiserTask(config, tokenizer, **frozen, candidates=candidates)
     heard = {"tokenizer": _spelling(tokenizer)}
     heard |= {slot: fingerprint(params) for slot, params in frozen.items()}
     begin = beginning(order, "denoiser", config)
-    data |= {"blind_share": denoiser.BLIND_SHARE}
+    data = PRACTICE | {"blind_share": denoiser.BLIND_SHARE}
     params = run_task(task, denoiser.preset(), order, heard, begin, **data)
     return lambda: folder.save_part(output, config, "denoiser", params, DTYPE)
-
-
-def _practice(preset: denoiser.DenoiserTraining, order: Order) -> dict[str, Any]:
-    """The arguments of `practice`, which draws a denoiser's examples."""
-    candidates = override(preset, order.settings).candidates
-    return {"candidates": candidates, "practised": PRACTISED, "motion_share": MOTION_SHARE}
 
 
 def _train_distill(order: Order, config: ModelConfig) -> Save:
@@ -183,13 +178,13 @@ def _train_distill(order: Order, config: ModelConfig) -> Save:
     begin = beginning(order, "denoiser", config)
     assert begin is not None
     tokenizer = folder.load_tokenizer(order.output)
-    data = _practice(distillation.preset(), order)
+    candidates = override(distillation.preset(), order.settings).candidates
     task = distillation.DistillTask(
-        config, tokenizer, **frozen, candidates=data["candidates"], teacher=begin.params
+        config, tokenizer, **frozen, candidates=candidates, teacher=begin.params
     )
     heard: dict[str, Any] = {slot: fingerprint(params) for slot, params in frozen.items()}
     heard |= {"guidance": config.guidance, "steps": task.steps}
-    params = run_task(task, distillation.preset(), order, heard, begin, **data)
+    params = run_task(task, distillation.preset(), order, heard, begin, **PRACTICE)
     sampling = SamplingConfig(distillation.SAMPLER, task.steps, distillation.SPACING)
     taught = dataclasses.replace(config, sampling=sampling, guidance=1.0)
 

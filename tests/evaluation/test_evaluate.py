@@ -125,9 +125,7 @@ def test_who_always_paints_the_same_chooses_otherwise(asked, perfect):
     found = choices(asked, same, perfect)
     assert found.keys() == ATTRIBUTES.keys()
     for name, row in found.items():
-        if (
-            len(ATTRIBUTES[name]) > 2
-        ):  # of two, one is as much too rare as the other is too frequent
+        if len(ATTRIBUTES[name]) > 2:  # of two values both differ as much
             assert row["value"] == ATTRIBUTES[name][1]
             assert row["share"] == 1.0
         assert row["apart"] == pytest.approx(abs(row["share"] - row["drawn"]))
